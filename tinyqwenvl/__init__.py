@@ -1,0 +1,14 @@
+"""tinyqwenvl: Qwen2-VL and Qwen2.5-VL in plain NumPy.
+
+>>> import tinyqwenvl
+>>> model = tinyqwenvl.load()                  # the small checkpoint inside the package
+>>> model.ask("scene.png", "describe")         # doctest: +SKIP
+"""
+
+from .checkpoint import Weights, flatten, nest
+from .errors import UserError
+from .model import Inputs, Model, load
+from .tracing import trace
+
+__version__ = "0.1.0"
+__all__ = ["Inputs", "Model", "UserError", "Weights", "flatten", "load", "nest", "trace"]

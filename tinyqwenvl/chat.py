@@ -1,0 +1,136 @@
+"""Messages -> the pieces of a prompt, which the tokenizer turns into ids.
+
+Control tokens that the template writes are :class:`Control`; all else is text, and what a user
+typed stays text even when it looks like a control token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import read_json
+from .errors import UserError
+from .tokenizer import ADDED_TOKENS, Control
+
+SYSTEM_PROMPT = "You are a helpful assistant."
+
+IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
+VISION_START, VISION_END = Control("<|vision_start|>"), Control("<|vision_end|>")
+IMAGE_PAD, VIDEO_PAD = Control("<|image_pad|>"), Control("<|video_pad|>")
+
+
+# ------------------------------------------------------------------ the published chat template
+
+
+def media_kind(item: dict[str, Any]) -> str:
+    """What an item of a message's content is: "image", "video" or "text"."""
+    if item.get("type") == "image" or "image" in item or "image_url" in item:
+        return "image"
+    if item.get("type") == "video" or "video" in item:
+        return "video"
+    if "text" in item:
+        return "text"
+    raise UserError(f"a content item needs image, video or text; this one has {', '.join(item)}")
+
+
+def render(
+    messages: Sequence[dict[str, Any]],
+    add_generation_prompt: bool = True,
+    add_vision_id: bool = False,
+) -> list[str]:
+    """The published multimodal template in Python: messages -> pieces, media as one placeholder.
+
+    ``messages`` are HF's: ``{"role": str, "content": str or [{"type": "image" | "text", ...}]}``.
+    ``add_vision_id`` writes "Picture 1: " before each picture, counting through the conversation.
+    """
+    pieces: list[str] = []
+    count = {"image": 0, "video": 0}
+    if messages and _role(messages[0]) != "system":
+        pieces += [IM_START, f"system\n{SYSTEM_PROMPT}", IM_END, "\n"]
+    for message in messages:
+        pieces += [IM_START, f"{_role(message)}\n"]
+        for item in content_items(message):
+            kind = media_kind(item)
+            if kind == "text":
+                pieces.append(str(item["text"]))
+                continue
+            count[kind] += 1
+            if add_vision_id:
+                pieces.append(f"{'Picture' if kind == 'image' else 'Video'} {count[kind]}: ")
+            pieces += [VISION_START, IMAGE_PAD if kind == "image" else VIDEO_PAD, VISION_END]
+        pieces += [IM_END, "\n"]
+    if add_generation_prompt:
+        pieces += [IM_START, "assistant\n"]
+    return pieces
+
+
+def _role(message: dict[str, Any]) -> str:
+    try:
+        return message["role"]
+    except (KeyError, TypeError):
+        raise UserError("a message is a dict with 'role' and 'content'") from None
+
+
+def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """A message's content as a list of items; a string is one text item."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, (list, tuple)) or not all(isinstance(i, dict) for i in content):
+        raise UserError("the content of a message is a string or a list of items (dicts)")
+    return list(content)
+
+
+def expand(pieces: Sequence[str], placeholder: Control, counts: Sequence[int]) -> list[str]:
+    """Repeat the i-th ``placeholder`` ``counts[i]`` times: one for every image token."""
+    found = sum(1 for p in pieces if isinstance(p, Control) and p == placeholder)
+    if found != len(counts):
+        raise UserError(f"the prompt has {found} picture placeholders for {len(counts)} pictures")
+    remaining = iter(counts)
+    expanded: list[str] = []
+    for piece in pieces:
+        here = isinstance(piece, Control) and piece == placeholder
+        expanded += [piece] * next(remaining) if here else [piece]
+    return expanded
+
+
+# ------------------------------------------------------------------ other chat templates
+
+
+def load_template(directory: Path) -> str | None:
+    """The chat template of a directory when it is not the published one, else None.
+
+    ``tokenizer_config.json`` is not asked: the one published there knows no pictures.
+    """
+    file = directory / "chat_template.jinja"
+    text = file.read_text(encoding="utf-8") if file.exists() else None
+    text = text or read_json(directory / "chat_template.json").get("chat_template")
+    return None if text is None or _is_published(text) else text
+
+
+def _is_published(template: str) -> bool:
+    """By its fingerprint: the published text has no other statement than the ones we follow."""
+    import hashlib
+
+    return hashlib.sha256("".join(template.split()).encode()).hexdigest() == PUBLISHED_TEMPLATE
+
+
+PUBLISHED_TEMPLATE = "d3826afc64fbdb18cd6a40ac43866b75cf44be8ffd679d24ab21620d34c2c26c"
+
+
+def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list[str]:
+    """Render another template with jinja2, and find the control tokens in the result."""
+    try:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        raise UserError(
+            "this checkpoint has a chat template of its own: pip install jinja2"
+        ) from None
+    import re
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(template).render(messages=messages, add_generation_prompt=True)
+    parts = re.split("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")", text)
+    return [Control(part) if part in ADDED_TOKENS else part for part in parts if part]

@@ -1,0 +1,315 @@
+"""Reading weights: a published directory of safetensors -> nested, lazy, named weights.
+
+The published names are kept and split at the dots, so that ``model.visual.blocks[0].attn.qkv`` in
+the code is ``visual.blocks.0.attn.qkv`` in the file. Files are memory-mapped: opening is instant,
+and a tensor is read, and turned into the wanted dtype, the first time that it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import Config, read_json
+from .errors import UserError
+
+STORED_DTYPES: dict[str, np.dtype] = {
+    "BF16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+
+# transformers >= 4.52 names parts differently in memory; some checkpoints were saved that way.
+_RENAMED = (("model.visual.", "visual."), ("model.language_model.", "model."))
+_OMNI = "thinker."
+
+
+class Weights(Mapping):
+    """Nested weights: ``weights.blocks[0].norm1.weight``; every node knows its ``path``.
+
+    Children are reached as attributes or items; leaves are arrays (or anything a test puts there).
+    A leaf that is a function is called once, when it is first asked for, and then kept.
+    """
+
+    def __init__(self, children: Mapping[str, Any], path: str = ""):
+        self.path = path
+        self._children = dict(children)
+
+    def __getitem__(self, name: str | int) -> Any:
+        child = self._children[str(name)]
+        if callable(child):
+            child = self._children[str(name)] = child()
+        return child
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"no weight {self.path}.{name}".replace(" .", " ")) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._children)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __repr__(self) -> str:
+        return f"Weights({self.path or 'root'}: {', '.join(self._children)})"
+
+
+def nest(flat: Mapping[str, Any], path: str = "") -> Weights:
+    """{"blocks.0.norm1.weight": array} -> Weights; ``path`` is the name of the root."""
+    children: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            children.setdefault(head, {})[rest] = leaf
+        else:
+            children[head] = leaf
+    prefix = f"{path}." if path else ""
+    return Weights(
+        {n: nest(c, prefix + n) if isinstance(c, dict) else c for n, c in children.items()}, path
+    )
+
+
+def flatten(weights: Weights) -> dict[str, Any]:
+    """The inverse of :func:`nest`: full published names -> arrays (every leaf is read)."""
+    flat: dict[str, Any] = {}
+    for name in weights:
+        child = weights[name]
+        if isinstance(child, Weights):
+            flat.update(flatten(child))
+        else:
+            flat[f"{weights.path}.{name}" if weights.path else name] = child
+    return flat
+
+
+def map_leaves(function: Callable[[Any], Any], weights: Weights) -> Weights:
+    """The same tree with ``function`` applied to every leaf, for proxies and other dtypes."""
+    return Weights(
+        {
+            name: map_leaves(function, weights[name])
+            if isinstance(weights[name], Weights)
+            else function(weights[name])
+            for name in weights
+        },
+        weights.path,
+    )
+
+
+# ------------------------------------------------------------------ safetensors
+
+
+def to_float(stored: np.ndarray, kind: str, dtype: np.dtype) -> np.ndarray:
+    """Stored numbers -> an array of ``dtype``. The only place where bfloat16 becomes float.
+
+    bfloat16 is the upper half of a float32: shift it back into place (NumPy has no such type).
+    """
+    if kind == "BF16":
+        stored = (stored.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(stored).astype(dtype, copy=False)
+
+
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """float32 -> the bits of bfloat16 as uint16, rounded to nearest even. For writing."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def read_header(path: Path) -> tuple[dict[str, dict], int]:
+    """The table of a safetensors file, checked against the file's size, and where its data begins.
+
+    Layout: u64 length of the header, the header (JSON), the bytes of the tensors.
+    Raises UserError when the file is cut, or is something else.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, 100_000_000):
+                raise ValueError("its header does not fit in it")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            kind, shape = entry["dtype"], entry["shape"]
+            if not 0 <= begin <= end <= size - 8 - length:
+                raise ValueError(f"{name} lies outside of it")
+            if kind not in STORED_DTYPES:
+                raise UserError(
+                    f"{path}: {name} is stored as {kind}; take an unquantised checkpoint"
+                )
+            if math.prod(shape) * STORED_DTYPES[kind].itemsize != end - begin:
+                raise ValueError(f"the shape of {name} does not fit its bytes")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: fetch the whole checkpoint again") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is cut or is not a safetensors file ({error}): fetch it again"
+        ) from None
+    return header, 8 + length
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor still in its file; calling it reads it."""
+
+    path: Path
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+    dtype: np.dtype
+
+    def __call__(self) -> np.ndarray:
+        """Read the tensor."""
+        if 0 in self.shape:
+            return np.zeros(self.shape, self.dtype)
+        bits = np.memmap(self.path, STORED_DTYPES[self.kind], "r", self.offset, self.shape)
+        return to_float(bits, self.kind, self.dtype)
+
+
+def read_safetensors(path: Path, dtype: Any = np.float32) -> dict[str, Stored]:
+    """Open a file: name -> the tensor, to be read as ``dtype`` when it is called."""
+    header, start = read_header(path)
+    return {
+        name: Stored(
+            path,
+            entry["dtype"],
+            tuple(entry["shape"]),
+            start + entry["data_offsets"][0],
+            np.dtype(dtype),
+        )
+        for name, entry in header.items()
+    }
+
+
+def write_safetensors(path: Path, flat: Mapping[str, np.ndarray], bfloat16: bool = False) -> None:
+    """Write name -> array as float32, or as bfloat16. The file appears whole or not at all."""
+    kind, convert = ("BF16", to_bfloat16) if bfloat16 else ("F32", np.float32)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, array in flat.items():
+        end = offset + array.size * STORED_DTYPES[kind].itemsize
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    whole = path.with_name(path.name + ".part")
+    with whole.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in flat.values():
+            file.write(np.ascontiguousarray(convert(array), STORED_DTYPES[kind]).tobytes())
+    whole.replace(path)
+
+
+# ------------------------------------------------------------------ a published directory
+
+
+def published_name(name: str) -> str:
+    """Any known layout of names -> the published one (``visual.*``, ``model.*``, ``lm_head.*``)."""
+    name = name.removeprefix(_OMNI)
+    for there, here in _RENAMED:
+        if name.startswith(there):
+            return here + name[len(there) :]
+    return name
+
+
+def weight_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every weight that a model of this config has, under its published name, with its shape."""
+    v, t = config.vision, config.text
+    width, merged = v.hidden_size, v.hidden_size * v.spatial_merge_size**2
+    kernel = (v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
+    newer = config.model_type == "qwen2_5_vl"
+    shapes: dict[str, tuple[int, ...]] = {"visual.patch_embed.proj.weight": (width, *kernel)}
+
+    def add(name: str, *shape: int, bias: bool = False) -> None:
+        shapes[f"{name}.weight"] = shape
+        if bias:
+            shapes[f"{name}.bias"] = shape[:1]
+
+    for i in range(v.depth):
+        block = f"visual.blocks.{i}"
+        add(f"{block}.norm1", width, bias=not newer)
+        add(f"{block}.norm2", width, bias=not newer)
+        add(f"{block}.attn.qkv", 3 * width, width, bias=True)
+        add(f"{block}.attn.proj", width, width, bias=True)
+        for name in ("gate_proj", "up_proj") if newer else ("fc1",):
+            add(f"{block}.mlp.{name}", v.intermediate_size, width, bias=True)
+        add(f"{block}.mlp.{'down_proj' if newer else 'fc2'}", width, v.intermediate_size, bias=True)
+    add("visual.merger.ln_q", width, bias=not newer)
+    add("visual.merger.mlp.0", merged, merged, bias=True)
+    add("visual.merger.mlp.2", v.out_hidden_size, merged, bias=True)
+
+    add("model.embed_tokens", t.vocab_size, t.hidden_size)
+    for i in range(t.num_hidden_layers):
+        layer = f"model.layers.{i}"
+        add(f"{layer}.input_layernorm", t.hidden_size)
+        add(f"{layer}.post_attention_layernorm", t.hidden_size)
+        heads = {"q": t.num_attention_heads, "k": t.num_key_value_heads, "v": t.num_key_value_heads}
+        for name, count in heads.items():
+            add(f"{layer}.self_attn.{name}_proj", count * t.head_dim, t.hidden_size, bias=True)
+        add(f"{layer}.self_attn.o_proj", t.hidden_size, t.num_attention_heads * t.head_dim)
+        add(f"{layer}.mlp.gate_proj", t.intermediate_size, t.hidden_size)
+        add(f"{layer}.mlp.up_proj", t.intermediate_size, t.hidden_size)
+        add(f"{layer}.mlp.down_proj", t.hidden_size, t.intermediate_size)
+    add("model.norm", t.hidden_size)
+    if not config.tie_word_embeddings:
+        add("lm_head", t.vocab_size, t.hidden_size)
+    return shapes
+
+
+def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> Weights:
+    """All weights of a directory: one ``model.safetensors``, or shards named by an index.
+
+    Raises UserError when a tensor is missing, unknown, or of another shape than ``config`` says.
+    """
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    shards = [single.name]
+    if index.exists():
+        shards = sorted({str(s) for s in read_json(index).get("weight_map", {}).values()})
+        if bad := [s for s in shards if not re.fullmatch(r"[\w-][\w.-]*", s)]:
+            raise UserError(f"{index} names a shard outside the directory: {bad[0]}")
+    leaves = {}
+    for shard in shards:
+        for name, leaf in read_safetensors(directory / shard, dtype).items():
+            leaves[published_name(name)] = leaf
+    if config.tie_word_embeddings:
+        leaves.pop("lm_head.weight", None)  # some re-saves keep a copy; HF ignores it too
+    _compare(directory, {n: leaf.shape for n, leaf in leaves.items()}, weight_shapes(config))
+    return assemble(leaves, config)
+
+
+def _compare(directory: Path, found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
+    for name in expected:
+        if name not in found:
+            raise UserError(
+                f"{directory}: the weights lack {name}; fetch the whole checkpoint again"
+            )
+        if found[name] != expected[name]:
+            raise UserError(
+                f"{directory}: {name} is {list(found[name])}, but config.json makes it "
+                f"{list(expected[name])}"
+            )
+    if extra := next((name for name in found if name not in expected), None):
+        raise UserError(f"{directory}: unknown weight {extra}; is it another kind of model?")
+
+
+def assemble(flat: Mapping[str, Any], config: Config) -> Weights:
+    """Published names -> the nested weights of a model; a tied ``lm_head`` shares the embedding."""
+    root = nest(flat)
+    if not config.tie_word_embeddings:
+        return root
+    head = Weights({"weight": lambda: root.model.embed_tokens.weight}, "lm_head")
+    return Weights({"visual": root.visual, "model": root.model, "lm_head": head})

@@ -1,0 +1,59 @@
+"""What other implementations do, by name, where it is not what we do.
+
+Each function takes the place of one function of a stage. ``docs/differences.md`` says which
+versions behave so, and why we do not follow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+from PIL import Image
+
+from .dims import Array, Int
+from .errors import UserError
+from .position import rope_index
+
+
+def smart_resize_qwen_vl_utils(
+    height: int, width: int, factor: int = 28, min_pixels: int = 3136, max_pixels: int = 12845056
+) -> tuple[int, int]:
+    """qwen_vl_utils 0.0.8 to 0.0.14: no side is rounded to 0, but one may be shrunk to 0."""
+    if max(height, width) / min(height, width) > 200:
+        raise UserError(f"a picture of {width}x{height} pixels is over 200 times as long as wide")
+    h = max(factor, round(height / factor) * factor)
+    w = max(factor, round(width / factor) * factor)
+    if h * w > max_pixels:
+        scale = math.sqrt(height * width / max_pixels)
+        h = math.floor(height / scale / factor) * factor
+        w = math.floor(width / scale / factor) * factor
+    elif h * w < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+        h = math.ceil(height * scale / factor) * factor
+        w = math.ceil(width * scale / factor) * factor
+    return h, w
+
+
+def smart_resize_hf_4_49(
+    height: int, width: int, factor: int = 28, min_pixels: int = 3136, max_pixels: int = 12845056
+) -> tuple[int, int]:
+    """Transformers 4.46 to 4.52: sides under 28 are refused, and a long side may push one to 0."""
+    if min(height, width) < factor:
+        raise UserError(f"a side of {width}x{height} is under {factor} pixels")
+    return smart_resize_qwen_vl_utils(height, width, factor, min_pixels, max_pixels)
+
+
+def drop_alpha(image: Image.Image) -> Image.Image:
+    """Transformers before 5.21: transparency is ignored, not laid on white."""
+    return image.convert("RGB")
+
+
+def after_block_hf_5(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
+    """Transformers 5.3 to 5.23: text goes on at start + max(h, w), however long the video."""
+    return start + max(grid[1], grid[2]) // merge
+
+
+rope_index_hf_5 = partial(rope_index, after=after_block_hf_5)
+"""``get_rope_index`` of transformers 5.18 to 5.23. Equal to ours for pictures; not after videos."""

@@ -1,0 +1,103 @@
+"""The decoder: embeddings of text and image tokens -> logits. A Qwen2 language model with mRoPE."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import nn
+from .checkpoint import Weights
+from .config import TextConfig
+from .dims import Array, Float, Int
+from .nn import Attend, PlainCache
+from .position import mrope_cos_sin
+from .tracing import record, stage
+
+
+@stage
+def embed(input_ids: Int[Array, "S"], embed_tokens: Weights) -> Float[Array, "S D"]:
+    """Look up a row of the embedding for every token."""
+    return np.take(embed_tokens.weight, input_ids, axis=0)
+
+
+def scatter(
+    embeds: Float[Array, "S D"],
+    input_ids: Int[Array, "S"],
+    token_id: int,
+    visual: Float[Array, "M D"],
+) -> Float[Array, "S D"]:
+    """Put the image tokens, in order, where the placeholder ``token_id`` stands.
+
+    HF: ``masked_scatter``. There must be as many placeholders as image tokens.
+    """
+    here = input_ids == token_id
+    which = np.maximum(np.cumsum(here) - 1, 0)
+    return np.where(here[:, None], np.take(visual, which, axis=0), embeds)
+
+
+@stage
+def attention(
+    x: Float[Array, "S D"],
+    self_attn: Weights,
+    config: TextConfig,
+    cos: Float[Array, "S d"],
+    sin: Float[Array, "S d"],
+    spans: Int[Array, "S 2"],
+    cache: PlainCache | None = None,
+    layer: int = 0,
+    attend: Attend = nn.attention,
+) -> Float[Array, "S D"]:
+    """Grouped-query self-attention: token i sees the keys spans[i, 0] <= j < spans[i, 1]."""
+    q = _heads(nn.linear(x, self_attn.q_proj), config.num_attention_heads)
+    k = _heads(nn.linear(x, self_attn.k_proj), config.num_key_value_heads)
+    v = _heads(nn.linear(x, self_attn.v_proj), config.num_key_value_heads)
+    q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
+    if cache is not None:
+        k, v = cache.append(layer, k, v)
+    out = np.swapaxes(attend(q, k, v, spans), 0, 1)
+    return nn.linear(np.reshape(out, (x.shape[0], -1)), self_attn.o_proj)
+
+
+def _heads(x: Float[Array, "S D"], heads: int) -> Float[Array, "A S d"]:
+    return np.swapaxes(np.reshape(x, (x.shape[0], heads, -1)), 0, 1)
+
+
+@stage
+def block(
+    x: Float[Array, "S D"],
+    layer: Weights,
+    config: TextConfig,
+    cos: Float[Array, "S d"],
+    sin: Float[Array, "S d"],
+    spans: Int[Array, "S 2"],
+    cache: PlainCache | None = None,
+    number: int = 0,
+    attend: Attend = nn.attention,
+) -> Float[Array, "S D"]:
+    """Pre-norm residual block, as in the vision tower of Qwen2.5-VL."""
+    eps = config.rms_norm_eps
+    normed = nn.rms_norm(x, layer.input_layernorm, eps)
+    x = x + attention(normed, layer.self_attn, config, cos, sin, spans, cache, number, attend)
+    return x + nn.swiglu_mlp(nn.rms_norm(x, layer.post_attention_layernorm, eps), layer.mlp)
+
+
+def decode(
+    embeds: Float[Array, "S D"],
+    position_ids: Int[Array, "3 S"],
+    model: Weights,
+    config: TextConfig,
+    cache: PlainCache | None = None,
+    attend: Attend = nn.attention,
+) -> Float[Array, "S D"]:
+    """All layers and the last norm. A cache's tokens are seen too, and the new ones added to it."""
+    record("model.position_ids", position_ids)
+    cos, sin = mrope_cos_sin(position_ids, config, embeds.dtype.type)
+    spans = nn.causal_spans(embeds.shape[0], cache.length if cache is not None else 0)
+    x = embeds
+    for i in range(config.num_hidden_layers):
+        x = block(x, model.layers[i], config, cos, sin, spans, cache, i, attend)
+    return nn.rms_norm(x, model.norm, config.rms_norm_eps)
+
+
+def logits(x: Float[Array, "S D"], lm_head: Weights) -> Float[Array, "S V"]:
+    """A score for every row of the vocabulary; ``lm_head`` may be tied to the embedding."""
+    return nn.linear(x, lm_head)

@@ -1,0 +1,115 @@
+"""Pictures -> patches: smart_resize, bicubic resize, rescale and normalise, patchify.
+
+HF: ``Qwen2VLImageProcessorPil``; every number is bit-equal to it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from .config import PictureConfig, VisionConfig
+from .dims import Array, Float, Int, UInt8
+from .errors import UserError
+
+
+def smart_resize(
+    height: int, width: int, factor: int = 28, min_pixels: int = 56 * 56, max_pixels: int = 12845056
+) -> tuple[int, int]:
+    """The size, in pixels, at which a picture is read: near its own, sides multiples of ``factor``.
+
+    Sides are rounded to the nearest multiple (ties to even); when the area then lies outside
+    ``min_pixels`` .. ``max_pixels``, both sides are scaled from the original size by one number and
+    rounded inwards. Raises UserError for an aspect ratio over 200. HF: ``smart_resize`` of
+    transformers >= 4.53; other implementations' are in ``compat.py``.
+    """
+    if min(height, width) < 1:
+        raise UserError(f"a picture of {width}x{height} pixels has nothing to see")
+    if max(height, width) / min(height, width) > 200:
+        raise UserError(f"a picture of {width}x{height} pixels is over 200 times as long as wide")
+    if not 0 < min_pixels <= max_pixels:
+        raise UserError(
+            f"min_pixels {min_pixels} and max_pixels {max_pixels} leave no size to choose"
+        )
+    h = round(height / factor) * factor
+    w = round(width / factor) * factor
+    if h * w > max_pixels:
+        scale = math.sqrt(height * width / max_pixels)
+        h = max(factor, math.floor(height / scale / factor) * factor)
+        w = max(factor, math.floor(width / scale / factor) * factor)
+    elif h * w < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+        h = math.ceil(height * scale / factor) * factor
+        w = math.ceil(width * scale / factor) * factor
+    return h, w
+
+
+def resize(picture: Image.Image, height: int, width: int) -> UInt8[Array, "H W 3"]:
+    """Pillow's bicubic (a = -0.5, support widened when shrinking), rounded to bytes."""
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def normalise(
+    frames: UInt8[Array, "F H W 3"], mean=PictureConfig.image_mean, std=PictureConfig.image_std
+) -> Float[Array, "F H W 3"]:
+    """Bytes -> numbers around zero: x / 255 (in float64, then float32), minus mean, over std."""
+    x = np.astype(frames * np.float64(1 / 255), np.float32)
+    return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def patchify(
+    frames: Float[Array, "F H W C"], patch: int = 14, merge: int = 2, temporal: int = 2
+) -> tuple[Float[Array, "N P"], tuple[int, int, int]]:
+    """Cut frames into patches: one reshape to nine dimensions, one transpose, one reshape.
+
+    A patch is ``temporal`` frames deep; the last frame is repeated until they come out even, so a
+    still picture is seen twice. Rows are ordered by time, then 2x2 block (row, column), then place
+    in the block; numbers in a row by channel, frame, row, column, as the 3-D kernel has them.
+    Returns the patches and their grid (t, h, w).
+    """
+    frames = np.concatenate([frames, *[frames[-1:]] * (-len(frames) % temporal)])
+    f, height, width, channels = frames.shape
+    t, h, w = f // temporal, height // patch, width // patch
+    nine = np.reshape(
+        np.transpose(frames, (0, 3, 1, 2)),
+        (t, temporal, channels, h // merge, merge, patch, w // merge, merge, patch),
+    )
+    #                            t  block's row, column, row in it, column in it, C, frame, y, x
+    in_order = np.transpose(nine, (0, 3, 6, 4, 7, 2, 1, 5, 8))
+    return np.reshape(in_order, (t * h * w, channels * temporal * patch * patch)), (t, h, w)
+
+
+def unpatchify(
+    patches: Float[Array, "N P"],
+    grid: tuple[int, int, int],
+    patch: int = 14,
+    merge: int = 2,
+    temporal: int = 2,
+) -> Float[Array, "F H W C"]:
+    """The inverse of :func:`patchify`: patches back to (still normalised) frames."""
+    t, h, w = grid
+    shape = (t, h // merge, w // merge, merge, merge, -1, temporal, patch, patch)
+    nine = np.transpose(np.reshape(patches, shape), (0, 6, 5, 1, 3, 7, 2, 4, 8))
+    frames = np.reshape(nine, (t * temporal, -1, h * patch, w * patch))
+    return np.transpose(frames, (0, 2, 3, 1))
+
+
+def preprocess(
+    pictures: list[tuple[Image.Image, int, int]], picture: PictureConfig, vision: VisionConfig
+) -> tuple[Float[Array, "N P"], Int[Array, "I 3"]]:
+    """RGB pictures, each with its min_pixels and max_pixels -> all patches, and their grids."""
+    patch, merge, temporal = (
+        vision.patch_size,
+        vision.spatial_merge_size,
+        vision.temporal_patch_size,
+    )
+    patches, grids = [], []
+    for image, min_pixels, max_pixels in pictures:
+        h, w = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
+        frames = normalise(resize(image, h, w)[None], picture.image_mean, picture.image_std)
+        rows, grid = patchify(frames, patch, merge, temporal)
+        patches.append(rows)
+        grids.append(grid)
+    return np.concatenate(patches), np.array(grids)

@@ -1,0 +1,211 @@
+"""Joining the stages: :func:`load` a model, ask it something, or run one stage after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import chat, decoder, nn, vision
+from .checkpoint import Weights, load_weights
+from .config import Config, load_config
+from .dims import Array, Float, Int
+from .errors import UserError
+from .generate import Generation
+from .image import preprocess
+from .media import open_picture
+from .nn import PlainCache
+from .position import rope_index
+from .tokenizer import Tokenizer, load_tokenizer
+from .tracing import record
+
+ASSETS = Path(__file__).parent / "assets"
+EMBEDDED = ASSETS / "checkpoint"
+EXAMPLE_PICTURE = ASSETS / "pictures" / "scene.png"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A prompt, ready for the model."""
+
+    input_ids: Int[Array, "S"]  # every image token has its placeholder here
+    position_ids: Int[Array, "3 S"]  # time, height, width
+    rope_delta: int  # a later token's position = its index in the sequence + this
+    pixel_values: Float[Array, "N P"] | None = None
+    image_grid_thw: Int[Array, "I 3"] | None = None  # (frames / 2, rows, columns) in patches
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint in memory. ``plain`` runs the plain forms of :mod:`nn`, not the fast ones."""
+
+    config: Config
+    weights: Weights
+    tokenizer: Tokenizer
+    template: str | None = None  # a chat template other than the published one
+    dtype: Any = np.float32
+    plain: bool = False
+
+    @cached_property
+    def _attend(self) -> nn.Attend:
+        return nn.attention if self.plain else nn.fast_attention
+
+    # -------------------------------------------------------------- what most people need
+
+    def ask(self, pictures: Any, prompt: str, max_tokens: int = 256) -> str:
+        """The answer to ``prompt`` about one picture, a list of them, or None."""
+        inputs = self.prepare(user_message(pictures, prompt))
+        return self.tokenizer.decode(list(self.generate(inputs, max_tokens)))
+
+    def prepare(
+        self,
+        messages: Sequence[dict[str, Any]],
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+    ) -> Inputs:
+        """HF messages -> inputs. A picture is a path, PIL image, array or data: URI under "image".
+
+        Limits on a picture's size are those of its item (``{"image": ..., "max_pixels": ...}``),
+        else the arguments', else the checkpoint's.
+        """
+        limits = self.config.picture
+        pictures = []
+        for item in (i for message in messages for i in chat.content_items(message)):
+            kind = chat.media_kind(item)
+            if kind == "video":
+                raise UserError("videos are not supported yet; give pictures")
+            if kind == "image":
+                asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
+                pictures.append((open_picture(_source(item)), *limits.narrowed(*asked)))
+
+        pixels, grids, counts = None, None, []
+        if pictures:
+            pixels, grids = preprocess(pictures, limits, self.config.vision)
+            pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
+            counts = (np.prod(grids, axis=1) // self.config.vision.spatial_merge_size**2).tolist()
+        if self.template:
+            pieces = chat.render_with_jinja(self.template, messages)
+        else:
+            pieces = chat.render(messages)
+        ids = self.tokenizer.encode(chat.expand(pieces, chat.IMAGE_PAD, counts))
+        positions, delta = rope_index(ids, self.config, grids)
+        return Inputs(ids, positions, delta, pixels, grids)
+
+    def generate(self, inputs: Inputs, max_tokens: int = 256) -> Generation:
+        """The ids of the answer, as they are chosen (greedy), without the stop token."""
+        return Generation(self, inputs, max_tokens)
+
+    # -------------------------------------------------------------- stage by stage
+
+    def forward(self, inputs: Inputs) -> Float[Array, "S V"]:
+        """Logits of every token of the prompt."""
+        x = self.decode(self.embed(inputs), inputs.position_ids)
+        return decoder.logits(x, self.weights.lm_head)
+
+    def see(
+        self, pixel_values: Float[Array, "N P"], image_grid_thw: Int[Array, "I 3"]
+    ) -> Float[Array, "M E"]:
+        """The vision tower: patches of all pictures -> image tokens."""
+        gelu = nn.gelu if self.plain else nn.gelu_in_blocks
+        visual = self.weights.visual
+        return vision.tower(pixel_values, image_grid_thw, visual, self.config, self._attend, gelu)
+
+    def embed_tokens(self, input_ids: Int[Array, "S"]) -> Float[Array, "S D"]:
+        """Look the tokens up."""
+        return decoder.embed(input_ids, self.weights.model.embed_tokens)
+
+    def embed(self, inputs: Inputs) -> Float[Array, "S D"]:
+        """Embeddings of the prompt, with the image tokens in place."""
+        embeds = self.embed_tokens(inputs.input_ids)
+        if inputs.pixel_values is None or inputs.image_grid_thw is None:
+            return embeds
+        tokens = self.see(inputs.pixel_values, inputs.image_grid_thw)
+        return decoder.scatter(embeds, inputs.input_ids, self.config.image_token_id, tokens)
+
+    def decode(
+        self,
+        embeds: Float[Array, "S D"],
+        position_ids: Int[Array, "3 S"],
+        cache: PlainCache | None = None,
+    ) -> Float[Array, "S D"]:
+        """The decoder's layers and last norm."""
+        text, model = self.config.text, self.weights.model
+        return decoder.decode(embeds, position_ids, model, text, cache, self._attend)
+
+    def next_logits(
+        self, embeds: Float[Array, "S D"], position_ids: Int[Array, "3 S"], cache: PlainCache
+    ) -> Float[Array, "V"]:
+        """Add tokens to the cache; logits of the last one only, for what comes next."""
+        x = self.decode(embeds, position_ids, cache)
+        return decoder.logits(x[-1:], self.weights.lm_head)[0]
+
+
+def user_message(pictures: Any, prompt: str) -> list[dict[str, Any]]:
+    """One user turn: the pictures, then the prompt."""
+    if pictures is None:
+        pictures = []
+    elif not isinstance(pictures, (list, tuple)):
+        pictures = [pictures]
+    items: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+    return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
+
+
+def _source(item: dict[str, Any]) -> Any:
+    """The picture of a content item; ``image_url`` may be a string or {"url": ...}."""
+    source = item.get("image", item.get("image_url"))
+    return source.get("url") if isinstance(source, dict) else source
+
+
+# ------------------------------------------------------------------ loading
+
+
+def load(
+    source: str | os.PathLike | None = None, dtype: Any = "float32", plain: bool = False
+) -> Model:
+    """Open a checkpoint: None for the embedded one, a directory, or the id of one on the hub.
+
+    ``dtype`` "float32" is what everything is compared in; "float64" is the truth mode, in which
+    rounding hardly counts. Raises UserError when the checkpoint is missing, damaged or of a kind
+    that is not supported.
+    """
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise UserError(f"dtype {dtype} is not float32 or float64")
+    directory = find(source)
+    config = load_config(directory)
+    tokenizer = load_tokenizer(directory)
+    weights = load_weights(directory, config, dtype)
+    if tokenizer.token_id(chat.IMAGE_PAD) != config.image_token_id:
+        raise UserError(f"{directory}: tokenizer and config.json disagree on {chat.IMAGE_PAD}")
+    if not config.eos_token_ids:
+        config = replace(config, eos_token_ids=(tokenizer.token_id(chat.IM_END),))
+    template = chat.load_template(directory)
+    return Model(config, weights, tokenizer, template, np.dtype(dtype).type, plain)
+
+
+def find(source: str | os.PathLike | None) -> Path:
+    """The directory of a checkpoint, downloaded through huggingface_hub if need be."""
+    if source is None:
+        return EMBEDDED
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    name = os.fspath(source)
+    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UserError(f"{name} is not a directory; give a checkpoint's directory or hub id")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+        )
+    except Exception as error:  # network, permission, unknown id: the library has many
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot download {name} ({reason}); on a machine with network run "
+            f"`hf download {name} --local-dir DIR`, then give -m DIR"
+        ) from None

@@ -1,0 +1,117 @@
+"""mRoPE: tokens -> (time, height, width) positions -> the cosines and sines that turn q and k.
+
+Text counts 0, 1, 2 ... on all three axes at once. A picture or a video is a block: its tokens keep
+the place they have in time and space, counted from where the block starts; text goes on after the
+largest position of the block. (Qwen2-VL paper, section 2.1; Qwen2.5-VL report, section 2.1.2;
+``get_rope_index`` in transformers 4.49 to 4.51. Later versions differ: see ``compat.py``.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .config import Config, TextConfig
+from .dims import Array, Float, Int
+from .errors import UserError
+from .nn import rotary_frequencies
+
+
+def text_positions(start: int, length: int) -> Int[Array, "3 S"]:
+    """``length`` text tokens from ``start``: the same number on all three axes."""
+    return np.tile(start + np.arange(length), (3, 1))
+
+
+def block_positions(
+    start: int, grid: Sequence[int], merge: int, steps_per_grid: np.float32
+) -> Int[Array, "3 S"]:
+    """The tokens of a picture or video of ``grid`` = (t, h, w) patches, in raster order.
+
+    ``steps_per_grid`` is how far time moves in one temporal grid (two frames); the product is taken
+    in float32 and cut to an integer once, at the end.
+    """
+    t, h, w = grid[0], grid[1] // merge, grid[2] // merge
+    time = np.astype(np.arange(t, dtype=np.float32) * np.float32(steps_per_grid), np.int64)
+    axes = np.meshgrid(time, np.arange(h), np.arange(w), indexing="ij")
+    return start + np.reshape(np.stack(axes), (3, t * h * w))
+
+
+def after_block(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
+    """Where text goes on: one past the largest position of the block, over all three axes."""
+    return int(np.max(block)) + 1
+
+
+def time_steps(config: Config, seconds: float) -> np.float32:
+    """Steps of time in one temporal grid: ``seconds`` * tokens_per_second (1 in Qwen2-VL)."""
+    if config.model_type == "qwen2_vl":
+        return np.float32(1)
+    return np.float32(seconds) * np.float32(config.vision.tokens_per_second)
+
+
+def rope_index(
+    input_ids: Int[Array, "S"],
+    config: Config,
+    image_grid_thw: Int[Array, "I 3"] | None = None,
+    video_grid_thw: Int[Array, "I 3"] | None = None,
+    second_per_grid_ts: Sequence[float] | None = None,
+    after: Callable[..., int] = after_block,
+) -> tuple[Int[Array, "3 S"], int]:
+    """Positions of a whole prompt, and the rope delta.
+
+    The delta is what to add to a later token's index in the sequence to get its position:
+    largest position + 1 - length. Grids are in patches; ``second_per_grid_ts`` (1.0 when absent)
+    is the time that one temporal grid of each video lasts. Raises UserError when placeholders and
+    grids do not match.
+    """
+    merge = config.vision.spatial_merge_size
+    pictures = iter(() if image_grid_thw is None else image_grid_thw.tolist())
+    videos = iter(() if video_grid_thw is None else video_grid_thw.tolist())
+    seconds = iter(second_per_grid_ts or ())
+    placeholders = np.flatnonzero(
+        np.isin(input_ids, (config.image_token_id, config.video_token_id))
+    )
+    pieces = []
+    index = position = 0
+    while index < len(input_ids):
+        at = np.searchsorted(placeholders, index)
+        next_block = int(placeholders[at]) if at < len(placeholders) else len(input_ids)
+        if index < next_block:
+            pieces.append(text_positions(position, next_block - index))
+            position += next_block - index
+        else:
+            video = input_ids[index] == config.video_token_id
+            grid = next(videos if video else pictures, None)
+            if grid is None:
+                raise UserError("the prompt has more picture placeholders than pictures")
+            steps = time_steps(config, next(seconds, 1.0) if video else 1.0)
+            block = block_positions(position, grid, merge, steps)
+            if (
+                np.count_nonzero(input_ids[index:][: block.shape[1]] == input_ids[index])
+                != block.shape[1]
+            ):
+                raise UserError(f"a picture of {block.shape[1]} tokens has fewer placeholders")
+            pieces.append(block)
+            position = after(position, block, grid, merge)
+        index += pieces[-1].shape[1]
+    if next(pictures, None) or next(videos, None):
+        raise UserError("the prompt has fewer picture placeholders than pictures")
+    if not pieces:
+        return text_positions(0, 0), 0
+    positions = np.concatenate(pieces, axis=1)
+    return positions, int(np.max(positions)) + 1 - len(input_ids)
+
+
+def mrope_cos_sin(
+    position_ids: Int[Array, "3 S"], config: TextConfig, dtype=np.float32
+) -> tuple[Float[Array, "S d"], Float[Array, "S d"]]:
+    """Angles = position * frequency; the first ``mrope_section[0]`` frequencies turn with time, the
+    next with height, the last with width (in three chunks, not interleaved); then once more for the
+    second half of the head.
+    """
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta, dtype)
+    axis_of_frequency = np.repeat(np.arange(3), config.mrope_section)
+    positions = np.astype(np.take(position_ids, axis_of_frequency, axis=0), dtype)
+    angles = np.transpose(positions) * frequencies
+    angles = np.concatenate([angles, angles], axis=-1)
+    return np.cos(angles), np.sin(angles)

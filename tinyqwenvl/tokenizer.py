@@ -1,0 +1,124 @@
+"""Text <-> token ids: byte-level BPE, with text and control tokens kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import read_json
+from .dims import Array, Int
+from .errors import UserError
+
+# Qwen2.5's added tokens in the order of their ids, from 151643; Qwen2's end with <|video_pad|>.
+ADDED_TOKENS = tuple(
+    """<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|>
+    <|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|>
+    <|image_pad|> <|video_pad|> <tool_call> </tool_call> <|fim_prefix|> <|fim_middle|>
+    <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|>""".split()
+)
+
+# The pre-tokenizer of Qwen2: contractions, words, single digits, punctuation, line ends, spaces.
+PRETOKENS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Control(str):
+    """A control token, as opposed to text that happens to look like one."""
+
+
+class Tokenizer:
+    """A byte-level BPE of the ``tokenizers`` library, with text and control tokens kept apart."""
+
+    def __init__(self, backend: Any):
+        self.backend = backend
+        self.backend.encode_special_tokens = True  # "<|im_end|>" inside text stays text
+
+    def encode(self, pieces: str | Sequence[str], parse_special: bool = False) -> Int[Array, "S"]:
+        """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one.
+
+        ``parse_special`` obeys control tokens written inside text, as HF's tokenizer does.
+        """
+        ids: list[int] = []
+        text = ""
+        for piece in [*([pieces] if isinstance(pieces, str) else pieces), Control("")]:
+            if not isinstance(piece, Control) or parse_special:
+                text += piece
+            if isinstance(piece, Control) and (not parse_special or piece == ""):
+                ids += self._encode_text(text, parse_special)
+                text = ""
+                if piece:
+                    ids.append(self.token_id(piece))
+        return np.array(ids, dtype=np.int64)
+
+    def _encode_text(self, text: str, parse_special: bool) -> list[int]:
+        self.backend.encode_special_tokens = not parse_special
+        return self.backend.encode(text, add_special_tokens=False).ids if text else []
+
+    def token_id(self, token: str) -> int:
+        """The id of one token. Raises UserError when the vocabulary lacks it."""
+        number = self.backend.token_to_id(token)
+        if number is None:
+            raise UserError(f"the tokenizer has no {token}: is it the tokenizer of this model?")
+        return number
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Ids -> text."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+
+    def stream(self, ids: Iterator[int]) -> Iterator[str]:
+        """Text as the ids come; a character that spans several tokens waits for its last byte."""
+        from tokenizers.decoders import DecodeStream
+
+        decoder, seen, said = DecodeStream(skip_special_tokens=True), [], ""
+        for number in ids:
+            seen.append(number)
+            if (text := decoder.step(self.backend, int(number))) is not None:
+                said += text
+                yield text
+        if rest := self.decode(seen)[len(said) :]:
+            yield rest
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` with their added tokens."""
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        if (directory / "tokenizer.json").exists():
+            return Tokenizer(Backend.from_file(str(directory / "tokenizer.json")))
+        if (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
+            return Tokenizer(_from_vocabulary(directory))
+    except UserError:
+        raise
+    except Exception as error:  # the library raises bare Exception for files it cannot read
+        raise UserError(f"cannot read the tokenizer in {directory}: {error}") from None
+    raise UserError(f"{directory} has no tokenizer.json and no vocab.json with merges.txt")
+
+
+def _from_vocabulary(directory: Path) -> Any:
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import pre_tokenizers as pre
+
+    model = models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre.Sequence(
+        [pre.Split(Regex(PRETOKENS), "isolated"), pre.ByteLevel(False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    listed = read_json(directory / "tokenizer_config.json").get("added_tokens_decoder")
+    tokens: list[dict[str, Any]] = [{"content": t, "special": t[1] == "|"} for t in ADDED_TOKENS]
+    if listed:
+        tokens = [listed[number] for number in sorted(listed, key=int)]
+    backend.add_tokens(
+        [AddedToken(t["content"], special=t.get("special", True), normalized=False) for t in tokens]
+    )
+    return backend

@@ -1,0 +1,63 @@
+"""Watch any stage by its name, without the stages knowing who watches.
+
+A stage is a function whose second argument is its weights; the weights know their path in the
+published checkpoint (``visual.blocks.0.attn``), and that path is the name of the stage. Tensors
+that no module owns (``visual.window_index``) are given a name with :func:`record`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_watchers: list[Callable[[str, Any], None]] = []
+
+
+def record(name: str, value: Any) -> Any:
+    """Show ``value`` to whoever watches ``name``, and hand it on unchanged."""
+    for watch in _watchers:
+        watch(name, value)
+    return value
+
+
+def stage(function):
+    """Record what ``function(x, weights, ...)`` returns under the path of its weights."""
+
+    @functools.wraps(function)
+    def call(x, weights, *args, **kwargs):
+        result = function(x, weights, *args, **kwargs)
+        if _watchers:
+            record(weights.path, result)
+        return result
+
+    return call
+
+
+@contextmanager
+def watching(watch: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call ``watch(name, value)`` for every stage while the ``with`` block runs."""
+    _watchers.append(watch)
+    try:
+        yield
+    finally:
+        _watchers.remove(watch)
+
+
+@contextmanager
+def trace(*patterns: str) -> Iterator[dict[str, list[Any]]]:
+    """Collect the stages that run inside a ``with`` block.
+
+    ``patterns`` are shell globs on stage names (none: everything). Yields a dict from name to the
+    list of arrays recorded under it, one per call, in the order of the calls.
+    """
+    stages: dict[str, list[Any]] = {}
+
+    def keep(name: str, value: Any) -> None:
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            stages.setdefault(name, []).append(value)
+
+    with watching(keep):
+        yield stages
