@@ -70,9 +70,9 @@ def tiny_config(model_type: str, **text: Any) -> dict[str, Any]:
 def random_weights(raw: dict[str, Any], seed: int, std: float = 0.2) -> dict[str, np.ndarray]:
     """Normal weights for every name a model of this config has, exact in bfloat16.
 
-    Norm scales are spread around 1, all else around 0.
+    Norm scales are spread around 1, all else around 0. RandomState: its stream never changes.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.RandomState(seed)
     flat = {}
     for name, shape in weight_shapes(parse_config(raw)).items():
         centre = 1.0 if "norm" in name.rsplit(".", 2)[-2] or "ln_q" in name else 0.0
@@ -81,6 +81,19 @@ def random_weights(raw: dict[str, Any], seed: int, std: float = 0.2) -> dict[str
         values = rng.normal(centre, std, shape).astype(np.float32)
         flat[name] = (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
     return flat
+
+
+def random_picture(seed: int, height: int, width: int) -> np.ndarray:
+    """Noise of several sizes, [H, W, 3] uint8: every patch differs, and so does every pixel."""
+    rng = np.random.RandomState(seed)
+    coarse = rng.randint(0, 160, (-(-height // 16), -(-width // 16), 3))
+    smooth = np.repeat(np.repeat(coarse, 16, axis=0), 16, axis=1)[:height, :width]
+    return (smooth + rng.randint(0, 96, (height, width, 3))).astype(np.uint8)
+
+
+def with_pictures(items: list[dict], pictures: list) -> list[dict]:
+    """A message's content in which ``{"image": 0}`` stands for the first of ``pictures``."""
+    return [{"image": pictures[i["image"]]} if "image" in i else i for i in items]
 
 
 def write_checkpoint(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,9 @@ class Witness:
             arguments["mm_token_type_ids"] = (ids == self.config.image_token_id).int()
         return arguments
 
-    @torch.no_grad()
-    def stages(
-        self, ids: np.ndarray, pixels: Any = None, grids: Any = None
-    ) -> dict[str, np.ndarray]:
-        """One forward pass: the output of every module, and the tensors that no module owns."""
+    @contextmanager
+    def _recording(self) -> Iterator[dict[str, np.ndarray]]:
+        """Hooks on every module: published stage name -> its last output."""
         found: dict[str, np.ndarray] = {}
 
         def hook(name: str):
@@ -77,31 +76,50 @@ class Witness:
                 output = getattr(output, "pooler_output", output)
                 output = output[0] if isinstance(output, tuple) else output
                 if isinstance(output, torch.Tensor):
-                    text = output.dim() == 3 and output.shape[0] == 1
-                    found[published_stage(name)] = output[0].numpy() if text else output.numpy()
+                    batched = output.dim() == 3 and output.shape[0] == 1
+                    found[published_stage(name)] = output[0].numpy() if batched else output.numpy()
 
             return keep
 
         hooks = [m.register_forward_hook(hook(n)) for n, m in self.model.named_modules() if n]
-        arguments = self.inputs(ids, pixels, grids)
         try:
-            found["logits"] = self.model(**arguments).logits[0].numpy()
+            yield found
         finally:
             for handle in hooks:
                 handle.remove()
+
+    @torch.no_grad()
+    def stages(
+        self, ids: np.ndarray, pixels: Any = None, grids: Any = None
+    ) -> dict[str, np.ndarray]:
+        """One forward pass: the output of every module, and the tensors that no module owns."""
+        arguments = self.inputs(ids, pixels, grids)
+        with self._recording() as found:
+            found["logits"] = self.model(**arguments).logits[0].numpy()
         if pixels is not None:
             found["model.position_ids"] = self.position_ids(arguments)
-            if self.config.model_type == "qwen2_5_vl":
-                vision = self.config.vision_config
-                index, cu = get_vision_window_index(
-                    torch.as_tensor(grids),
-                    vision.spatial_merge_size,
-                    vision.window_size,
-                    vision.patch_size,
-                )
-                found["visual.window_index"] = index.numpy()
-                found["visual.cu_window_seqlens"] = cu.numpy()
+            found.update(self.geometry(grids))
         return found
+
+    @torch.no_grad()
+    def tower(self, pixels: np.ndarray, grids: np.ndarray) -> dict[str, np.ndarray]:
+        """The vision tower alone, whatever the grid."""
+        pixels = torch.as_tensor(pixels).to(self.model.dtype)
+        with self._recording() as found:
+            self.model.model.visual(pixels, grid_thw=torch.as_tensor(grids))
+        return {**found, **self.geometry(grids)}
+
+    def geometry(self, grids: np.ndarray) -> dict[str, np.ndarray]:
+        """Window order and boundaries; nothing in Qwen2-VL."""
+        if self.config.model_type != "qwen2_5_vl":
+            return {}
+        vision = self.config.vision_config
+        sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
+        index, boundaries = get_vision_window_index(torch.as_tensor(grids), *sizes)
+        return {
+            "visual.window_index": index.numpy(),
+            "visual.cu_window_seqlens": boundaries.numpy(),
+        }
 
     def position_ids(self, arguments: dict[str, Any]) -> np.ndarray:
         """[3, S] of ``get_rope_index``."""

@@ -123,6 +123,7 @@ PUBLISHED_TEMPLATE = "d3826afc64fbdb18cd6a40ac43866b75cf44be8ffd679d24ab21620d34
 def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list[str]:
     """Render another template with jinja2, and find the control tokens in the result."""
     try:
+        from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise UserError(
@@ -131,6 +132,10 @@ def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list
     import re
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(template).render(messages=messages, add_generation_prompt=True)
+    try:
+        compiled = environment.from_string(template)
+        text = compiled.render(messages=messages, add_generation_prompt=True)
+    except TemplateError as error:
+        raise UserError(f"the chat template of this checkpoint fails: {error}") from None
     parts = re.split("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")", text)
     return [Control(part) if part in ADDED_TOKENS else part for part in parts if part]

@@ -149,7 +149,10 @@ def read_header(path: Path) -> tuple[dict[str, dict], int]:
                 raise UserError(
                     f"{path}: {name} is stored as {kind}; take an unquantised checkpoint"
                 )
-            if math.prod(shape) * STORED_DTYPES[kind].itemsize != end - begin:
+            if (
+                min(shape, default=0) < 0
+                or math.prod(shape) * STORED_DTYPES[kind].itemsize != end - begin
+            ):
                 raise ValueError(f"the shape of {name} does not fit its bytes")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: fetch the whole checkpoint again") from None

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 
 GLOSSARY = {
-    "I": "pictures (or videos) in the prompt",
+    "I": "pictures in the prompt",
+    "J": "videos in the prompt",
     "F": "frames of one picture or video; a still picture is one frame",
     "C": "colour channels, 3",
     "H": "height of the resized picture, pixels",

@@ -53,7 +53,7 @@ def rope_index(
     input_ids: Int[Array, "S"],
     config: Config,
     image_grid_thw: Int[Array, "I 3"] | None = None,
-    video_grid_thw: Int[Array, "I 3"] | None = None,
+    video_grid_thw: Int[Array, "J 3"] | None = None,
     second_per_grid_ts: Sequence[float] | None = None,
     after: Callable[..., int] = after_block,
 ) -> tuple[Int[Array, "3 S"], int]:

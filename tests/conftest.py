@@ -1,0 +1,47 @@
+"""Every test runs with the shapes in the signatures of the package checked at each call."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import tinyqwenvl
+from scripts.random_checkpoint import tiny_config, write_checkpoint
+from tinyqwenvl.dims import checked
+
+
+def _check_all_shapes() -> int:
+    names = [m.name for m in pkgutil.iter_modules(tinyqwenvl.__path__) if m.name != "__main__"]
+    modules = [importlib.import_module(f"tinyqwenvl.{name}") for name in names]
+    wrapped: dict = {}
+    for module in modules:
+        tables = [vars(module), *(v for n, v in vars(module).items() if n in ("NORM", "MLP"))]
+        for table in tables:
+            for name, value in list(table.items()):
+                if (
+                    inspect.isfunction(value)
+                    and value.__module__.startswith("tinyqwenvl.")
+                    and value.__module__ not in ("tinyqwenvl.dims", "tinyqwenvl.tracing")
+                ):
+                    table[name] = wrapped.setdefault(value, checked(value))
+    return len(wrapped)
+
+
+CHECKED_FUNCTIONS = _check_all_shapes()
+
+
+@pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl"])
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def checkpoint(family, tmp_path_factory):
+    """A small random checkpoint of the family, in the published layout."""
+    return write_checkpoint(tmp_path_factory.mktemp(family), tiny_config(family), seed=3)
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    return tinyqwenvl.load(checkpoint)

@@ -1,0 +1,347 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinyqwenvl
+from scripts.random_checkpoint import random_weights, tiny_config, write_checkpoint
+from tinyqwenvl import UserError, flatten, nest
+from tinyqwenvl.checkpoint import (
+    load_weights,
+    published_name,
+    read_safetensors,
+    to_bfloat16,
+    to_float,
+    write_safetensors,
+)
+from tinyqwenvl.config import load_config
+
+RAW = tiny_config("qwen2_5_vl")
+
+
+# ------------------------------------------------------------------ nested weights
+
+
+def test_nest_and_flatten():
+    flat = {"visual.blocks.0.norm1.weight": np.ones(3), "visual.blocks.0.norm1.bias": np.zeros(3)}
+    weights = nest(flat)
+    assert (
+        weights["visual"]["blocks"]["0"]["norm1"]["weight"] is flat["visual.blocks.0.norm1.weight"]
+    )
+    assert weights.visual.blocks[0].norm1.weight is flat["visual.blocks.0.norm1.weight"]
+    assert weights.visual.blocks[0].norm1.path == "visual.blocks.0.norm1"
+    assert flatten(weights) == flat
+    assert flatten(nest({"proj.weight": 1}, "visual.blocks.0.attn")) == {
+        "visual.blocks.0.attn.proj.weight": 1
+    }
+
+
+def test_a_missing_weight_is_named():
+    with pytest.raises(AttributeError, match=r"visual\.merger"):
+        _ = nest({"visual.blocks.0.weight": 1}).visual.merger
+
+
+def test_leaves_are_read_once_and_only_when_used():
+    reads = []
+    weights = nest({"a.weight": lambda: reads.append(1) or np.ones(2)})
+    assert not reads
+    assert weights.a.weight is weights.a.weight
+    assert reads == [1]
+
+
+# ------------------------------------------------------------------ bfloat16 and the file
+
+
+@given(st.floats(width=32, allow_nan=False, min_value=-(2.0**126), max_value=2.0**126))
+def test_bfloat16_round_trip_is_within_half_a_step(x):
+    back = to_float(to_bfloat16(np.array([x])), "BF16", np.dtype(np.float32))[0]
+    assert abs(back - np.float32(x)) <= abs(np.float32(x)) * 2**-8 + 1e-38
+
+
+def test_bfloat16_vectors():
+    """1, the largest step below 2, a tie to even, -0 and infinity."""
+    bits = np.array([0x3F80, 0x3FFF, 0x8000, 0x7F80], np.uint16)
+    assert to_float(bits, "BF16", np.dtype(np.float32)).tolist() == [1, 1.9921875, -0.0, np.inf]
+    assert to_bfloat16(np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)).tolist() == [
+        0x3F80,
+        0x3F82,
+    ]
+
+
+def test_safetensors_agree_with_the_library(tmp_path):
+    arrays = {"a.weight": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
+    arrays["empty"] = np.zeros((0, 4), np.float32)
+    write_safetensors(tmp_path / "ours.safetensors", arrays)
+    theirs = safetensors.numpy.load_file(tmp_path / "ours.safetensors")
+    safetensors.numpy.save_file(
+        {"h": arrays["a.weight"].astype(np.float16), "d": np.ones(2)},
+        tmp_path / "theirs.safetensors",
+    )
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(theirs[name], array)
+        np.testing.assert_array_equal(
+            read_safetensors(tmp_path / "ours.safetensors")[name](), array
+        )
+    ours = read_safetensors(tmp_path / "theirs.safetensors", np.float64)
+    np.testing.assert_array_equal(ours["h"](), arrays["a.weight"].astype(np.float16))
+    assert ours["h"]().dtype == ours["d"]().dtype == np.float64
+    assert [p.name for p in tmp_path.glob("*.part")] == []
+
+
+# ------------------------------------------------------------------ published directories
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return write_checkpoint(tmp_path / "model", RAW, seed=5)
+
+
+def logits_of(directory):
+    model = tinyqwenvl.load(directory)
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    messages = [{"role": "user", "content": [{"image": picture}, {"text": "what?"}]}]
+    return model.forward(model.prepare(messages))
+
+
+def change_config(directory, **changes):
+    raw = {**json.loads((directory / "config.json").read_text()), **changes}
+    (directory / "config.json").write_text(json.dumps(raw))
+
+
+def test_every_layout_gives_the_same_logits(directory, tmp_path):
+    """Shards, the newer key names, the nested config with rope_parameters, float32."""
+    expected = logits_of(directory)
+    flat = random_weights(RAW, 5)
+    other = tmp_path / "other"
+    shutil.copytree(directory, other)
+    (other / "model.safetensors").unlink()
+    renamed = {}
+    for name, array in flat.items():
+        new = name.replace("model.", "model.language_model.", 1) if name[:6] == "model." else name
+        renamed["model." + new if name.startswith("visual.") else new] = array
+    names = list(renamed)
+    shards = {
+        "model-00001-of-00002.safetensors": names[:50],
+        "model-00002-of-00002.safetensors": names[50:],
+    }
+    for shard, members in shards.items():
+        write_safetensors(other / shard, {n: renamed[n] for n in members})
+    index = {"weight_map": {n: shard for shard, members in shards.items() for n in members}}
+    (other / "model.safetensors.index.json").write_text(json.dumps(index))
+    text_keys = [
+        k for k in RAW if k.startswith(("hidden_s", "interm", "num_", "vocab", "rms", "max_"))
+    ]
+    text = {k: RAW[k] for k in text_keys}
+    text["rope_parameters"] = {
+        "rope_theta": 10000.0,
+        "rope_type": "default",
+        "mrope_section": [2, 3, 3],
+    }
+    nested = {k: v for k, v in RAW.items() if k not in text_keys and not k.startswith("rope_")}
+    (other / "config.json").write_text(json.dumps({**nested, "text_config": text}))
+    np.testing.assert_array_equal(logits_of(other), expected)
+
+
+def test_names():
+    assert published_name("model.visual.merger.ln_q.weight") == "visual.merger.ln_q.weight"
+    assert published_name("model.language_model.norm.weight") == "model.norm.weight"
+    assert published_name("thinker.model.norm.weight") == "model.norm.weight"
+    assert published_name("lm_head.weight") == "lm_head.weight"
+
+
+def test_a_tied_head_is_the_embedding(tmp_path):
+    raw = {**RAW, "tie_word_embeddings": True}
+    model = tinyqwenvl.load(write_checkpoint(tmp_path, raw))
+    assert model.weights.lm_head.weight is model.weights.model.embed_tokens.weight
+    assert model.weights.lm_head.path == "lm_head"
+
+
+def test_float64_is_float64(directory):
+    model = tinyqwenvl.load(directory, dtype="float64")
+    with tinyqwenvl.trace() as stages:
+        model.forward(
+            model.prepare(
+                [{"role": "user", "content": [{"image": np.zeros((60, 60, 3), np.uint8)}]}]
+            )
+        )
+    floats = {a.dtype for calls in stages.values() for a in calls if a.dtype.kind == "f"}
+    assert floats == {np.dtype(np.float64)}
+    with pytest.raises(UserError, match="float16"):
+        tinyqwenvl.load(directory, dtype="float16")
+
+
+def test_the_vision_part_to_its_own_file(directory, tmp_path):
+    model = tinyqwenvl.load(directory)
+    write_safetensors(tmp_path / "vision.safetensors", flatten(model.weights.visual))
+    again = nest(
+        {n: read() for n, read in read_safetensors(tmp_path / "vision.safetensors").items()}
+    )
+    for name, array in flatten(again).items():
+        assert name.startswith("visual.")
+        np.testing.assert_array_equal(array, random_weights(RAW, 5)[name])
+
+
+# ------------------------------------------------------------------ what is wrong is said
+
+
+def damage_header(directory, change):
+    path = directory / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+def cut(directory, size):
+    path = directory / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+
+
+FIRST = "visual.patch_embed.proj.weight"
+DAMAGE = {
+    "no weights": (lambda d: (d / "model.safetensors").unlink(), "missing"),
+    "empty weights": (lambda d: cut(d, 0), "is cut"),
+    "cut in the header": (lambda d: cut(d, 100), "is cut"),
+    "cut in the data": (lambda d: cut(d, 100_000), "lies outside"),
+    "header length 2^60": (
+        lambda d: (d / "model.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}"),
+        "is cut",
+    ),
+    "garbage": (lambda d: (d / "model.safetensors").write_bytes(b"GGUF" * 100), "is cut"),
+    "offsets outside": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[0, 10**12])),
+        "lies outside",
+    ),
+    "negative offset": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[-4, 8])),
+        "lies outside",
+    ),
+    "shape and bytes": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[1])),
+        "does not fit its bytes",
+    ),
+    "negative shape": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[-48, -3, 2, 14, 14])),
+        "does not fit its bytes",
+    ),
+    "quantised tensor": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(dtype="F8_E4M3")),
+        "unquantised",
+    ),
+    "missing tensor": (
+        lambda d: damage_header(d, lambda h: h.pop(FIRST)),
+        "lack visual.patch_embed",
+    ),
+    "unknown tensor": (
+        lambda d: damage_header(d, lambda h: h.update({"lora.weight": h[FIRST]})),
+        "unknown weight lora",
+    ),
+    "wrong shape": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[24, 6, 2, 14, 14])),
+        "config.json makes it",
+    ),
+    "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
+    "config not JSON": (lambda d: (d / "config.json").write_text("{"), "cannot read"),
+    "config a list": (lambda d: (d / "config.json").write_text("[]"), "one JSON object"),
+    "another model": (lambda d: change_config(d, model_type="llama"), "model_type is 'llama'"),
+    "AWQ": (lambda d: change_config(d, quantization_config={"quant_method": "awq"}), "awq"),
+    "no hidden_size": (lambda d: change_config(d, hidden_size=None), "config.json"),
+    "no vision": (lambda d: change_config(d, vision_config=None), "config.json"),
+    "heads": (lambda d: change_config(d, num_attention_heads=5), "num_attention_heads"),
+    "kv heads": (lambda d: change_config(d, num_key_value_heads=3), "num_key_value_heads"),
+    "sections": (
+        lambda d: change_config(d, rope_scaling={"mrope_section": [1, 2, 3]}),
+        "mrope_section",
+    ),
+    "window": (
+        lambda d: change_config(d, vision_config={**RAW["vision_config"], "window_size": 20}),
+        "window_size",
+    ),
+    "negative": (lambda d: change_config(d, intermediate_size=-1), "positive"),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json"),
+    "another tokenizer": (lambda d: change_config(d, image_token_id=7), "disagree"),
+    "shard elsewhere": (
+        lambda d: (d / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"a": "../../etc/passwd"}})
+        ),
+        "outside the directory",
+    ),
+    "shard missing": (
+        lambda d: (d / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}})
+        ),
+        "missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage(directory, what):
+    damage, complaint = DAMAGE[what]
+    damage(directory)
+    with pytest.raises(UserError, match=complaint) as caught:
+        tinyqwenvl.load(directory)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=60), st.integers(0, 2**64 - 1))
+def test_no_header_crashes(tmp_path_factory, junk, length):
+    path = tmp_path_factory.getbasetemp() / "junk.safetensors"
+    for head in (b"", length.to_bytes(8, "little"), len(junk).to_bytes(8, "little")):
+        path.write_bytes(head + junk)
+        try:
+            read_safetensors(path)
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_sources_that_are_no_directory(tmp_path, monkeypatch):
+    for source in ("./nowhere", str(tmp_path / "nowhere"), __file__, "nowhere"):
+        with pytest.raises(UserError, match="not a directory"):
+            tinyqwenvl.load(source)
+
+
+def test_no_network_says_what_to_do(monkeypatch):
+    import huggingface_hub
+
+    def offline(*_args, **_kwargs):
+        raise OSError("no route to host\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(UserError, match="hf download Qwen/Nothing") as caught:
+        tinyqwenvl.load("Qwen/Nothing")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_3b_config():
+    """Numbers of the published file, and the defaults for what some files omit."""
+    from tinyqwenvl.config import parse_config
+
+    vision = dict(
+        depth=32, hidden_act="silu", hidden_size=1280, intermediate_size=3420, num_heads=16
+    )
+    vision |= dict(in_chans=3, out_hidden_size=2048, patch_size=14, spatial_merge_size=2)
+    raw = dict(
+        model_type="qwen2_5_vl", hidden_size=2048, intermediate_size=11008, num_hidden_layers=36
+    )
+    raw |= dict(num_attention_heads=16, num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=1e6)
+    raw |= dict(rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]}, vocab_size=151936)
+    config = parse_config({**raw, "vision_config": vision, "tie_word_embeddings": True})
+    assert config.vision.fullatt_block_indexes == (7, 15, 23, 31)
+    assert config.vision.window_size == 112
+    assert config.text.head_dim == 128
+    assert config.image_token_id == 151655
+    empty = parse_config({**raw, "vision_config": {**vision, "fullatt_block_indexes": []}})
+    assert empty.vision.fullatt_block_indexes == (7, 15, 23, 31)
+
+
+def test_load_weights_checks_before_reading(directory):
+    """Opening reads no tensor: the leaves are still functions."""
+    weights = load_weights(directory, load_config(directory))
+    assert callable(weights.visual.patch_embed.proj._children["weight"])

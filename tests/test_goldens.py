@@ -1,0 +1,108 @@
+"""Every stage against what transformers computed; scripts/make_goldens.py remakes the files."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import tinyqwenvl
+from scripts.distances import distance
+from scripts.random_checkpoint import (
+    random_picture,
+    tiny_config,
+    with_pictures,
+    write_checkpoint,
+)
+from tinyqwenvl.image import normalise, patchify
+
+FILES = sorted((Path(__file__).parent / "goldens").glob("*.safetensors"))
+PROMPT = ("input_ids", "generated", "image_grid_thw", "pixel_values.last48")
+EXACT = ("window_index", "cu_window_seqlens", "position_ids")
+BOUND = {"nmse": 1e-10, "cosine": 0.999999, "max_error": 1e-3}
+
+
+def read(path):
+    with safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["case"]), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module", params=FILES, ids=lambda p: p.stem)
+def golden(request, tmp_path_factory):
+    """The case, the witness's arrays, and our model of the same weights."""
+    case, arrays = read(request.param)
+    directory = tmp_path_factory.mktemp("golden")
+    write_checkpoint(directory, tiny_config(case["model_type"]), case["weights_seed"])
+    return case, arrays, directory
+
+
+def run(case, directory, plain):
+    model = tinyqwenvl.load(directory, plain=plain)
+    with tinyqwenvl.trace() as stages:
+        if "frames" in case:
+            count, height, width = case["frames"]
+            frames = np.stack([random_picture(50 + i, height, width) for i in range(count)])
+            model.see(patchify(normalise(frames))[0], np.array(case["grid"]))
+            return model, None, stages
+        pictures = [random_picture(10 + i, *size) for i, size in enumerate(case["pictures"])]
+        inputs = model.prepare(
+            [{"role": "user", "content": with_pictures(case["content"], pictures)}]
+        )
+        logits = model.forward(inputs)
+    return model, inputs, {**stages, "logits": [logits]}
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_every_stage(golden, plain):
+    case, arrays, directory = golden
+    _, _, stages = run(case, directory, plain)
+    compared = 0
+    for name, expected in arrays.items():
+        if name in PROMPT:
+            continue
+        (ours,) = stages[name]
+        if name.endswith(EXACT):
+            np.testing.assert_array_equal(ours, expected, err_msg=name)
+        else:
+            apart = distance(ours, expected)
+            assert apart.within(**BOUND), (name, apart)
+        compared += 1
+    assert compared == len(arrays) - sum(n in arrays for n in PROMPT) >= 20
+
+
+def test_prompt_pixels_and_greedy_ids(golden):
+    case, arrays, directory = golden
+    if "frames" in case:
+        pytest.skip("the tower alone")
+    model, inputs, _ = run(case, directory, plain=False)
+    np.testing.assert_array_equal(inputs.input_ids, arrays["input_ids"])
+    if case["pictures"]:
+        np.testing.assert_array_equal(inputs.image_grid_thw, arrays["image_grid_thw"])
+        np.testing.assert_array_equal(inputs.pixel_values[-48:], arrays["pixel_values.last48"])
+        found = hashlib.sha256(inputs.pixel_values.tobytes()).hexdigest()
+        assert found == case["pixel_values.sha256"]
+    endless = replace(model, config=replace(model.config, eos_token_ids=()))
+    assert list(endless.generate(inputs, 32)) == arrays["generated"].tolist()
+
+
+def test_the_goldens_are_sharp():
+    """Both families, pictures and text and time; written by a witness that is named."""
+    assert len(FILES) == 6
+    for path in FILES:
+        case, _ = read(path)
+        assert set(case["versions"]) == {"transformers", "torch", "pillow", "numpy"}
+        assert case["command"]
+
+
+def test_a_broken_tower_fails(golden, monkeypatch):
+    """The fault that correlation misses: no rotary embedding in the vision tower."""
+    case, arrays, directory = golden
+    if not case.get("pictures"):
+        pytest.skip("no pictures")
+    monkeypatch.setattr("tinyqwenvl.nn.rotate", lambda x, cos, sin: x)
+    _, _, stages = run(case, directory, plain=False)
+    assert distance(stages["visual.patch_embed"][0], arrays["visual.patch_embed"]).within(**BOUND)
+    assert not distance(stages["visual.blocks.0"][0], arrays["visual.blocks.0"]).within(**BOUND)

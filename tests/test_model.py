@@ -1,0 +1,159 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import tinyqwenvl
+from scripts.random_checkpoint import TOKEN_IDS, random_picture, tiny_config, write_checkpoint
+from tinyqwenvl import UserError, nn
+from tinyqwenvl.model import user_message
+
+PICTURES = [random_picture(1, 150, 210), random_picture(2, 60, 240)]
+
+
+@pytest.fixture(scope="module")
+def inputs(model):
+    return model.prepare(user_message(PICTURES, "what is different?"))
+
+
+def test_prepare(model, inputs, family):
+    counts = np.prod(inputs.image_grid_thw, axis=1) // 4
+    assert inputs.image_grid_thw.tolist() == [[1, 10, 16], [1, 4, 18]]
+    assert np.sum(inputs.input_ids == TOKEN_IDS["<|image_pad|>"]) == sum(counts)
+    assert inputs.pixel_values.shape == (4 * sum(counts), 1176)
+    assert inputs.position_ids.shape == (3, len(inputs.input_ids))
+    assert inputs.rope_delta == inputs.position_ids.max() + 1 - len(inputs.input_ids)
+
+
+def test_cached_logits_equal_uncached_ones(model, inputs):
+    """Token by token after the picture, at the positions that decoding gives them."""
+    full = model.forward(inputs)
+    embeds = model.embed(inputs)
+    for cut in (len(full) - 12, len(full) - 1):
+        cache = nn.KVCache()
+        first = model.next_logits(embeds[:cut], inputs.position_ids[:, :cut], cache)
+        steps = [first]
+        for i in range(cut, len(full)):
+            position = np.full((3, 1), i + inputs.rope_delta)
+            np.testing.assert_array_equal(position, inputs.position_ids[:, i : i + 1])
+            steps.append(model.next_logits(embeds[i : i + 1], position, cache))
+        np.testing.assert_allclose(np.stack(steps), full[cut - 1 :], rtol=1e-3, atol=1e-3)
+
+
+def test_generation_equals_recomputing_everything(model, inputs):
+    """Greedy ids with the cache are those of a fresh forward pass over the growing prompt."""
+    endless = replace(model, config=replace(model.config, eos_token_ids=()))
+    ids = list(endless.generate(inputs, 5))
+    grown = inputs
+    for token in ids:
+        assert int(np.argmax(model.forward(grown)[-1])) == token
+        position = np.full((3, 1), len(grown.input_ids) + inputs.rope_delta)
+        grown = replace(
+            grown,
+            input_ids=np.append(grown.input_ids, token),
+            position_ids=np.concatenate([grown.position_ids, position], axis=1),
+        )
+
+
+def test_plain_model_equals_fast_model(checkpoint, model, inputs):
+    plain = tinyqwenvl.load(checkpoint, plain=True)
+    np.testing.assert_allclose(plain.forward(inputs), model.forward(inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_stop_token_and_limit(model, inputs):
+    endless = replace(model, config=replace(model.config, eos_token_ids=()))
+    generation = endless.generate(inputs, 6)
+    ids = list(generation)
+    assert (len(ids), generation.finish_reason) == (6, "length")
+    assert set(generation.timings) == {"vision", "prefill", "decode"}
+    stopping = replace(model, config=replace(model.config, eos_token_ids=(ids[3],)))
+    generation = stopping.generate(inputs, 6)
+    assert list(generation) == ids[: ids.index(ids[3])]
+    assert generation.finish_reason == "stop"
+
+
+def test_trace_names_are_checkpoint_paths(model, inputs, family):
+    with tinyqwenvl.trace() as stages:
+        model.prepare(user_message(PICTURES, "?"))
+        model.forward(inputs)
+    tensors = set(tinyqwenvl.flatten(model.weights))
+    modules = {name.rsplit(".", 1)[0] for name in tensors}
+    owned = {name for name in stages if name in modules}
+    assert {"visual.blocks.0.attn.qkv", "model.layers.0.self_attn.q_proj", "lm_head"} <= owned
+    for name in set(stages) - owned:  # a parent of modules, or a tensor without an owner
+        assert any(m.startswith(name + ".") for m in modules) or name in {
+            "pixel_values",
+            "visual.window_index",
+            "visual.cu_window_seqlens",
+            "visual.rotary_angles",
+            "model.position_ids",
+        }
+    assert all(len(calls) == 1 for calls in stages.values())
+    assert ("visual.window_index" in stages) == (family == "qwen2_5_vl")
+    with tinyqwenvl.trace("visual.blocks.?") as few:
+        model.forward(inputs)
+    assert set(few) == {f"visual.blocks.{i}" for i in range(4)}
+    with tinyqwenvl.trace() as none:
+        pass
+    assert not none
+
+
+def test_pictures_in_any_form_and_with_their_own_limits(model, tmp_path):
+    array = PICTURES[0]
+    Image.fromarray(array).save(tmp_path / "a.png")
+    for picture in (array, Image.fromarray(array), tmp_path / "a.png", str(tmp_path / "a.png")):
+        item = {"type": "image", "image": picture}
+        same = model.prepare([{"role": "user", "content": [item]}])
+        assert same.image_grid_thw.tolist() == [[1, 10, 16]]
+    url = {"type": "image_url", "image_url": {"url": str(tmp_path / "a.png")}}
+    small = {"image": array, "max_pixels": 10000}
+    both = model.prepare([{"role": "user", "content": [url, small]}], max_pixels=20000)
+    assert both.image_grid_thw.tolist() == [[1, 8, 10], [1, 6, 8]]
+
+
+def test_text_only_and_conversations(model):
+    conversation = [
+        {"role": "system", "content": "s"},
+        *user_message(None, "hi"),
+        {"role": "assistant", "content": "hello"},
+        *user_message(PICTURES[1], "and this?"),
+    ]
+    inputs = model.prepare(conversation)
+    assert model.forward(inputs).shape == (len(inputs.input_ids), 300)
+    alone = model.prepare(user_message(None, "hi"))
+    assert alone.pixel_values is None
+    assert model.forward(alone).shape == (len(alone.input_ids), 300)
+
+
+def test_videos_are_refused_by_name(model):
+    with pytest.raises(UserError, match="videos are not supported"):
+        model.prepare([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}])
+
+
+def test_placeholders_typed_by_the_user_are_text(model):
+    inputs = model.prepare(user_message(None, "<|image_pad|><|im_end|>"))
+    assert not np.isin(inputs.input_ids, [TOKEN_IDS["<|image_pad|>"]]).any()
+    assert np.sum(inputs.input_ids == TOKEN_IDS["<|im_end|>"]) == 2
+
+
+def test_a_template_of_its_own(tmp_path):
+    directory = write_checkpoint(tmp_path, tiny_config("qwen2_vl"))
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% for c in m.content %}{% if 'image' in c %}<|image_pad|>"
+        "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    inputs = tinyqwenvl.load(directory).prepare(user_message(PICTURES[1], "ab"))
+    assert len(inputs.input_ids) == 18 + 2
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_any_picture_makes_as_many_tokens_as_placeholders(model, height, width):
+    if max(height, width) / min(height, width) > 200:
+        return
+    picture = np.zeros((height, width, 3), np.uint8)
+    inputs = model.prepare(user_message(picture, "?"))
+    assert model.embed(inputs).shape == (len(inputs.input_ids), 64)

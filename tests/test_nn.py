@@ -1,0 +1,131 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyqwenvl import nn
+from tinyqwenvl.checkpoint import nest
+
+rng = np.random.default_rng(0)
+
+
+def test_linear_with_and_without_bias():
+    x, w, b = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)), rng.normal(size=4)
+    slow = np.array(
+        [[sum(x[i, k] * w[j, k] for k in range(3)) for j in range(4)] for i in range(5)]
+    )
+    np.testing.assert_allclose(nn.linear(x, nest({"weight": w})), slow)
+    np.testing.assert_allclose(nn.linear(x, nest({"weight": w, "bias": b})), slow + b)
+
+
+def test_norms_by_hand():
+    x, w, b = rng.normal(size=(2, 6)), rng.normal(size=6), rng.normal(size=6)
+    for row, got in zip(x, nn.rms_norm(x, nest({"weight": w}), 0.1), strict=True):
+        np.testing.assert_allclose(got, w * row / math.sqrt(sum(v * v for v in row) / 6 + 0.1))
+    for row, got in zip(x, nn.layer_norm(x, nest({"weight": w, "bias": b}), 0.1), strict=True):
+        mean = sum(row) / 6
+        variance = sum((v - mean) ** 2 for v in row) / 6
+        np.testing.assert_allclose(got, w * (row - mean) / math.sqrt(variance + 0.1) + b)
+
+
+def test_activations_by_hand():
+    x = np.linspace(-6, 6, 25)[None]
+    np.testing.assert_allclose(
+        nn.gelu(x)[0], [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x[0]]
+    )
+    np.testing.assert_allclose(nn.silu(x)[0], [v / (1 + math.exp(-v)) for v in x[0]])
+    np.testing.assert_allclose(nn.quick_gelu(x)[0], [v / (1 + math.exp(-1.702 * v)) for v in x[0]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_extremes_are_finite():
+    x = np.array([[-1e4, -100, 0, 100, 1e4]], np.float32)
+    for activation in (nn.silu, nn.quick_gelu, nn.gelu, nn.softmax):
+        assert np.isfinite(activation(x)).all()
+        assert activation(x).dtype == np.float32
+
+
+@given(st.integers(0, 200), st.integers(1, 5))
+@settings(deadline=None)
+def test_gelu_in_blocks_is_gelu(rows, width):
+    x = rng.normal(size=(rows, width)).astype(np.float32)
+    np.testing.assert_array_equal(nn.gelu_in_blocks(x), nn.gelu(x))
+
+
+def test_rotate_turns_pairs():
+    x, angles = rng.normal(size=(2, 3, 8)), rng.normal(size=(3, 4))
+    cos, sin = (np.tile(f(angles), 2) for f in (np.cos, np.sin))
+    got = nn.rotate(x, cos, sin)
+    for i in range(4):
+        as_complex = (x[..., i] + 1j * x[..., i + 4]) * np.exp(1j * angles[:, i])
+        np.testing.assert_allclose(got[..., i], as_complex.real)
+        np.testing.assert_allclose(got[..., i + 4], as_complex.imag)
+
+
+def slow_attention(q, k, v, spans):
+    out = np.zeros_like(q)
+    for head in range(len(q)):
+        shared = head // (len(q) // len(k))
+        for i, (first, last) in enumerate(spans):
+            scores = np.array([q[head, i] @ k[shared, j] for j in range(first, last)])
+            weights = np.exp(scores / math.sqrt(q.shape[-1]))
+            out[head, i] = weights / weights.sum() @ v[shared, first:last]
+    return out
+
+
+@st.composite
+def attention_cases(draw):
+    shared, groups, size = (
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([2, 4])),
+    )
+    if draw(st.booleans()):
+        new, past = draw(st.integers(1, 300)), draw(st.integers(0, 20))
+        spans, keys = nn.causal_spans(new, past), new + past
+    else:
+        lengths = draw(st.lists(st.sampled_from([1, 4, 16, 64, 150]), min_size=1, max_size=6))
+        spans, keys = nn.segment_spans(np.cumsum([0, *lengths])), sum(lengths)
+    seed = draw(st.integers(0, 99))
+    random = np.random.default_rng(seed)
+    q = random.normal(size=(shared * groups, len(spans), size))
+    k, v = random.normal(size=(2, shared, keys, size))
+    return q, k, v, spans
+
+
+@settings(deadline=None, max_examples=40)
+@given(attention_cases())
+def test_plain_and_fast_attention_equal_the_loops(case):
+    expected = slow_attention(*case)
+    np.testing.assert_allclose(nn.attention(*case), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(nn.fast_attention(*case), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_fast_attention_in_windows_is_taken(monkeypatch):
+    """Both speed forms are really reached."""
+    calls = []
+    for name in ("_attention_in_windows", "_attention_in_blocks"):
+        original = getattr(nn, name)
+        monkeypatch.setattr(nn, name, lambda *a, n=name, f=original: calls.append(n) or f(*a))
+    q = rng.normal(size=(2, 96, 4))
+    nn.fast_attention(q, q, q, nn.segment_spans(np.array([0, 64, 96])))
+    nn.fast_attention(q, q, q, nn.segment_spans(np.array([0, 96])))
+    nn.fast_attention(q, q[:1], q[:1], nn.causal_spans(96))
+    assert calls == ["_attention_in_windows", "_attention_in_blocks", "_attention_in_blocks"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=6))
+def test_the_caches_are_equal(lengths):
+    plain, fast = nn.PlainCache(), nn.KVCache()
+    for layer in (0, 1):
+        random = np.random.default_rng(layer)
+        for length in lengths:
+            k, v = random.normal(size=(2, 2, length, 3))
+            for ours, theirs in zip(
+                plain.append(layer, k, v), fast.append(layer, k, v), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+    assert plain.length == fast.length == sum(lengths)

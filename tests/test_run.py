@@ -1,0 +1,117 @@
+"""The command line as a newcomer meets it: a process, its output, its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.random_checkpoint import tiny_config, write_checkpoint
+from tinyqwenvl import run
+from tinyqwenvl.model import EXAMPLE_PICTURE
+
+TRUTH = EXAMPLE_PICTURE.with_suffix(".txt").read_text()  # what was drawn, not what was answered
+
+
+def tinyqwenvl_run(*words, cwd=None):
+    command = [sys.executable, "-m", "tinyqwenvl.run", *map(str, words)]
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment = {**os.environ, "PYTHONPATH": here, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def test_no_arguments_describes_the_example_truly():
+    done = tinyqwenvl_run()
+    assert done.returncode == 0
+    assert done.stdout == TRUTH
+    assert done.stderr.count("\n") == 1 and "drawn scenes only" in done.stderr
+
+
+def test_a_sole_picture_means_describe():
+    assert (
+        tinyqwenvl_run(EXAMPLE_PICTURE).stdout == tinyqwenvl_run(EXAMPLE_PICTURE, "describe").stdout
+    )
+
+
+def test_json():
+    done = tinyqwenvl_run(EXAMPLE_PICTURE, "describe", "--json")
+    answer = json.loads(done.stdout)
+    assert set(answer) == {
+        "text",
+        "token_ids",
+        "prompt_token_ids",
+        "image_grid_thw",
+        "finish_reason",
+        "timings",
+    }
+    assert set(answer["timings"]) == {"load", "prepare", "vision", "prefill", "decode", "total"}
+    assert answer["finish_reason"] == "stop"
+    assert answer["text"] + "\n" == TRUTH
+    few = json.loads(tinyqwenvl_run(EXAMPLE_PICTURE, "describe", "--json", "-n", 3).stdout)
+    assert few["token_ids"] == answer["token_ids"][:3]
+    assert few["finish_reason"] == "length"
+    small = json.loads(tinyqwenvl_run(EXAMPLE_PICTURE, "--max-pixels", 20000, "--json").stdout)
+    (grid,) = small["image_grid_thw"]
+    assert grid[1] * grid[2] * 196 <= 20000
+
+
+def test_another_checkpoint(tmp_path):
+    directory = write_checkpoint(tmp_path / "model", tiny_config("qwen2_vl"))
+    done = tinyqwenvl_run(EXAMPLE_PICTURE, "hello", "-m", directory, "-n", 5)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nowhere.png"], "no such picture"),
+        (["nowhere.png", "describe"], "no such picture"),
+        ([".", "describe"], "is a directory"),
+        (["empty.png"], "is empty"),
+        (["cut.png"], "is cut or damaged"),
+        (["words.png"], "not a picture"),
+        (["thin.png"], "over 200 times"),
+        (["good.png", ""], "prompt is empty"),
+        (["good.png", "x", "-n", "0"], "at least 1"),
+        (["good.png", "x", "-n", "-5"], "at least 1"),
+        (["good.png", "x", "--max-pixels", "0"], "at least 1"),
+        (["good.png", "x", "--min-pixels", "900", "--max-pixels", "800"], "leave no size"),
+        (["good.png", "x", "-m", "nowhere"], "not a directory"),
+        (["good.png", "x", "-m", "empty"], "no config.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, complaint, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8))
+    noise.save(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:9000])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "words.png").write_text("these are words")
+    (tmp_path / "empty").mkdir()
+    Image.new("L", (402, 2)).save(tmp_path / "thin.png")
+    done = tinyqwenvl_run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("note:")] == [lines[-1]]
+    assert lines[-1].startswith("error: ") and complaint in lines[-1]
+
+
+def test_an_interrupt_exits_with_130(monkeypatch):
+    def interrupted(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "answer", interrupted)
+    assert run.main([]) == 130
+
+
+def test_importing_the_package_is_quick_and_light():
+    """No heavy library is imported before it is needed."""
+    code = "import sys, tinyqwenvl; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "transformers", "tokenizers", "huggingface_hub", "jinja2"}
