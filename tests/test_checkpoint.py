@@ -1,5 +1,7 @@
 import json
+import math
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from tinyqwenvl.checkpoint import (
     read_safetensors,
     to_bfloat16,
     to_float,
+    weight_shapes,
     write_safetensors,
 )
-from tinyqwenvl.config import load_config
+from tinyqwenvl.config import load_config, parse_config
 
 RAW = tiny_config("qwen2_5_vl")
 
@@ -321,8 +324,6 @@ def test_no_network_says_what_to_do(monkeypatch):
 
 def test_the_published_3b_config():
     """Numbers of the published file, and the defaults for what some files omit."""
-    from tinyqwenvl.config import parse_config
-
     vision = dict(
         depth=32, hidden_act="silu", hidden_size=1280, intermediate_size=3420, num_heads=16
     )
@@ -345,3 +346,48 @@ def test_load_weights_checks_before_reading(directory):
     """Opening reads no tensor: the leaves are still functions."""
     weights = load_weights(directory, load_config(directory))
     assert callable(weights.visual.patch_embed.proj._children["weight"])
+
+
+def published(model_type, width, layers, heads, shared, mlp, rows, tied, vision_mlp=3420):
+    vision = {"depth": 32, "num_heads": 16}
+    if model_type == "qwen2_vl":
+        vision |= {"embed_dim": 1280, "hidden_size": width, "mlp_ratio": 4}
+    else:
+        vision |= {"hidden_size": 1280, "out_hidden_size": width, "intermediate_size": vision_mlp}
+    raw = {"model_type": model_type, "hidden_size": width, "num_hidden_layers": layers}
+    raw |= {"num_attention_heads": heads, "num_key_value_heads": shared, "vocab_size": rows}
+    raw |= {"intermediate_size": mlp, "rms_norm_eps": 1e-6, "tie_word_embeddings": tied}
+    return parse_config({**raw, "vision_config": vision})
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        (published("qwen2_vl", 1536, 28, 12, 2, 8960, 151936, True), 2_208_985_600),
+        (published("qwen2_vl", 3584, 28, 28, 4, 18944, 152064, False), 8_291_375_616),
+        (published("qwen2_5_vl", 2048, 36, 16, 2, 11008, 151936, True), 3_754_622_976),
+        (published("qwen2_5_vl", 3584, 28, 28, 4, 18944, 152064, False), 8_292_166_656),
+    ],
+)
+def test_the_published_sizes_have_as_many_weights(config, weights):
+    assert sum(math.prod(shape) for shape in weight_shapes(config).values()) == weights
+
+
+def test_opening_seven_gigabytes_reads_none_of_them(tmp_path):
+    """A sparse file of the 3B's size: opened, checked, and one tensor of it read."""
+    config = published("qwen2_5_vl", 2048, 36, 16, 2, 11008, 151936, True)
+    header, offset = {}, 0
+    for name, shape in weight_shapes(config).items():
+        end = offset + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+    tracemalloc.start()
+    weights = load_weights(tmp_path, config)
+    assert weights.visual.blocks[31].norm2.weight.shape == (1280,)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()

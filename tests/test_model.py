@@ -84,13 +84,19 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
     owned = {name for name in stages if name in modules}
     assert {"visual.blocks.0.attn.qkv", "model.layers.0.self_attn.q_proj", "lm_head"} <= owned
     for name in set(stages) - owned:  # a parent of modules, or a tensor without an owner
-        assert any(m.startswith(name + ".") for m in modules) or name in {
-            "pixel_values",
-            "visual.window_index",
-            "visual.cu_window_seqlens",
-            "visual.rotary_angles",
-            "model.position_ids",
-        }
+        part_of_attention = name.rsplit(".", 1)[-1] in ("q", "k", "spans")
+        assert (
+            part_of_attention
+            or any(m.startswith(name + ".") for m in modules)
+            or name
+            in {
+                "pixel_values",
+                "visual.window_index",
+                "visual.cu_window_seqlens",
+                "visual.rotary_angles",
+                "model.position_ids",
+            }
+        )
     assert all(len(calls) == 1 for calls in stages.values())
     assert ("visual.window_index" in stages) == (family == "qwen2_5_vl")
     with tinyqwenvl.trace("visual.blocks.?") as few:
@@ -99,6 +105,28 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
     with tinyqwenvl.trace() as none:
         pass
     assert not none
+
+
+def test_attention_weights_are_what_attention_used(model, inputs):
+    """The weights times the values give the stage's output, for a block of each part."""
+    for stage, heads in (("visual.blocks.1.attn", [0, 2]), ("model.layers.1.self_attn", [1, 3])):
+        with tinyqwenvl.trace(f"{stage}*") as seen:
+            model.forward(inputs)
+        weights = model.attention_weights(inputs, stage)
+        some = model.attention_weights(inputs, stage, heads=heads, rows=slice(5, 9))
+        np.testing.assert_allclose(some, weights[heads][:, 5:9], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+        seen_heads, rows, _ = weights.shape
+        if "visual" in stage:
+            v = seen[f"{stage}.qkv"][0].reshape(rows, 3, seen_heads, -1)[:, 2]
+            out = model.weights.visual.blocks[1].attn.proj
+        else:
+            v = seen[f"{stage}.v_proj"][0].reshape(rows, 2, -1).repeat(seen_heads // 2, axis=1)
+            out = model.weights.model.layers[1].self_attn.o_proj
+        mixed = np.einsum("ask,kad->sad", weights, v).reshape(rows, -1)
+        np.testing.assert_allclose(nn.linear(mixed, out), seen[stage][0], rtol=1e-2, atol=1e-3)
+    with pytest.raises(UserError, match="no attention stage"):
+        model.attention_weights(inputs, "visual.blocks.9.attn")
 
 
 def test_pictures_in_any_form_and_with_their_own_limits(model, tmp_path):

@@ -53,6 +53,7 @@ def attention(
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
     if cache is not None:
         k, v = cache.append(layer, k, v)
+    nn.record_attention(self_attn, q, k, spans)
     out = np.swapaxes(attend(q, k, v, spans), 0, 1)
     return nn.linear(np.reshape(out, (x.shape[0], -1)), self_attn.o_proj)
 

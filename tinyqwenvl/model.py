@@ -22,7 +22,7 @@ from .media import open_picture
 from .nn import PlainCache
 from .position import rope_index
 from .tokenizer import Tokenizer, load_tokenizer
-from .tracing import record
+from .tracing import record, trace
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ASSETS / "checkpoint"
@@ -136,6 +136,22 @@ class Model:
         """The decoder's layers and last norm."""
         text, model = self.config.text, self.weights.model
         return decoder.decode(embeds, position_ids, model, text, cache, self._attend)
+
+    def attention_weights(
+        self, inputs: Inputs, stage: str, heads: Any = slice(None), rows: Any = slice(None)
+    ) -> Float[Array, "A S K"]:
+        """How much each row looks at each key, in one attention stage of a prompt, for pictures.
+
+        ``stage`` is ``visual.blocks.N.attn`` (rows and keys are patches, in window order) or
+        ``model.layers.N.self_attn`` (tokens); ``heads`` and ``rows`` are indices or slices.
+        """
+        with trace(f"{stage}.[qk]", f"{stage}.spans") as seen:
+            self.forward(inputs)
+        if not seen:
+            raise UserError(f"no attention stage is called {stage}")
+        (q,), (k,), (spans,) = (seen[f"{stage}.{name}"] for name in ("q", "k", "spans"))
+        k = np.repeat(k, len(q) // len(k), axis=0)
+        return nn.attention_weights(q[heads][:, rows], k[heads], spans[rows])
 
     def next_logits(
         self, embeds: Float[Array, "S D"], position_ids: Int[Array, "3 S"], cache: PlainCache

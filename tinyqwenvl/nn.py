@@ -15,7 +15,7 @@ import numpy as np
 
 from .checkpoint import Weights
 from .dims import Array, Bool, Float, Int
-from .tracing import stage
+from .tracing import record, stage
 
 # ------------------------------------------------------------------ linear and norms
 
@@ -188,6 +188,12 @@ def _attention_in_blocks(q, k, v, spans, rows: int = 128):
             scores = np.where(visible_keys(seen - first, last - first), scores, -np.inf)
         out[:, :, i : i + rows] = softmax(scores) @ v[:, None, first:last]
     return np.reshape(out, q.shape)
+
+
+def record_attention(weights: Weights, q: Any, k: Any, spans: Any) -> None:
+    """Show the turned queries and keys, and who sees whom, as ``<path>.q``, ``.k``, ``.spans``."""
+    for name, value in (("q", q), ("k", k), ("spans", spans)):
+        record(f"{weights.path}.{name}", value)
 
 
 Attend: TypeAlias = Callable[..., np.ndarray]

@@ -108,7 +108,9 @@ def attention(
     """Self-attention in which patch i sees the patches spans[i, 0] <= j < spans[i, 1]."""
     qkv = np.reshape(nn.linear(x, attn.qkv), (x.shape[0], 3, heads, -1))
     q, k, v = np.transpose(qkv, (1, 2, 0, 3))  # each [A, N, d]
-    out = attend(nn.rotate(q, cos, sin), nn.rotate(k, cos, sin), v, spans)
+    q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
+    nn.record_attention(attn, q, k, spans)
+    out = attend(q, k, v, spans)
     return nn.linear(np.reshape(np.swapaxes(out, 0, 1), x.shape), attn.proj)
 
 
