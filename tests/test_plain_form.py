@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinyqwenvl import decoder, nn, vision
-from tinyqwenvl.checkpoint import map_leaves
+from tinyqwenvl.weights import map_leaves
 
 
 class Strict(np.lib.mixins.NDArrayOperatorsMixin):

@@ -5,10 +5,10 @@
 >>> model.ask("scene.png", "describe")         # doctest: +SKIP
 """
 
-from .checkpoint import Weights, flatten, nest
 from .errors import UserError
 from .model import Inputs, Model, load
 from .tracing import trace
+from .weights import Weights, flatten, nest
 
 __version__ = "0.1.0"
 __all__ = ["Inputs", "Model", "UserError", "Weights", "flatten", "load", "nest", "trace"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from . import nn
-from .checkpoint import Weights
 from .config import TextConfig
 from .dims import Array, Float, Int
 from .nn import Attend, PlainCache
 from .position import mrope_cos_sin
 from .tracing import record, stage
+from .weights import Weights
 
 
 @stage

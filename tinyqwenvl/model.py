@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import chat, decoder, nn, vision
-from .checkpoint import Weights, load_weights
+from .checkpoint import load_weights
 from .config import Config, load_config
 from .dims import Array, Float, Int
 from .errors import UserError
@@ -23,6 +23,7 @@ from .nn import PlainCache
 from .position import rope_index
 from .tokenizer import Tokenizer, load_tokenizer
 from .tracing import record, trace
+from .weights import Weights
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ASSETS / "checkpoint"
@@ -98,7 +99,17 @@ class Model:
 
     def generate(self, inputs: Inputs, max_tokens: int = 256) -> Generation:
         """The ids of the answer, as they are chosen (greedy), without the stop token."""
-        return Generation(self, inputs, max_tokens)
+        cache = nn.KVCache()
+
+        def prefill(embeds: Float[Array, "S D"]) -> Float[Array, "V"]:
+            return self.next_logits(embeds, inputs.position_ids, cache)
+
+        def step(token: int) -> Float[Array, "V"]:
+            position = np.full((3, 1), cache.length + inputs.rope_delta)
+            return self.next_logits(self.embed_tokens(np.array([token])), position, cache)
+
+        stop_ids = self.config.eos_token_ids
+        return Generation(lambda: self.embed(inputs), prefill, step, stop_ids, max_tokens)
 
     # -------------------------------------------------------------- stage by stage
 

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .checkpoint import Weights
 from .dims import Array, Bool, Float, Int
 from .tracing import record, stage
+from .weights import Weights
 
 # ------------------------------------------------------------------ linear and norms
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from . import nn
-from .checkpoint import Weights
 from .config import Config, VisionConfig
 from .dims import Array, Float, Int
 from .nn import Attend
 from .tracing import record, stage
+from .weights import Weights
 
 # ------------------------------------------------------------------ geometry: integers only
 

@@ -1,0 +1,85 @@
+"""Weights as a tree: the published names split at their dots.
+
+``visual.blocks.0.attn.qkv.weight`` in the file is ``weights.visual.blocks[0].attn.qkv.weight`` in
+the code, and every node knows its path, which is the name of the stage that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+class Weights(Mapping):
+    """Nested weights: ``weights.blocks[0].norm1.weight``; every node knows its ``path``.
+
+    Children are reached as attributes or items; leaves are arrays (or anything a test puts there).
+    A leaf that is a function is called once, when it is first asked for, and then kept.
+    """
+
+    def __init__(self, children: Mapping[str, Any], path: str = ""):
+        self.path = path
+        self._children = dict(children)
+
+    def __getitem__(self, name: str | int) -> Any:
+        child = self._children[str(name)]
+        if callable(child):
+            child = self._children[str(name)] = child()
+        return child
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"no weight {self.path}.{name}".replace(" .", " ")) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._children)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __repr__(self) -> str:
+        return f"Weights({self.path or 'root'}: {', '.join(self._children)})"
+
+
+def nest(flat: Mapping[str, Any], path: str = "") -> Weights:
+    """{"blocks.0.norm1.weight": array} -> Weights; ``path`` is the name of the root."""
+    children: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            children.setdefault(head, {})[rest] = leaf
+        else:
+            children[head] = leaf
+    prefix = f"{path}." if path else ""
+    return Weights(
+        {n: nest(c, prefix + n) if isinstance(c, dict) else c for n, c in children.items()}, path
+    )
+
+
+def flatten(weights: Weights) -> dict[str, Any]:
+    """The inverse of :func:`nest`: full published names -> arrays (every leaf is read)."""
+    flat: dict[str, Any] = {}
+    for name in weights:
+        child = weights[name]
+        if isinstance(child, Weights):
+            flat.update(flatten(child))
+        else:
+            flat[f"{weights.path}.{name}" if weights.path else name] = child
+    return flat
+
+
+def map_leaves(function: Callable[[Any], Any], weights: Weights) -> Weights:
+    """The same tree with ``function`` applied to every leaf, for proxies and other dtypes."""
+    return Weights(
+        {
+            name: map_leaves(function, weights[name])
+            if isinstance(weights[name], Weights)
+            else function(weights[name])
+            for name in weights
+        },
+        weights.path,
+    )
