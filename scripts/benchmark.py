@@ -2,8 +2,8 @@
 
     python -m scripts.benchmark [--runs 5] [--model DIR] [--picture FILE] [--tokens N]
 
-Both load the checkpoint, prepare the picture, and greedily answer "describe". Quote the ratio: these
-seconds are of one machine on one day.
+Both load the checkpoint, prepare the picture, and greedily answer "describe". Quote the ratio: the
+seconds are those of one machine on one day.
 """
 
 from __future__ import annotations

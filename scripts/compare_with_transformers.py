@@ -1,9 +1,10 @@
 """A live comparison with transformers on freshly drawn configurations, weights and pictures.
 
-    python -m scripts.compare_with_transformers [--cases 6] [--seed S]
+    python -m scripts.compare_with_transformers [--cases 6] [--seed S] [--embedded]
 
 For each case: pixel_values bit-equal, position ids equal, logits within ten times transformers' own
-distance between float32 and float64, 32 greedy ids equal. Exit code 1 otherwise.
+distance between float32 and float64, 32 greedy ids equal. ``--embedded`` takes the embedded
+checkpoint instead, and fresh pictures and questions. Exit code 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 
 import tinyqwenvl
 from scripts.distances import distance
 from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
 from scripts.witness import VERSIONS, Witness
+from tinyqwenvl.config import FAMILIES
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE, user_message
 
 
 def draw_config(rng: np.random.Generator, model_type: str) -> dict[str, Any]:
@@ -94,19 +98,44 @@ def compare(
     yield "32 greedy ids", ids == single.generate(inputs.input_ids, pixels, grids)
 
 
+QUESTIONS = ("describe", "How many shapes are there?", "Is there a red circle? Reply Y or N.")
+
+
+def compare_embedded(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
+    """The embedded checkpoint on a fresh picture: prompt, pixels and answers."""
+    model, theirs = tinyqwenvl.load(), Witness(EMBEDDED)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(EMBEDDED)
+    limits = model.config.picture
+    size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
+    picture = Image.fromarray(random_picture(int(rng.integers(2**31)), *rng.integers(60, 600, 2)))
+    if rng.integers(2):
+        picture = Image.open(EXAMPLE_PICTURE).resize(rng.integers(100, 500, 2).tolist())
+    pixels, grids = theirs.pixels([picture], **size)
+    for question in QUESTIONS:
+        inputs = model.prepare(user_message(picture, question))
+        yield "pixels", np.array_equal(pixels, inputs.pixel_values)
+        text = model.tokenizer.decode(inputs.input_ids, skip_special=False)
+        yield "tokenizer", tokenizer(text)["input_ids"] == inputs.input_ids.tolist()
+        ids = list(model.generate(inputs, 32))
+        expected = theirs.generate(inputs.input_ids, pixels, grids, len(ids)) if ids else []
+        yield f"{len(ids)} greedy ids ({model.tokenizer.decode(ids)})", ids == expected
+
+
 def main() -> int:
     """Run the cases, print a line each; the exit code says whether all held."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=6)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    parser.add_argument("--embedded", action="store_true", help="the embedded checkpoint")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
     failed = 0
     for case in range(args.cases):
         rng = np.random.default_rng([args.seed, case])
-        model_type = ("qwen2_vl", "qwen2_5_vl")[case % 2]
+        model_type = "embedded" if args.embedded else FAMILIES[case % 2]
         with tempfile.TemporaryDirectory() as folder:
-            results = list(compare(rng, model_type, Path(folder)))
+            compared = compare(rng, model_type, Path(folder))
+            results = list(compare_embedded(rng) if args.embedded else compared)
         failed += not all(holds for _, holds in results)
         told = "; ".join(what if holds else f"NOT EQUAL: {what}" for what, holds in results)
         print(f"{case} {model_type}: {told}", flush=True)

@@ -20,7 +20,7 @@ def greedy(logits: Float[Array, "V"]) -> int:
 class Generation:
     """The tokens of one answer, made while you iterate over it (once).
 
-    ``see()`` makes the prompt's embeddings, ``prefill(embeddings)`` the logits after the prompt, and
+    ``see()`` makes the prompt's embeddings, ``prefill(embeddings)`` the logits after it, and
     ``step(token)`` those after one more token. The stop token is not among the tokens.
     ``finish_reason`` becomes "stop" or "length"; ``timings`` holds the seconds spent in "vision",
     "prefill" and "decode".
