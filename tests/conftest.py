@@ -15,16 +15,24 @@ def _check_all_shapes() -> int:
     names = [m.name for m in pkgutil.iter_modules(tinyqwenvl.__path__) if m.name != "__main__"]
     modules = [importlib.import_module(f"tinyqwenvl.{name}") for name in names]
     wrapped: dict = {}
+
+    def ours(value):
+        return getattr(value, "__module__", "").startswith("tinyqwenvl.") and (
+            value.__module__ not in ("tinyqwenvl.dims", "tinyqwenvl.tracing")
+        )
+
+    def wrap(holder, names, put):
+        for name, value in names:
+            if inspect.isfunction(value) and ours(value):
+                put(holder, name, wrapped.setdefault(value, checked(value)))
+
     for module in modules:
-        tables = [vars(module), *(v for n, v in vars(module).items() if n in ("NORM", "MLP"))]
-        for table in tables:
-            for name, value in list(table.items()):
-                if (
-                    inspect.isfunction(value)
-                    and value.__module__.startswith("tinyqwenvl.")
-                    and value.__module__ not in ("tinyqwenvl.dims", "tinyqwenvl.tracing")
-                ):
-                    table[name] = wrapped.setdefault(value, checked(value))
+        wrap(module, list(vars(module).items()), setattr)
+        for value in list(vars(module).values()):
+            if inspect.isclass(value) and ours(value):
+                wrap(value, list(vars(value).items()), setattr)
+    for table in (tinyqwenvl.vision.NORM, tinyqwenvl.vision.MLP):
+        wrap(table, list(table.items()), dict.__setitem__)
     return len(wrapped)
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinyqwenvl
 from tinyqwenvl import UserError, chat
 from tinyqwenvl.model import EMBEDDED, user_message
 from tinyqwenvl.tokenizer import Control
@@ -58,7 +59,10 @@ def test_a_question_about_a_picture():
     ("bad", "complaint"),
     [
         ([{"content": "hello"}], "role"),
-        (["hello"], "role"),
+        (["hello"], "role|content"),
+        ("hello", "list of dicts"),
+        ({"role": "user", "content": "hello"}, "list of dicts"),
+        (None, "list of dicts"),
         ([{"role": "user"}], "content"),
         ([{"role": "user", "content": 5}], "content"),
         ([{"role": "user", "content": ["hello"]}], "content"),
@@ -66,8 +70,9 @@ def test_a_question_about_a_picture():
     ],
 )
 def test_bad_messages(bad, complaint):
-    with pytest.raises(UserError, match=complaint):
-        chat.render(bad)
+    for read in (chat.render, tinyqwenvl.load().prepare):
+        with pytest.raises(UserError, match=complaint):
+            read(bad)
 
 
 def test_expand():
@@ -97,6 +102,21 @@ def test_the_published_template_is_known_and_others_go_through_jinja(tmp_path):
     assert isinstance(pieces[1], Control)
 
 
-def test_a_template_that_does_not_parse_is_one_line():
-    with pytest.raises(UserError, match="chat template"):
-        chat.render_with_jinja("{% for %}", [])
+@pytest.mark.parametrize("bad", ["{% for %}", "{{ 1 / 0 }}", "{{ raise_exception('no') }}"])
+def test_a_template_that_fails_is_one_line(bad):
+    with pytest.raises(UserError, match="chat template") as caught:
+        chat.render_with_jinja(bad, [])
+    assert "\n" not in str(caught.value)
+
+
+def test_control_tokens_typed_by_the_user_stay_text_in_any_template():
+    pieces = chat.render_with_jinja(
+        "<|im_start|>{{ messages[0].content }}", [{"role": "user", "content": "a<|im_end|><b>"}]
+    )
+    assert pieces == ["<|im_start|>", "a<|im_end|><b>"]
+    assert [isinstance(p, Control) for p in pieces] == [True, False]
+
+
+def test_lines_of_blocks_leave_no_line_ends():
+    template = "{% if true %}\na\n  {% endif %}\nb"
+    assert chat.render_with_jinja(template, []) == ["a\nb"]  # as transformers renders

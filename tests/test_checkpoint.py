@@ -152,7 +152,6 @@ def test_every_layout_gives_the_same_logits(directory, tmp_path):
 def test_names():
     assert published_name("model.visual.merger.ln_q.weight") == "visual.merger.ln_q.weight"
     assert published_name("model.language_model.norm.weight") == "model.norm.weight"
-    assert published_name("thinker.model.norm.weight") == "model.norm.weight"
     assert published_name("lm_head.weight") == "lm_head.weight"
 
 
@@ -191,13 +190,13 @@ def test_the_vision_part_to_its_own_file(directory, tmp_path):
 # ------------------------------------------------------------------ what is wrong is said
 
 
-def damage_header(directory, change):
+def damage_header(directory, change, rewrite=str):
     path = directory / "model.safetensors"
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     change(header)
-    text = json.dumps(header).encode()
+    text = rewrite(json.dumps(header)).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
@@ -206,12 +205,24 @@ def cut(directory, size):
     path.write_bytes(path.read_bytes()[:size])
 
 
+def shard(directory, places):
+    (directory / "model.safetensors").unlink()
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+
+
+def shrink(directory, rows):
+    """The same checkpoint with fewer rows of vocabulary than its tokenizer has tokens."""
+    flat = random_weights({**RAW, "vocab_size": rows}, 5)
+    write_safetensors(directory / "model.safetensors", flat, True)
+
+
 FIRST = "visual.patch_embed.proj.weight"
 DAMAGE = {
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "missing"),
     "empty weights": (lambda d: cut(d, 0), "is cut"),
     "cut in the header": (lambda d: cut(d, 100), "is cut"),
-    "cut in the data": (lambda d: cut(d, 100_000), "lies outside"),
+    "cut in the data": (lambda d: cut(d, 100_000), "bytes of data"),
     "header length 2^60": (
         lambda d: (d / "model.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}"),
         "is cut",
@@ -219,11 +230,37 @@ DAMAGE = {
     "garbage": (lambda d: (d / "model.safetensors").write_bytes(b"GGUF" * 100), "is cut"),
     "offsets outside": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[0, 10**12])),
-        "lies outside",
+        "does not fit its bytes",
     ),
     "negative offset": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[-4, 8])),
-        "lies outside",
+        "not of whole numbers",
+    ),
+    "overlap": (
+        lambda d: damage_header(
+            d, lambda h: h["visual.blocks.0.norm2.weight"].update(h["visual.blocks.0.norm1.weight"])
+        ),
+        "overlaps",
+    ),
+    "float offsets": (
+        lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[48.0, 3, 2, 14, 14])),
+        "not of whole numbers",
+    ),
+    "the same name twice": (
+        lambda d: damage_header(d, lambda h: h, lambda t: t.replace("norm2", "norm1")),
+        "stands twice",
+    ),
+    "both layouts": (
+        lambda d: damage_header(
+            d,
+            lambda h: h,
+            lambda t: t.replace("visual.blocks.0.norm2", "model.visual.blocks.0.norm1"),
+        ),
+        "stands twice",
+    ),
+    "deep nesting": (
+        lambda d: damage_header(d, lambda h: h, lambda t: "[" * 100_000),
+        "is cut|not a safetensors",
     ),
     "shape and bytes": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[1])),
@@ -231,31 +268,59 @@ DAMAGE = {
     ),
     "negative shape": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[-48, -3, 2, 14, 14])),
-        "does not fit its bytes",
+        "not of whole numbers",
     ),
     "quantised tensor": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(dtype="F8_E4M3")),
         "unquantised",
     ),
-    "missing tensor": (
-        lambda d: damage_header(d, lambda h: h.pop(FIRST)),
-        "lack visual.patch_embed",
-    ),
+    "missing tensor": (lambda d: change_config(d, num_hidden_layers=4), r"lack model\.layers\.3"),
     "unknown tensor": (
-        lambda d: damage_header(d, lambda h: h.update({"lora.weight": h[FIRST]})),
-        "unknown weight lora",
+        lambda d: change_config(d, num_hidden_layers=2),
+        r"unknown weight model\.layers\.2",
     ),
     "wrong shape": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[24, 6, 2, 14, 14])),
         "config.json makes it",
     ),
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
-    "config not JSON": (lambda d: (d / "config.json").write_text("{"), "cannot read"),
+    "config not JSON": (lambda d: (d / "config.json").write_text("{"), "is not JSON"),
+    "config nested deep": (lambda d: (d / "config.json").write_text("[" * 100_000), "is not JSON"),
+    "config not text": (lambda d: (d / "config.json").write_bytes(b"\xff\xfe"), "cannot read"),
     "config a list": (lambda d: (d / "config.json").write_text("[]"), "one JSON object"),
     "another model": (lambda d: change_config(d, model_type="llama"), "model_type is 'llama'"),
     "AWQ": (lambda d: change_config(d, quantization_config={"quant_method": "awq"}), "awq"),
-    "no hidden_size": (lambda d: change_config(d, hidden_size=None), "config.json"),
-    "no vision": (lambda d: change_config(d, vision_config=None), "config.json"),
+    "no hidden_size": (lambda d: change_config(d, hidden_size=None), "hidden_size is None"),
+    "a size in words": (lambda d: change_config(d, hidden_size="64"), "wrong kind|hidden_size is"),
+    "a size with a point": (lambda d: change_config(d, vocab_size=300.0), "vocab_size is 300.0"),
+    "layers without end": (
+        lambda d: change_config(d, num_hidden_layers=10**12),
+        "num_hidden_layers",
+    ),
+    "eps not a number": (lambda d: change_config(d, rms_norm_eps=float("nan")), "rms_norm_eps"),
+    "tied in words": (
+        lambda d: change_config(d, tie_word_embeddings="false"),
+        "tie_word_embeddings",
+    ),
+    "YaRN": (
+        lambda d: change_config(d, rope_scaling={"type": "yarn", "mrope_section": [2, 3, 3]}),
+        "rope_type is 'yarn'",
+    ),
+    "sliding window": (lambda d: change_config(d, use_sliding_window=True), "use_sliding_window"),
+    "another activation": (lambda d: change_config(d, hidden_act="gelu"), "hidden_act is 'gelu'"),
+    "not normalised": (
+        lambda d: (d / "preprocessor_config.json").write_text('{"do_normalize": false}'),
+        "do_normalize",
+    ),
+    "no deviation": (
+        lambda d: (d / "preprocessor_config.json").write_text('{"image_std": [0, 0, 0]}'),
+        "image_std",
+    ),
+    "small vocabulary": (
+        lambda d: change_config(d, vocab_size=270) or shrink(d, 270),
+        "more tokens than",
+    ),
+    "no vision": (lambda d: change_config(d, vision_config=None), "wrong kind"),
     "heads": (lambda d: change_config(d, num_attention_heads=5), "num_attention_heads"),
     "kv heads": (lambda d: change_config(d, num_key_value_heads=3), "num_key_value_heads"),
     "sections": (
@@ -266,20 +331,15 @@ DAMAGE = {
         lambda d: change_config(d, vision_config={**RAW["vision_config"], "window_size": 20}),
         "window_size",
     ),
-    "negative": (lambda d: change_config(d, intermediate_size=-1), "positive"),
+    "negative": (lambda d: change_config(d, intermediate_size=-1), "intermediate_size is -1"),
     "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json"),
     "another tokenizer": (lambda d: change_config(d, image_token_id=7), "disagree"),
-    "shard elsewhere": (
-        lambda d: (d / "model.safetensors.index.json").write_text(
-            json.dumps({"weight_map": {"a": "../../etc/passwd"}})
-        ),
-        "outside the directory",
-    ),
-    "shard missing": (
-        lambda d: (d / "model.safetensors.index.json").write_text(
-            json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}})
-        ),
-        "missing",
+    "shard elsewhere": (lambda d: shard(d, {"a": "../../etc/passwd"}), "inside its directory"),
+    "shard missing": (lambda d: shard(d, {"a": "model-00001-of-00001.safetensors"}), "missing"),
+    "shards as a list": (lambda d: shard(d, ["a"]), "inside its directory"),
+    "template not text": (
+        lambda d: (d / "chat_template.json").write_text('{"chat_template": [1]}'),
+        "not a text",
     ),
 }
 
@@ -339,7 +399,7 @@ def test_the_published_3b_config():
     assert config.text.head_dim == 128
     assert config.image_token_id == 151655
     empty = parse_config({**raw, "vision_config": {**vision, "fullatt_block_indexes": []}})
-    assert empty.vision.fullatt_block_indexes == (7, 15, 23, 31)
+    assert empty.vision.fullatt_block_indexes == ()  # as transformers reads it
 
 
 def test_load_weights_checks_before_reading(directory):
@@ -391,3 +451,71 @@ def test_opening_seven_gigabytes_reads_none_of_them(tmp_path):
     assert weights.visual.blocks[31].norm2.weight.shape == (1280,)
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
+
+
+# ------------------------------------------------------------------ the small companions
+
+
+def companions(directory, **files):
+    for name, value in files.items():
+        (directory / f"{name}.json").write_text(json.dumps(value))
+    return load_config(directory)
+
+
+def test_the_processor_config_is_obeyed(directory):
+    """Published names, those of transformers 5, and its other file."""
+    old = {"min_pixels": 4000, "max_pixels": 9000, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    new = {"size": {"shortest_edge": 4000, "longest_edge": 9000}}
+    new |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    expected = companions(directory, preprocessor_config=old).processor
+    assert (expected.min_pixels, expected.max_pixels) == (4000, 9000)
+    assert companions(directory, preprocessor_config=new).processor == expected
+    (directory / "preprocessor_config.json").unlink()
+    assert companions(directory, processor_config={"image_processor": new}).processor == expected
+    inputs = tinyqwenvl.load(directory).prepare(
+        [{"role": "user", "content": [{"image": np.full((200, 200, 3), 255, np.uint8)}]}]
+    )
+    assert inputs.image_grid_thw.tolist() == [[1, 6, 6]]  # 84 x 84 = 7,056 pixels
+    assert np.unique(inputs.pixel_values).tolist() == [2.0]  # (1 - 0.5) / 0.25
+
+
+def test_stop_tokens_come_from_the_generation_config(directory):
+    assert load_config(directory).eos_token_ids == (RAW["eos_token_id"],)
+    assert companions(directory, generation_config={"eos_token_id": [7, 9]}).eos_token_ids == (7, 9)
+    assert companions(directory, generation_config={"eos_token_id": 7}).eos_token_ids == (7,)
+    change_config(directory, eos_token_id=None)
+    (directory / "generation_config.json").unlink()
+    assert tinyqwenvl.load(directory).config.eos_token_ids == (258,)  # <|im_end|>
+
+
+def test_tying_is_read_in_both_places_and_a_stray_head_is_ignored(directory):
+    change_config(directory, text_config={"tie_word_embeddings": True})
+    weights = tinyqwenvl.load(directory).weights  # the file still holds a head of its own
+    assert weights.lm_head.weight is weights.model.embed_tokens.weight
+
+
+def test_rope_settings(directory):
+    scaling = {"type": "mrope", "mrope_section": [2, 3, 3], "rope_theta": 500.0}
+    change_config(directory, rope_scaling=scaling)
+    assert load_config(directory).text.rope_theta == 500.0
+    other = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 9.0}
+    change_config(directory, rope_parameters=other)
+    assert load_config(directory).text.rope_theta == 500.0  # HF: rope_scaling goes first
+    change_config(directory, rope_scaling=None)
+    assert load_config(directory).text.mrope_section == (4, 2, 2)
+    vision = {**RAW["vision_config"], "rope_parameters": {"rope_theta": 100.0}}
+    change_config(directory, vision_config=vision)
+    assert load_config(directory).vision.rope_theta == 100.0
+
+
+def test_a_relative_directory_survives_a_change_of_directory(directory, monkeypatch, tmp_path):
+    monkeypatch.chdir(directory.parent)
+    model = tinyqwenvl.load("model")
+    monkeypatch.chdir(tmp_path.parent)
+    assert model.weights.model.norm.weight.shape == (64,)
+
+
+def test_a_part_cannot_be_a_weight_too():
+    for flat in ({"a": 1, "a.b": 2}, {"a.b": 2, "a": 1}):
+        with pytest.raises(UserError, match="both a weight and a part"):
+            nest(flat)

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinyqwenvl import UserError, compat
-from tinyqwenvl.config import PictureConfig, VisionConfig
+from tinyqwenvl.config import ProcessorConfig, VisionConfig
 from tinyqwenvl.image import normalise, patchify, preprocess, resize, smart_resize, unpatchify
 
 sides = st.integers(1, 5000)
+VISION = VisionConfig(1, 48, 3, 64, 64)
 
 
 def fair(h, w):
@@ -107,11 +108,19 @@ def test_the_ratio_200_passes_and_201_does_not():
 
 
 def test_limits_not_asked_for_give_way():
-    limits = PictureConfig(3136, 1003520)
-    assert limits.narrowed(None, None) == (3136, 1003520)
-    assert limits.narrowed(None, 1000) == (1000, 1000)
-    assert limits.narrowed(2_000_000, None) == (2_000_000, 2_000_000)
-    assert limits.narrowed(500, 100) == (500, 100)  # smart_resize will refuse this
+    processor = ProcessorConfig(3136, 1003520)
+    assert processor.limits(None, None) == (3136, 1003520)
+    assert processor.limits(None, 1000) == (1000, 1000)
+    assert processor.limits(2_000_000, None) == (2_000_000, 2_000_000)
+    assert processor.limits(500, 100) == (500, 100)  # smart_resize will refuse this
+    for bad in (0, -5, 1.5, "1000", float("inf"), True):
+        with pytest.raises(UserError, match="whole number"):
+            processor.limits(None, bad)
+
+
+def test_a_picture_is_not_enlarged_without_bounds():
+    with pytest.raises(UserError, match="ask for fewer pixels"):
+        preprocess([(Image.new("RGB", (60, 60)), 10**12, 10**12)], ProcessorConfig(), VISION)
 
 
 # ------------------------------------------------------------------ patchify
@@ -176,18 +185,16 @@ def test_resize_is_pillow_bicubic():
 
 def test_the_walk_of_a_756_by_476_picture():
     """At most 307,200 pixels: 420 x 672, grid 1 x 30 x 48, 1440 patches, 360 image tokens."""
-    vision = VisionConfig(32, 1280, 16, 5120, 1536)
     patches, grids = preprocess(
-        [(Image.new("RGB", (756, 476)), 3136, 307200)], PictureConfig(), vision
+        [(Image.new("RGB", (756, 476)), 3136, 307200)], ProcessorConfig(), VISION
     )
     assert patches.shape == (1440, 1176)
     assert grids.tolist() == [[1, 30, 48]]
 
 
 def test_pictures_follow_one_another():
-    vision = VisionConfig(1, 48, 3, 64, 64)
     pictures = [Image.new("RGB", (56, 84), "red"), Image.new("RGB", (140, 56), "blue")]
-    both, grids = preprocess([(p, 3136, 10**6) for p in pictures], PictureConfig(), vision)
-    one, _ = preprocess([(pictures[1], 3136, 10**6)], PictureConfig(), vision)
+    both, grids = preprocess([(p, 3136, 10**6) for p in pictures], ProcessorConfig(), VISION)
+    one, _ = preprocess([(pictures[1], 3136, 10**6)], ProcessorConfig(), VISION)
     assert grids.tolist() == [[1, 6, 4], [1, 4, 10]]
     np.testing.assert_array_equal(both[24:], one)

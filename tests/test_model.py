@@ -67,6 +67,7 @@ def test_stop_token_and_limit(model, inputs):
     endless = replace(model, config=replace(model.config, eos_token_ids=()))
     generation = endless.generate(inputs, 6)
     ids = list(generation)
+    assert list(generation) == ids  # afresh, with a cache of its own
     assert (len(ids), generation.finish_reason) == (6, "length")
     assert set(generation.timings) == {"vision", "prefill", "decode"}
     stopping = replace(model, config=replace(model.config, eos_token_ids=(ids[3],)))
@@ -114,6 +115,7 @@ def test_attention_weights_are_what_attention_used(model, inputs):
             model.forward(inputs)
         weights = model.attention_weights(inputs, stage)
         some = model.attention_weights(inputs, stage, heads=heads, rows=slice(5, 9))
+        assert model.attention_weights(inputs, stage, heads=0, rows=-1).shape[:2] == (1, 1)
         np.testing.assert_allclose(some, weights[heads][:, 5:9], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
         seen_heads, rows, _ = weights.shape
@@ -127,6 +129,8 @@ def test_attention_weights_are_what_attention_used(model, inputs):
         np.testing.assert_allclose(nn.linear(mixed, out), seen[stage][0], rtol=1e-2, atol=1e-3)
     with pytest.raises(UserError, match="no attention stage"):
         model.attention_weights(inputs, "visual.blocks.9.attn")
+    with pytest.raises(UserError, match="no attention stage"):
+        model.attention_weights(inputs, "model.layers.*.self_attn")
 
 
 def test_pictures_in_any_form_and_with_their_own_limits(model, tmp_path):
@@ -140,6 +144,12 @@ def test_pictures_in_any_form_and_with_their_own_limits(model, tmp_path):
     small = {"image": array, "max_pixels": 10000}
     both = model.prepare([{"role": "user", "content": [url, small]}], max_pixels=20000)
     assert both.image_grid_thw.tolist() == [[1, 8, 10], [1, 6, 8]]
+    large = model.prepare(user_message(array, "?"), min_pixels=100_000)
+    assert large.image_grid_thw.tolist() == [[1, 20, 28]]
+    for other in ("path", "url"):
+        item = {"type": "image", other: str(tmp_path / "a.png")}
+        same = model.prepare([{"role": "user", "content": [item]}])
+        assert same.image_grid_thw.tolist() == [[1, 10, 16]]
 
 
 def test_text_only_and_conversations(model):
@@ -184,4 +194,14 @@ def test_any_picture_makes_as_many_tokens_as_placeholders(model, height, width):
         return
     picture = np.zeros((height, width, 3), np.uint8)
     inputs = model.prepare(user_message(picture, "?"))
-    assert model.embed(inputs).shape == (len(inputs.input_ids), 64)
+    placeholders = np.count_nonzero(inputs.input_ids == TOKEN_IDS["<|image_pad|>"])
+    assert len(model.see(inputs.pixel_values, inputs.image_grid_thw)) == placeholders > 0
+
+
+def test_inputs_that_do_not_fit_are_refused(model, inputs):
+    fewer = replace(inputs, input_ids=np.where(inputs.input_ids == 268, 5, inputs.input_ids))
+    with pytest.raises(UserError, match="placeholders"):
+        model.forward(fewer)
+    for bad in (-1, 300):
+        with pytest.raises(UserError, match="row of the vocabulary"):
+            model.forward(replace(inputs, input_ids=np.full_like(inputs.input_ids, bad)))

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -129,3 +130,58 @@ def test_the_caches_are_equal(lengths):
             ):
                 np.testing.assert_array_equal(ours, theirs)
     assert plain.length == fast.length == sum(lengths)
+
+
+def test_fast_attention_never_holds_all_the_weights():
+    """4,096 rows, 2 heads: the plain form needs 134 MB for them."""
+    q = rng.normal(size=(2, 4096, 8)).astype(np.float32)
+    for spans in (nn.causal_spans(4096), nn.segment_spans(np.array([0, 4096]))):
+        tracemalloc.start()
+        nn.fast_attention(q, q, q, spans)
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+        tracemalloc.stop()
+
+
+def test_gelu_in_blocks_never_holds_all_the_objects():
+    x = rng.normal(size=(4096, 64)).astype(np.float32)
+    tracemalloc.start()
+    nn.gelu_in_blocks(x)
+    assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    tracemalloc.stop()
+
+
+def test_a_new_token_copies_only_itself():
+    """The room is taken ahead: what append returns are views of one buffer."""
+    cache = nn.KVCache()
+    k, v = rng.normal(size=(2, 1, 40, 3))
+    first, _ = cache.append(0, k, v)
+    second, _ = cache.append(0, k[:, :1], v[:, :1])
+    assert np.shares_memory(first, second)
+
+
+def test_rotary_frequencies_are_pytorchs_to_the_bit():
+    """1 / 10000 ** (torch.arange(0, 40, 2) / 40), torch 2.13."""
+    bits = [
+        1065353216,
+        1059161707,
+        1053545652,
+        1048615884,
+        1042434822,
+        1036831949,
+        1031878741,
+        1025708177,
+        1020118547,
+        1015141792,
+        1008981770,
+        1003405449,
+        998405028,
+        992255608,
+        986692658,
+        981668463,
+        975529684,
+        969980167,
+        964932090,
+        958804008,
+    ]
+    frequencies = nn.rotary_frequencies(40, 10000.0)
+    assert frequencies.view(np.uint32).tolist() == bits

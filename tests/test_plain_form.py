@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinyqwenvl import decoder, nn, vision
-from tinyqwenvl.weights import map_leaves
+from tinyqwenvl.weights import flatten, nest
 
 
 class Strict(np.lib.mixins.NDArrayOperatorsMixin):
@@ -35,6 +35,11 @@ class Strict(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(self.shape[0]))
 
 
+def strict_tree(weights):
+    """The same weights, every leaf a Strict."""
+    return nest({name: Strict(leaf) for name, leaf in flatten(weights).items()})
+
+
 def unwrap(value):
     if isinstance(value, (list, tuple)):
         return type(value)(map(unwrap, value))
@@ -43,7 +48,7 @@ def unwrap(value):
 
 @pytest.fixture(scope="module")
 def strict_weights(model):
-    return map_leaves(Strict, model.weights)
+    return strict_tree(model.weights)
 
 
 def test_vision_tower(model, strict_weights):

@@ -77,6 +77,15 @@ def test_rope_index_equals_the_loop(parts, config):
     assert delta == expected_delta
 
 
+def test_seconds_are_one_for_each_video():
+    ids, _, grids, seconds = prompt((2, 2, 2, 0.5), 1, (2, 2, 2, 2.0))
+    expected = rope_index(ids, NEW, None, grids, seconds)[0]
+    np.testing.assert_array_equal(rope_index(ids, NEW, None, grids, np.array(seconds))[0], expected)
+    with pytest.raises(UserError, match="2 videos need as many"):
+        rope_index(ids, NEW, None, grids, [0.5])
+    assert rope_index(ids, NEW, None, grids)[0][0].tolist() == [0, 2, 3, 4, 6]  # 1 s when absent
+
+
 def test_text_only_is_plain_counting():
     positions, delta = rope_index(prompt(7)[0], NEW)
     np.testing.assert_array_equal(positions, np.tile(np.arange(7), (3, 1)))

@@ -15,11 +15,12 @@ from tinyqwenvl.model import EXAMPLE_PICTURE
 
 TRUTH = EXAMPLE_PICTURE.with_suffix(".txt").read_text()  # what was drawn, not what was answered
 
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 
 def tinyqwenvl_run(*words, cwd=None):
     command = [sys.executable, "-m", "tinyqwenvl.run", *map(str, words)]
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment = {**os.environ, "PYTHONPATH": here, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": HERE, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
@@ -79,8 +80,14 @@ def test_another_checkpoint(tmp_path):
         (["good.png", "x", "-n", "0"], "at least 1"),
         (["good.png", "x", "-n", "-5"], "at least 1"),
         (["good.png", "x", "--max-pixels", "0"], "at least 1"),
+        (["good.png", "x", "--max-pixels", "-1"], "at least 1"),
         (["good.png", "x", "--min-pixels", "900", "--max-pixels", "800"], "leave no size"),
+        (["good.png", "x", "--min-pixels", "1000000000000"], "ask for fewer pixels"),
         (["good.png", "x", "-m", "nowhere"], "not a directory"),
+        (["good.png", "x", "-m", "a" * 3000], "not a directory"),
+        (["a" * 3000, "x"], "cannot read"),
+        (["good.png", "x", "-n", "many"], "invalid int value"),
+        (["good.png", "--colour"], "unrecognized arguments"),
         (["good.png", "x", "-m", "empty"], "no config.json"),
     ],
 )
@@ -98,6 +105,51 @@ def test_bad_input_is_one_line_and_exit_code_2(words, complaint, tmp_path):
     lines = done.stderr.splitlines()
     assert [line for line in lines if not line.startswith("note:")] == [lines[-1]]
     assert lines[-1].startswith("error: ") and complaint in lines[-1]
+
+
+def test_options_may_stand_anywhere():
+    few = tinyqwenvl_run(EXAMPLE_PICTURE, "-n", "2", "describe", "--json")
+    assert len(json.loads(few.stdout)["token_ids"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ([str(EXAMPLE_PICTURE)], "describe")),
+        (["a.png"], (["a.png"], "describe")),  # and then: no such picture
+        (["here.png"], (["here.png"], "describe")),
+        (["noted"], (["noted"], "describe")),
+        (["what?"], ([], "what?")),
+        (["a.png", "what?"], (["a.png"], "what?")),
+        (["a.png", "noted"], (["a.png"], "noted")),
+        (["a.png", "here.png"], (["a.png", "here.png"], "describe")),
+        (["a.png", "b.png", "what is in b.png"], (["a.png", "b.png"], "what is in b.png")),
+    ],
+)
+def test_which_words_are_pictures(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("here.png", "noted"):
+        (tmp_path / name).touch()
+    assert run.pictures_and_prompt(words) == expected
+
+
+def test_an_answer_that_the_terminal_cannot_show(tmp_path):
+    directory = write_checkpoint(tmp_path / "model", tiny_config("qwen2_vl"))
+    environment = {**os.environ, "PYTHONPATH": HERE, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "tinyqwenvl.run", "hello", "-m", str(directory), "-n", "20"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
+def test_a_full_disk_is_one_line():
+    environment = {**os.environ, "PYTHONPATH": HERE}
+    command = [sys.executable, "-m", "tinyqwenvl.run", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(b"error: cannot write the answer")
 
 
 def test_an_interrupt_exits_with_130(monkeypatch):

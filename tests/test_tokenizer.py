@@ -36,7 +36,19 @@ def test_streaming_waits_for_whole_characters():
 
 
 def test_a_cut_character_is_still_said():
-    assert "".join(BYTES.stream(iter(BYTES.encode("a猫")[:-1]))).startswith("a")
+    cut = BYTES.encode("a猫")[:-1]
+    assert "".join(BYTES.stream(iter(cut))) == BYTES.decode(cut) != "a"
+
+
+def test_control_tokens_are_left_out_of_what_is_said():
+    ids = [*BYTES.encode("a"), TOKEN_IDS["<|im_end|>"]]
+    assert BYTES.decode(ids) == "a"
+    assert BYTES.decode(ids, skip_special=False) == "a<|im_end|>"
+
+
+def test_text_that_is_not_unicode():
+    with pytest.raises(UserError, match="not Unicode"):
+        BYTES.encode("a\udcff")
 
 
 def test_control_tokens_in_text_stay_text():
@@ -74,6 +86,8 @@ def test_vocabulary_and_merges(tmp_path):
     assert len(tokenizer) == 257 + len(ADDED_TOKENS)
     assert tokenizer.token_id("<|image_pad|>") == 257 + ADDED_TOKENS.index("<|image_pad|>")
     assert tokenizer.encode("ab ab").tolist()[0] == 256
+    assert tokenizer.encode("e\u0301").tolist() == tokenizer.encode("é").tolist()
+    assert len(tokenizer.encode("<|fim_prefix|>")) == 1  # not special: a token wherever it stands
     # Qwen2-VL lists fewer added tokens than 2.5, in tokenizer_config.json
     listed = {
         str(257 + i): {"content": t, "special": True} for i, t in enumerate(ADDED_TOKENS[:14])

@@ -111,11 +111,11 @@ def test_rotary_angles_are_row_then_column():
     )
 
 
-def test_in_order_moves_whole_blocks():
+def test_reorder_blocks_moves_whole_blocks():
     x = np.arange(24.0).reshape(12, 2)
-    moved = vision.in_order(x, np.array([2, 0, 1]))
+    moved = vision.reorder_blocks(x, np.array([2, 0, 1]))
     np.testing.assert_array_equal(moved, np.concatenate([x[8:], x[:4], x[4:8]]))
-    np.testing.assert_array_equal(vision.in_order(moved, np.argsort([2, 0, 1])), x)
+    np.testing.assert_array_equal(vision.reorder_blocks(moved, np.argsort([2, 0, 1])), x)
 
 
 def test_frames_of_a_video_never_see_each_other(model):

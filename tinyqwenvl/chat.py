@@ -6,11 +6,13 @@ typed stays text even when it looks like a control token.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import read_json
+from .config import read_json, read_text
 from .errors import UserError
 from .tokenizer import ADDED_TOKENS, Control
 
@@ -47,6 +49,7 @@ def render(
     """
     pieces: list[str] = []
     count = {"image": 0, "video": 0}
+    all_items(messages)  # refuses what is no conversation
     if messages and _role(messages[0]) != "system":
         pieces += [IM_START, f"system\n{SYSTEM_PROMPT}", IM_END, "\n"]
     for message in messages:
@@ -73,9 +76,16 @@ def _role(message: dict[str, Any]) -> str:
         raise UserError("a message is a dict with 'role' and 'content'") from None
 
 
+def all_items(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The content items of a whole conversation, in order."""
+    if not isinstance(messages, (list, tuple)):
+        raise UserError("messages are a list of dicts with 'role' and 'content'")
+    return [item for message in messages for item in content_items(message)]
+
+
 def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
     """A message's content as a list of items; a string is one text item."""
-    content = message.get("content")
+    content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, (list, tuple)) or not all(isinstance(i, dict) for i in content):
@@ -98,44 +108,56 @@ def expand(pieces: Sequence[str], placeholder: Control, counts: Sequence[int]) -
 
 # ------------------------------------------------------------------ other chat templates
 
+PUBLISHED_TEMPLATE = "a0bc6f6fc7a29a80017a433e8f03a1cc1236e838a944a2d034295a60c4f2fddb"  # SHA-256
+_TYPED = "\ue000"  # stands for "<" in what the user typed while another template is rendered
+
 
 def load_template(directory: Path) -> str | None:
     """The chat template of a directory when it is not the published one, else None.
 
-    ``tokenizer_config.json`` is not asked: the one published there knows no pictures.
+    ``tokenizer_config.json`` is not asked: the template published there knows no pictures.
     """
-    file = directory / "chat_template.jinja"
-    text = file.read_text(encoding="utf-8") if file.exists() else None
-    text = text or read_json(directory / "chat_template.json").get("chat_template")
-    return None if text is None or _is_published(text) else text
-
-
-def _is_published(template: str) -> bool:
-    """By its fingerprint: the published text has no other statement than the ones we follow."""
-    import hashlib
-
-    return hashlib.sha256("".join(template.split()).encode()).hexdigest() == PUBLISHED_TEMPLATE
-
-
-PUBLISHED_TEMPLATE = "d3826afc64fbdb18cd6a40ac43866b75cf44be8ffd679d24ab21620d34c2c26c"
+    template = read_json(directory / "chat_template.json").get("chat_template")
+    if (directory / "chat_template.jinja").exists():
+        template = read_text(directory / "chat_template.jinja")
+    if template is None:
+        return None
+    if not isinstance(template, str):
+        raise UserError(f"{directory / 'chat_template.json'}: its chat_template is not a text")
+    published = hashlib.sha256(template.strip().encode()).hexdigest() == PUBLISHED_TEMPLATE
+    return None if published else template
 
 
 def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list[str]:
-    """Render another template with jinja2, and find the control tokens in the result."""
+    """Render another template with jinja2, and find the control tokens that it wrote."""
     try:
-        from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise UserError(
             "this checkpoint has a chat template of its own: pip install jinja2"
         ) from None
-    import re
+
+    def refuse(message: str) -> None:
+        raise UserError(message)
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
     try:
         compiled = environment.from_string(template)
-        text = compiled.render(messages=messages, add_generation_prompt=True)
-    except TemplateError as error:
+        text = compiled.render(messages=_typed(messages), add_generation_prompt=True)
+    except Exception as error:  # a template is a program: it can fail in any way
         raise UserError(f"the chat template of this checkpoint fails: {error}") from None
     parts = re.split("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")", text)
-    return [Control(part) if part in ADDED_TOKENS else part for part in parts if part]
+    written = [
+        Control(part) if part in ADDED_TOKENS else part.replace(_TYPED, "<") for part in parts
+    ]
+    return [part for part in written if part]
+
+
+def _typed(value: Any) -> Any:
+    """Messages in which no text can be taken for a control token."""
+    if isinstance(value, str):
+        return value.replace("<", _TYPED)
+    if isinstance(value, dict):
+        return {name: _typed(item) for name, item in value.items()}
+    return [_typed(item) for item in value] if isinstance(value, (list, tuple)) else value

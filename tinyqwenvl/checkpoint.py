@@ -29,7 +29,6 @@ STORED_DTYPES: dict[str, np.dtype] = {
 
 # transformers >= 4.52 names parts differently in memory; some checkpoints were saved that way.
 _RENAMED = (("model.visual.", "visual."), ("model.language_model.", "model."))
-_OMNI = "thinker."
 
 
 # ------------------------------------------------------------------ safetensors
@@ -54,7 +53,7 @@ def to_bfloat16(array: np.ndarray) -> np.ndarray:
 def read_header(path: Path) -> tuple[dict[str, dict], int]:
     """The table of a safetensors file, checked against the file's size, and where its data begins.
 
-    Layout: u64 length of the header, the header (JSON), the bytes of the tensors.
+    Layout: u64 length of the header, the header (JSON), the bytes of the tensors without a gap.
     Raises UserError when the file is cut, or is something else.
     """
     try:
@@ -63,31 +62,42 @@ def read_header(path: Path) -> tuple[dict[str, dict], int]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, 100_000_000):
                 raise ValueError("its header does not fit in it")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
         header.pop("__metadata__", None)
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            kind, shape = entry["dtype"], entry["shape"]
-            if not 0 <= begin <= end <= size - 8 - length:
-                raise ValueError(f"{name} lies outside of it")
-            if kind not in STORED_DTYPES:
-                raise UserError(
-                    f"{path}: {name} is stored as {kind}; take an unquantised checkpoint"
-                )
-            if (
-                min(shape, default=0) < 0
-                or math.prod(shape) * STORED_DTYPES[kind].itemsize != end - begin
-            ):
-                raise ValueError(f"the shape of {name} does not fit its bytes")
+        end = 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            end = _check_entry(path, name, entry, end)
+        if end != size - 8 - length:
+            raise ValueError(f"it has {size - 8 - length} bytes of data, its header says {end}")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: fetch the whole checkpoint again") from None
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is cut or is not a safetensors file ({error}): fetch it again"
         ) from None
     return header, 8 + length
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in its header")
+    return dict(pairs)
+
+
+def _check_entry(path: Path, name: str, entry: dict, begins: int) -> int:
+    """One tensor's entry, which must begin where the one before it ended; returns its own end."""
+    kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if kind not in STORED_DTYPES:
+        raise UserError(f"{path}: {name} is stored as {kind}; take an unquantised checkpoint")
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        raise ValueError(f"the shape or place of {name} is not of whole numbers")
+    if begin != begins:
+        raise ValueError(f"{name} overlaps its neighbour or leaves a gap")
+    if math.prod(shape) * STORED_DTYPES[kind].itemsize != end - begin:
+        raise ValueError(f"the shape of {name} does not fit its bytes")
+    return end
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,6 @@ def write_safetensors(path: Path, flat: Mapping[str, np.ndarray], bfloat16: bool
 
 def published_name(name: str) -> str:
     """Any known layout of names -> the published one (``visual.*``, ``model.*``, ``lm_head.*``)."""
-    name = name.removeprefix(_OMNI)
     for there, here in _RENAMED:
         if name.startswith(there):
             return here + name[len(there) :]
@@ -205,13 +214,18 @@ def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> We
     """
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     shards = [single.name]
-    if index.exists():
-        shards = sorted({str(s) for s in read_json(index).get("weight_map", {}).values()})
-        if bad := [s for s in shards if not re.fullmatch(r"[\w-][\w.-]*", s)]:
-            raise UserError(f"{index} names a shard outside the directory: {bad[0]}")
-    leaves = {}
+    if index.exists() and not single.exists():
+        places = read_json(index).get("weight_map")
+        shards = sorted({str(s) for s in places.values()}) if isinstance(places, dict) else []
+        if not shards or not all(re.fullmatch(r"[\w-][\w.-]*", shard) for shard in shards):
+            raise UserError(f"{index} should name shards inside its directory; fetch it again")
+    leaves: dict[str, Stored] = {}
     for shard in shards:
         for name, leaf in read_safetensors(directory / shard, dtype).items():
+            if published_name(name) in leaves:
+                raise UserError(
+                    f"{directory}: {name} stands twice in its files; remove one of them"
+                )
             leaves[published_name(name)] = leaf
     if config.tie_word_embeddings:
         leaves.pop("lm_head.weight", None)  # some re-saves keep a copy; HF ignores it too

@@ -63,7 +63,7 @@ def _heads(x: Float[Array, "S D"], heads: int) -> Float[Array, "A S d"]:
 
 
 @stage
-def block(
+def decoder_layer(
     x: Float[Array, "S D"],
     layer: Weights,
     config: TextConfig,
@@ -95,7 +95,7 @@ def decode(
     spans = nn.causal_spans(embeds.shape[0], cache.length if cache is not None else 0)
     x = embeds
     for i in range(config.num_hidden_layers):
-        x = block(x, model.layers[i], config, cos, sin, spans, cache, i, attend)
+        x = decoder_layer(x, model.layers[i], config, cos, sin, spans, cache, i, attend)
     return nn.rms_norm(x, model.norm, config.rms_norm_eps)
 
 

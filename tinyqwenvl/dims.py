@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from typing import Annotated as Int
     from typing import Annotated as UInt8
 else:
-    Float = _ArrayType("fO")
+    Float = _ArrayType("f")
     Int = _ArrayType("iu")
     UInt8 = _ArrayType("u")
     Bool = _ArrayType("b")

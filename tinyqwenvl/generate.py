@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .dims import Array, Float
+from .nn import KVCache
 
 
 def greedy(logits: Float[Array, "V"]) -> int:
@@ -17,42 +18,53 @@ def greedy(logits: Float[Array, "V"]) -> int:
     return int(np.argmax(logits))
 
 
-class Generation:
-    """The tokens of one answer, made while you iterate over it (once).
+class LanguageModel(Protocol):
+    """What :class:`Generation` needs of a model."""
 
-    ``see()`` makes the prompt's embeddings, ``prefill(embeddings)`` the logits after it, and
-    ``step(token)`` those after one more token. The stop token is not among the tokens.
-    ``finish_reason`` becomes "stop" or "length"; ``timings`` holds the seconds spent in "vision",
-    "prefill" and "decode".
+    def embed(self, inputs: Any) -> Any:
+        """Embeddings of the prompt, image tokens in place."""
+
+    def embed_tokens(self, input_ids: Any) -> Any:
+        """Embeddings of tokens."""
+
+    def next_logits(self, embeds: Any, position_ids: Any, cache: KVCache) -> Any:
+        """Add tokens to the cache; logits [V] after the last."""
+
+
+class Generation:
+    """The tokens of one answer, made while you iterate over it, afresh each time.
+
+    The stop token is not among them. ``finish_reason`` becomes "stop" or "length"; ``timings``
+    holds the seconds spent in "vision" (embedding the prompt and its pictures), "prefill" and
+    "decode".
     """
 
     def __init__(
-        self,
-        see: Callable[[], Any],
-        prefill: Callable[[Any], Float[Array, "V"]],
-        step: Callable[[int], Float[Array, "V"]],
-        stop_ids: Collection[int],
-        max_tokens: int,
+        self, model: LanguageModel, inputs: Any, stop_ids: Collection[int], max_tokens: int
     ):
-        self.see, self.prefill, self.step = see, prefill, step
+        self.model, self.inputs = model, inputs
         self.stop_ids, self.max_tokens = stop_ids, max_tokens
         self.finish_reason: str | None = None
         self.timings = {"vision": 0.0, "prefill": 0.0, "decode": 0.0}
 
     def __iter__(self) -> Iterator[int]:
+        model, inputs, cache = self.model, self.inputs, KVCache()
         with self._timed("vision"):
-            embeddings = self.see()
+            embeds = model.embed(inputs)
         with self._timed("prefill"):
-            logits = self.prefill(embeddings)
-        for count in range(self.max_tokens):
+            logits = model.next_logits(embeds, inputs.position_ids, cache)
+        for count in range(1, self.max_tokens + 1):
             token = greedy(logits)
             if token in self.stop_ids:
                 self.finish_reason = "stop"
                 return
             yield token
-            if count + 1 < self.max_tokens:
+            if count < self.max_tokens:
                 with self._timed("decode"):
-                    logits = self.step(token)
+                    position = np.full((3, 1), cache.length + inputs.rope_delta)
+                    logits = model.next_logits(
+                        model.embed_tokens(np.array([token])), position, cache
+                    )
         self.finish_reason = "length"
 
     @contextmanager

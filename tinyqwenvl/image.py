@@ -6,13 +6,16 @@ HF: ``Qwen2VLImageProcessorPil``; every number is bit-equal to it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from .config import PictureConfig, VisionConfig
+from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .dims import Array, Float, Int, UInt8
 from .errors import UserError
+
+LARGEST_PICTURE = 100_000_000  # pixels; the published limit is 12,845,056
 
 
 def smart_resize(
@@ -52,8 +55,10 @@ def resize(picture: Image.Image, height: int, width: int) -> UInt8[Array, "H W 3
 
 
 def normalise(
-    frames: UInt8[Array, "F H W 3"], mean=PictureConfig.image_mean, std=PictureConfig.image_std
-) -> Float[Array, "F H W 3"]:
+    frames: UInt8[Array, "F H W C"],
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+) -> Float[Array, "F H W C"]:
     """Bytes -> numbers around zero: x / 255 (in float64, then float32), minus mean, over std."""
     x = np.astype(frames * np.float64(1 / 255), np.float32)
     return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
@@ -97,19 +102,21 @@ def unpatchify(
 
 
 def preprocess(
-    pictures: list[tuple[Image.Image, int, int]], picture: PictureConfig, vision: VisionConfig
+    pictures: Sequence[tuple[Image.Image, int, int]],
+    processor: ProcessorConfig,
+    vision: VisionConfig,
 ) -> tuple[Float[Array, "N P"], Int[Array, "I 3"]]:
-    """RGB pictures, each with its min_pixels and max_pixels -> all patches, and their grids."""
-    patch, merge, temporal = (
-        vision.patch_size,
-        vision.spatial_merge_size,
-        vision.temporal_patch_size,
-    )
+    """RGB pictures, each with its least and most pixels -> all their patches, and their grids."""
+    patch, merge = vision.patch_size, vision.spatial_merge_size
     patches, grids = [], []
-    for image, min_pixels, max_pixels in pictures:
-        h, w = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
-        frames = normalise(resize(image, h, w)[None], picture.image_mean, picture.image_std)
-        rows, grid = patchify(frames, patch, merge, temporal)
+    for picture, least, most in pictures:
+        height, width = smart_resize(picture.height, picture.width, patch * merge, least, most)
+        if height * width > LARGEST_PICTURE:
+            raise UserError(f"a picture would be {width}x{height} pixels; ask for fewer pixels")
+        frames = normalise(
+            resize(picture, height, width)[None], processor.image_mean, processor.image_std
+        )
+        rows, grid = patchify(frames, patch, merge, vision.temporal_patch_size)
         patches.append(rows)
         grids.append(grid)
     return np.concatenate(patches), np.array(grids)

@@ -9,92 +9,111 @@ animation the first frame is taken.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
+import stat
 import warnings
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .errors import UserError
 
-Picture: TypeAlias = "str | os.PathLike | bytes | Image.Image | np.ndarray"
+MOST_PIXELS = 100_000_000  # in a file, before resizing
+NOT_PICTURES = ("EPS", "WMF")  # drawn by another program
 
 
 def open_picture(source: Any) -> Image.Image:
     """Anything that names or holds a picture -> a PIL image in mode RGB.
 
-    Arrays are [H, W, 3] or [H, W, 4] or [H, W] of uint8. Raises UserError, in one line, when there
-    is no picture to be had.
+    ``source`` is a path, a ``data:`` URI, the bytes of a file, a PIL image, or an array of uint8,
+    [H, W, 3], [H, W, 4] or [H, W]. Raises UserError, in one line, when there is no picture.
     """
     if isinstance(source, np.ndarray):
         return rgb(_from_array(source))
     if isinstance(source, Image.Image):
-        return rgb(_loaded(source, "the image"))
+        return rgb(_decoded(source, "the image"))
     name, stream = _stream(source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(stream)
-    except UnidentifiedImageError:
-        raise UserError(f"{name} is not a picture that Pillow can read") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise UserError(f"{name} has more than {limit} million pixels; make it smaller") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"cannot read {name}: {error}") from None
-    return rgb(_upright(_loaded(image, name)))
+    except Image.DecompressionBombError:
+        raise UserError(f"{name} has too many pixels; make it smaller") from None
+    except Exception:  # Pillow's readers raise whatever comes of damaged bytes
+        raise UserError(f"{name} is not a picture that Pillow can read, or is damaged") from None
+    if image.format in NOT_PICTURES:
+        raise UserError(f"{name} is {image.format}, a drawing; convert it to PNG")
+    if image.width * image.height > MOST_PIXELS:
+        millions = MOST_PIXELS // 1_000_000
+        raise UserError(f"{name} has more than {millions} million pixels; make it smaller")
+    return rgb(_upright(_decoded(image, name)))
 
 
 def rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB; any transparency is laid on white. HF: ``convert_to_rgb`` (>= 5.21)."""
-    if image.mode == "RGB" and "transparency" not in image.info:
+    transparent = image.info.get("transparency") is not None
+    if image.mode == "RGB" and not transparent:
         return image
-    if "A" in image.getbands() or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+    try:
+        if transparent or image.mode[-1] in "Aa":
+            image = image.convert("LA") if image.mode == "La" else image
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        return image.convert("RGB")
+    except ValueError as error:
+        raise UserError(f"a picture of mode {image.mode} cannot become RGB: {error}") from None
 
 
 def _stream(source: Any) -> tuple[str, Any]:
     """A name for messages, and what Pillow can open."""
     if isinstance(source, bytes):
         return "the picture", io.BytesIO(source)
-    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-    if text is None:
+    if not isinstance(source, (str, os.PathLike)):
         raise UserError(
             f"a picture cannot be made of {type(source).__name__}; give a path or image"
         )
-    if text.startswith("data:"):
+    path = os.fspath(source)
+    if path.startswith("data:"):
         try:
             return "the data: URI", io.BytesIO(
-                base64.b64decode(text.partition(",")[2], validate=True)
+                base64.b64decode(path.partition(",")[2], validate=True)
             )
-        except binascii.Error as error:
+        except ValueError as error:
             raise UserError(f"the data: URI is not base64: {error}") from None
-    if text.startswith(("http://", "https://")):
+    if path.startswith(("http://", "https://")):
         raise UserError(
-            f"{text}: addresses are not fetched; download the picture and give its path"
+            f"{path}: addresses are not fetched; download the picture and give its path"
         )
-    path = Path(text.removeprefix("file://"))
-    if path.is_dir():
-        raise UserError(f"{path} is a directory, not a picture")
-    if not path.exists():
-        raise UserError(f"{path}: no such picture")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
-    return str(path), path
+    path = path.removeprefix("file://")
+    name = path if len(path) <= 200 else path[:200] + "..."
+    try:
+        about = os.stat(path)
+        if stat.S_ISFIFO(about.st_mode):
+            with open(path, "rb") as pipe:
+                return name, io.BytesIO(pipe.read())
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such picture") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {name}: {reason}") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise UserError(f"{name} is a directory, not a picture")
+    if not stat.S_ISREG(about.st_mode):
+        raise UserError(f"{name} is not a file")
+    if about.st_size == 0:
+        raise UserError(f"{name} is empty")
+    return name, path
 
 
-def _loaded(image: Image.Image, name: str) -> Image.Image:
+def _decoded(image: Image.Image, name: str) -> Image.Image:
     """Decode all of the picture now, so that a cut file is noticed here."""
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UserError(f"{name} is cut or damaged: {error}") from None
+    except Exception as error:  # as above
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{name} is cut or damaged: {reason}") from None
     if 0 in image.size:
         raise UserError(f"{name} has no pixels")
     return image
@@ -104,15 +123,14 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn by the EXIF orientation; unreadable EXIF is no reason to refuse a picture."""
     try:
         return ImageOps.exif_transpose(image) or image
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError):
+    except Exception:
         return image
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
+    good = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not good or 0 in array.shape:
         raise UserError(
             f"a picture array is uint8 [H, W, 3], not {array.dtype} {list(array.shape)}"
         )
-    if array.ndim == 3 and array.shape[2] not in (3, 4):
-        raise UserError(f"a picture array is uint8 [H, W, 3], not {list(array.shape)}")
     return Image.fromarray(array)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -74,19 +76,19 @@ class Model:
         Limits on a picture's size are those of its item (``{"image": ..., "max_pixels": ...}``),
         else the arguments', else the checkpoint's.
         """
-        limits = self.config.picture
+        processor = self.config.processor
         pictures = []
-        for item in (i for message in messages for i in chat.content_items(message)):
+        for item in chat.all_items(messages):
             kind = chat.media_kind(item)
             if kind == "video":
                 raise UserError("videos are not supported yet; give pictures")
             if kind == "image":
                 asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
-                pictures.append((open_picture(_source(item)), *limits.narrowed(*asked)))
+                pictures.append((open_picture(_source(item)), *processor.limits(*asked)))
 
         pixels, grids, counts = None, None, []
         if pictures:
-            pixels, grids = preprocess(pictures, limits, self.config.vision)
+            pixels, grids = preprocess(pictures, processor, self.config.vision)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
             counts = (np.prod(grids, axis=1) // self.config.vision.spatial_merge_size**2).tolist()
         if self.template:
@@ -99,17 +101,7 @@ class Model:
 
     def generate(self, inputs: Inputs, max_tokens: int = 256) -> Generation:
         """The ids of the answer, as they are chosen (greedy), without the stop token."""
-        cache = nn.KVCache()
-
-        def prefill(embeds: Float[Array, "S D"]) -> Float[Array, "V"]:
-            return self.next_logits(embeds, inputs.position_ids, cache)
-
-        def step(token: int) -> Float[Array, "V"]:
-            position = np.full((3, 1), cache.length + inputs.rope_delta)
-            return self.next_logits(self.embed_tokens(np.array([token])), position, cache)
-
-        stop_ids = self.config.eos_token_ids
-        return Generation(lambda: self.embed(inputs), prefill, step, stop_ids, max_tokens)
+        return Generation(self, inputs, self.config.eos_token_ids, max_tokens)
 
     # -------------------------------------------------------------- stage by stage
 
@@ -132,11 +124,16 @@ class Model:
 
     def embed(self, inputs: Inputs) -> Float[Array, "S D"]:
         """Embeddings of the prompt, with the image tokens in place."""
-        embeds = self.embed_tokens(inputs.input_ids)
+        ids, placeholder = inputs.input_ids, self.config.image_token_id
+        if len(ids) == 0 or np.min(ids) < 0 or np.max(ids) >= self.config.text.vocab_size:
+            raise UserError("input_ids must be some, each a row of the vocabulary")
+        embeds = self.embed_tokens(ids)
         if inputs.pixel_values is None or inputs.image_grid_thw is None:
             return embeds
         tokens = self.see(inputs.pixel_values, inputs.image_grid_thw)
-        return decoder.scatter(embeds, inputs.input_ids, self.config.image_token_id, tokens)
+        if np.count_nonzero(ids == placeholder) != len(tokens):
+            raise UserError(f"the prompt must have {len(tokens)} placeholders for its image tokens")
+        return decoder.scatter(embeds, ids, placeholder, tokens)
 
     def decode(
         self,
@@ -156,12 +153,14 @@ class Model:
         ``stage`` is ``visual.blocks.N.attn`` (rows and keys are patches, in window order) or
         ``model.layers.N.self_attn`` (tokens); ``heads`` and ``rows`` are indices or slices.
         """
-        with trace(f"{stage}.[qk]", f"{stage}.spans") as seen:
+        with trace(*(f"{glob.escape(stage)}.{name}" for name in ("q", "k", "spans"))) as seen:
             self.forward(inputs)
         if not seen:
             raise UserError(f"no attention stage is called {stage}")
         (q,), (k,), (spans,) = (seen[f"{stage}.{name}"] for name in ("q", "k", "spans"))
         k = np.repeat(k, len(q) // len(k), axis=0)
+        heads = np.atleast_1d(np.arange(len(q))[heads])
+        rows = np.atleast_1d(np.arange(len(spans))[rows])
         return nn.attention_weights(q[heads][:, rows], k[heads], spans[rows])
 
     def next_logits(
@@ -183,8 +182,8 @@ def user_message(pictures: Any, prompt: str) -> list[dict[str, Any]]:
 
 
 def _source(item: dict[str, Any]) -> Any:
-    """The picture of a content item; ``image_url`` may be a string or {"url": ...}."""
-    source = item.get("image", item.get("image_url"))
+    """The picture of a content item; HF also spells it ``image_url``, ``path`` and ``url``."""
+    source = next((item[n] for n in ("image", "image_url", "path", "url") if n in item), None)
     return source.get("url") if isinstance(source, dict) else source
 
 
@@ -200,12 +199,14 @@ def load(
     rounding hardly counts. Raises UserError when the checkpoint is missing, damaged or of a kind
     that is not supported.
     """
-    if np.dtype(dtype) not in (np.float32, np.float64):
+    if dtype not in ("float32", "float64", np.float32, np.float64):
         raise UserError(f"dtype {dtype} is not float32 or float64")
     directory = find(source)
     config = load_config(directory)
     tokenizer = load_tokenizer(directory)
     weights = load_weights(directory, config, dtype)
+    if len(tokenizer) > config.text.vocab_size:
+        raise UserError(f"{directory}: the tokenizer has more tokens than config.json's vocab_size")
     if tokenizer.token_id(chat.IMAGE_PAD) != config.image_token_id:
         raise UserError(f"{directory}: tokenizer and config.json disagree on {chat.IMAGE_PAD}")
     if not config.eos_token_ids:
@@ -218,20 +219,19 @@ def find(source: str | os.PathLike | None) -> Path:
     """The directory of a checkpoint, downloaded through huggingface_hub if need be."""
     if source is None:
         return EMBEDDED
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
     name = os.fspath(source)
-    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"{name} is not a directory; give a checkpoint's directory or hub id")
-    from huggingface_hub import snapshot_download
-
+    if os.path.isdir(os.path.expanduser(name)):
+        return Path(os.path.expanduser(name)).resolve()
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or os.path.exists(name):
+        short = name if len(name) <= 200 else name[:200] + "..."
+        raise UserError(f"{short} is not a directory; give a checkpoint's directory or hub id")
+    files = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
-        )
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=files))
     except Exception as error:  # network, permission, unknown id: the library has many
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"cannot download {name} ({reason}); on a machine with network run "
             f"`hf download {name} --local-dir DIR`, then give -m DIR"

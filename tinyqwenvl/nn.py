@@ -22,7 +22,7 @@ from .weights import Weights
 
 @stage
 def linear(x: Float[Array, "... D"], weights: Weights) -> Float[Array, "... E"]:
-    """X W^T + b; ``weights.weight`` is [E, D] as PyTorch stores it, ``bias`` [E] is optional."""
+    """x W^T + b; ``weights.weight`` is [E, D] as PyTorch stores it, ``bias`` [E] is optional."""
     y = x @ np.transpose(weights.weight)
     return y + weights.bias if "bias" in weights else y
 
@@ -58,12 +58,12 @@ def sigmoid(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
 
 
 def silu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """X sigmoid(x), also called swish."""
+    """x sigmoid(x), also called swish."""
     return x * sigmoid(x)
 
 
 def quick_gelu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """X sigmoid(1.702 x): the cheap GELU of CLIP, used in the blocks of Qwen2-VL."""
+    """x sigmoid(1.702 x): the cheap GELU of CLIP, used in the blocks of Qwen2-VL."""
     return x * sigmoid(1.702 * x)
 
 
@@ -71,7 +71,7 @@ _erf: Any = np.frompyfunc(math.erf, 1, 1)
 
 
 def gelu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """X Phi(x) with the exact error function, used in the merger (not the tanh approximation)."""
+    """x Phi(x) with the exact error function, used in the merger (not the tanh approximation)."""
     return 0.5 * x * (1 + np.astype(_erf(x / math.sqrt(2)), x.dtype))
 
 
@@ -90,7 +90,10 @@ def swiglu_mlp(x: Float[Array, "... D"], mlp: Weights) -> Float[Array, "... D"]:
 
 
 def rotary_frequencies(dim: int, theta: float, dtype=np.float32) -> Float[Array, "D"]:
-    """Theta ** (-2i / dim) for i in 0 .. dim/2 (Su et al. 2021), rounded as PyTorch rounds it."""
+    """theta ** (-2i / dim) for i = 0 .. dim/2 - 1 (Su et al. 2021).
+
+    Rounded in PyTorch's order: the exponent, the power and the quotient each to ``dtype``.
+    """
     exponent = np.arange(0, dim, 2, dtype=dtype) / dtype(dim)
     return dtype(1) / np.astype(theta ** np.astype(exponent, np.float64), dtype)
 

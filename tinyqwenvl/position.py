@@ -67,7 +67,12 @@ def rope_index(
     merge = config.vision.spatial_merge_size
     pictures = iter(() if image_grid_thw is None else image_grid_thw.tolist())
     videos = iter(() if video_grid_thw is None else video_grid_thw.tolist())
-    seconds = iter(second_per_grid_ts or ())
+    videos_given = 0 if video_grid_thw is None else len(video_grid_thw)
+    if second_per_grid_ts is None:
+        second_per_grid_ts = [1.0] * videos_given
+    if len(second_per_grid_ts) != videos_given:
+        raise UserError(f"{videos_given} videos need as many second_per_grid_ts")
+    seconds = iter(second_per_grid_ts)
     placeholders = np.flatnonzero(
         np.isin(input_ids, (config.image_token_id, config.video_token_id))
     )
@@ -84,7 +89,7 @@ def rope_index(
             grid = next(videos if video else pictures, None)
             if grid is None:
                 raise UserError("the prompt has more picture placeholders than pictures")
-            steps = time_steps(config, next(seconds, 1.0) if video else 1.0)
+            steps = time_steps(config, next(seconds) if video else 1.0)
             block = block_positions(position, grid, merge, steps)
             if (
                 np.count_nonzero(input_ids[index:][: block.shape[1]] == input_ids[index])

@@ -11,8 +11,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from .errors import UserError
+from .model import EXAMPLE_PICTURE, load, user_message
 
 EMBEDDED_NOTE = (
     "note: the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
@@ -20,9 +22,17 @@ EMBEDDED_NOTE = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """argparse with one line for what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        raise UserError(f"{message}; see --help (after -- a prompt may begin with a dash)")
+
+
+def parser() -> Parser:
     """The arguments."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python -m tinyqwenvl.run",
         description="Ask Qwen2-VL or Qwen2.5-VL about pictures, in plain NumPy.",
         epilog="With no arguments: the example picture, described. A picture alone is described.",
@@ -38,19 +48,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def pictures_and_prompt(words: list[str], example: Path) -> tuple[list[str], str]:
-    """Which words are pictures: all but the last, and the last too when it is a file."""
+def pictures_and_prompt(words: list[str]) -> tuple[list[str], str]:
+    """All words but the last are pictures; so is the last when it is alone or named like one."""
     if not words:
-        return [str(example)], "describe"
+        return [str(EXAMPLE_PICTURE)], "describe"
     *pictures, last = words
-    if os.path.exists(last) or (len(words) == 1 and _looks_like_a_picture(last)):
+    here = os.path.exists(last)
+    if (_named_like_a_picture(last) and (here or not pictures)) or (here and not pictures):
         return words, "describe"
     if not last.strip():
         raise UserError("the prompt is empty; say what you want to know")
     return pictures, last
 
 
-def _looks_like_a_picture(word: str) -> bool:
+def _named_like_a_picture(word: str) -> bool:
     from PIL import Image
 
     return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
@@ -60,13 +71,8 @@ def answer(args: argparse.Namespace) -> None:
     """Load, prepare, generate, print."""
     if args.max_tokens < 1:
         raise UserError(f"-n {args.max_tokens}: the number of tokens must be at least 1")
-    for name, limit in (("--min-pixels", args.min_pixels), ("--max-pixels", args.max_pixels)):
-        if limit is not None and limit < 1:
-            raise UserError(f"{name} {limit}: the number of pixels must be at least 1")
+    pictures, prompt = pictures_and_prompt(args.words)
     started = time.perf_counter()
-    from .model import EXAMPLE_PICTURE, load, user_message
-
-    pictures, prompt = pictures_and_prompt(args.words, EXAMPLE_PICTURE)
     model = load(args.model)
     loaded = time.perf_counter()
     inputs = model.prepare(user_message(pictures, prompt), args.min_pixels, args.max_pixels)
@@ -104,16 +110,24 @@ def answer(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the return value is the exit code."""
-    args = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # an answer that the terminal cannot show
     try:
-        answer(args)
+        answer(parser().parse_intermixed_args(argv))
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print(file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our answer went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: cannot write the answer: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,32 +33,38 @@ class Control(str):
 
 
 class Tokenizer:
-    """A byte-level BPE of the ``tokenizers`` library, with text and control tokens kept apart."""
+    """A byte-level BPE of the ``tokenizers`` library, with text and control tokens kept apart.
+
+    Not for several threads at once: what it makes of control tokens is a switch in the library.
+    """
 
     def __init__(self, backend: Any):
         self.backend = backend
-        self.backend.encode_special_tokens = True  # "<|im_end|>" inside text stays text
 
     def encode(self, pieces: str | Sequence[str], parse_special: bool = False) -> Int[Array, "S"]:
         """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one.
 
         ``parse_special`` obeys control tokens written inside text, as HF's tokenizer does.
         """
+        pieces = [pieces] if isinstance(pieces, str) else pieces
+        if parse_special:
+            return np.array(self._encode_text("".join(pieces), True), dtype=np.int64)
         ids: list[int] = []
-        text = ""
-        for piece in [*([pieces] if isinstance(pieces, str) else pieces), Control("")]:
-            if not isinstance(piece, Control) or parse_special:
-                text += piece
-            if isinstance(piece, Control) and (not parse_special or piece == ""):
-                ids += self._encode_text(text, parse_special)
-                text = ""
-                if piece:
-                    ids.append(self.token_id(piece))
+        for control, run in groupby(pieces, lambda piece: isinstance(piece, Control)):
+            together = list(run)
+            if control:
+                ids += map(self.token_id, together)
+            else:
+                ids += self._encode_text("".join(together), False)
         return np.array(ids, dtype=np.int64)
 
     def _encode_text(self, text: str, parse_special: bool) -> list[int]:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(f"the text is not Unicode: {error}") from None
         self.backend.encode_special_tokens = not parse_special
-        return self.backend.encode(text, add_special_tokens=False).ids if text else []
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def token_id(self, token: str) -> int:
         """The id of one token. Raises UserError when the vocabulary lacks it."""
@@ -115,7 +122,8 @@ def _from_vocabulary(directory: Path) -> Any:
     )
     backend.decoder = decoders.ByteLevel()
     listed = read_json(directory / "tokenizer_config.json").get("added_tokens_decoder")
-    tokens: list[dict[str, Any]] = [{"content": t, "special": t[1] == "|"} for t in ADDED_TOKENS]
+    special = ADDED_TOKENS[: ADDED_TOKENS.index("<tool_call>")]
+    tokens: list[dict[str, Any]] = [{"content": t, "special": t in special} for t in ADDED_TOKENS]
     if listed:
         tokens = [listed[number] for number in sorted(listed, key=int)]
     backend.add_tokens(

@@ -76,7 +76,7 @@ def rotary_angles(
     return np.reshape(positions[:, :, None] * frequencies, (len(positions), spatial))
 
 
-def in_order(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Array, "N D"]:
+def reorder_blocks(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Array, "N D"]:
     """Reorder whole 2x2 blocks: block i of the result is block ``index[i]`` of ``x``."""
     blocks = np.reshape(x, (len(index), -1, x.shape[-1]))
     return np.reshape(np.take(blocks, index, axis=0), x.shape)
@@ -86,7 +86,7 @@ def in_order(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Array, "N 
 
 
 @stage
-def patch_embed(pixel_values: Float[Array, "N P"], patch_embed: Weights) -> Float[Array, "N D"]:
+def embed_patches(pixel_values: Float[Array, "N P"], patch_embed: Weights) -> Float[Array, "N D"]:
     """A 3-D convolution whose stride is its kernel is one matrix product a patch; no bias.
 
     The kernel [D, 3, 2, 14, 14] flattens in the very order of the numbers in a patch.
@@ -125,7 +125,7 @@ MLP = {"qwen2_vl": quick_gelu_mlp, "qwen2_5_vl": nn.swiglu_mlp}
 
 
 @stage
-def block(
+def vision_block(
     x: Float[Array, "N D"],
     block: Weights,
     config: Config,
@@ -142,7 +142,7 @@ def block(
 
 
 @stage
-def merger(
+def merge(
     x: Float[Array, "N D"], merger: Weights, config: Config, gelu=nn.gelu
 ) -> Float[Array, "M E"]:
     """Normalise each patch, lay the four of a 2x2 block side by side, and map them to one token."""
@@ -170,8 +170,8 @@ def tower(
         record("visual.window_index", index)
         record("visual.cu_window_seqlens", windows)
 
-    x = in_order(patch_embed(pixel_values, visual.patch_embed), index)
-    angles = in_order(rotary_angles(grid_thw, config.vision, pixel_values.dtype.type), index)
+    x = reorder_blocks(embed_patches(pixel_values, visual.patch_embed), index)
+    angles = reorder_blocks(rotary_angles(grid_thw, config.vision, pixel_values.dtype.type), index)
     angles = record("visual.rotary_angles", angles)
     angles = np.concatenate([angles, angles], axis=-1)
     cos, sin = np.cos(angles), np.sin(angles)
@@ -179,6 +179,6 @@ def tower(
     frame_spans, window_spans = nn.segment_spans(frames), nn.segment_spans(windows)
     for i in range(config.vision.depth):
         spans = frame_spans if i in config.vision.fullatt_block_indexes else window_spans
-        x = block(x, visual.blocks[i], config, cos, sin, spans, attend)
-    merged = merger(x, visual.merger, config, gelu)
+        x = vision_block(x, visual.blocks[i], config, cos, sin, spans, attend)
+    merged = merge(x, visual.merger, config, gelu)
     return record("visual", np.take(merged, np.argsort(index), axis=0))

@@ -6,8 +6,10 @@ the code, and every node knows its path, which is the name of the stage that use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from .errors import UserError
 
 
 class Weights(Mapping):
@@ -50,10 +52,10 @@ def nest(flat: Mapping[str, Any], path: str = "") -> Weights:
     children: dict[str, Any] = {}
     for name, leaf in flat.items():
         head, _, rest = name.partition(".")
-        if rest:
-            children.setdefault(head, {})[rest] = leaf
-        else:
-            children[head] = leaf
+        part = children.setdefault(head, {}) if rest else children
+        if not isinstance(part, dict) or (not rest and head in children):
+            raise UserError(f"{name} is both a weight and a part that has weights")
+        part[rest or head] = leaf
     prefix = f"{path}." if path else ""
     return Weights(
         {n: nest(c, prefix + n) if isinstance(c, dict) else c for n, c in children.items()}, path
@@ -70,16 +72,3 @@ def flatten(weights: Weights) -> dict[str, Any]:
         else:
             flat[f"{weights.path}.{name}" if weights.path else name] = child
     return flat
-
-
-def map_leaves(function: Callable[[Any], Any], weights: Weights) -> Weights:
-    """The same tree with ``function`` applied to every leaf, for proxies and other dtypes."""
-    return Weights(
-        {
-            name: map_leaves(function, weights[name])
-            if isinstance(weights[name], Weights)
-            else function(weights[name])
-            for name in weights
-        },
-        weights.path,
-    )
