@@ -2,9 +2,10 @@
 
     python -m scripts.compare_with_transformers [--cases 6] [--seed S] [--embedded]
 
-For each case: pixel_values bit-equal, position ids equal, logits within ten times transformers' own
-distance between float32 and float64 and under 1e-10, 32 greedy ids equal. ``--embedded`` takes the embedded
-checkpoint instead, and fresh pictures and questions. Exit code 1 when anything differs.
+For each case: pixel_values bit-equal, position ids equal, 32 greedy ids equal, logits within ten
+times transformers' own distance between float32 and float64. That is around 1e-11, and we stay
+under 1e-10 unless a random model is so sharp that transformers itself does not. ``--embedded``
+takes the embedded checkpoint instead, and fresh pictures. Exit code 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def draw_config(rng: np.random.Generator, model_type: str) -> dict[str, Any]:
     raw |= {
         "num_hidden_layers": int(rng.integers(1, 5)),
         "rope_theta": float(rng.choice([1e4, 1e6])),
+        "rms_norm_eps": float(rng.choice([1e-6, 1e-5, 1e-3])),
     }
     raw |= {"rope_scaling": {"type": "mrope", "mrope_section": sections}}
     raw |= {"tie_word_embeddings": bool(rng.integers(2))}
@@ -92,7 +94,8 @@ def compare(
         theirs = single.model(**arguments).logits[0].numpy()
         truth = double.model(**double.inputs(inputs.input_ids, pixels, grids)).logits[0].numpy()
     ours, noise = distance(model.forward(inputs), truth), distance(theirs, truth)
-    holds = ours.nmse <= min(10 * noise.nmse, 1e-10) and ours.cosine > 0.999999
+    bound = min(10 * noise.nmse, max(1e-10, 2 * noise.nmse))
+    holds = ours.nmse <= bound and ours.cosine > 0.999999
     yield f"logits NMSE {ours.nmse:.1e} (its own noise {noise.nmse:.1e})", holds
     endless = replace(model, config=replace(model.config, eos_token_ids=()))
     ids = list(endless.generate(inputs, 32))

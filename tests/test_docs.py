@@ -1,0 +1,53 @@
+"""What the documents say exists, and their code runs."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+MODULES = {p.stem for p in (ROOT / "tinyqwenvl").glob("*.py")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_functions_and_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for module, name in re.findall(r"`(?:tinyqwenvl\.)?([a-z_]+)\.([A-Za-z_]+)`", text):
+        if module in MODULES and name != "py":
+            assert hasattr(importlib.import_module(f"tinyqwenvl.{module}"), name), (module, name)
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for file in re.findall(r"`([a-z_]+\.py)`", text):
+        assert (ROOT / "tinyqwenvl" / file).exists(), file
+
+
+def python_blocks():
+    for page in PAGES:
+        blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        if blocks:
+            yield pytest.param("\n".join(blocks), id=page.name)
+
+
+@pytest.mark.parametrize("code", list(python_blocks()))
+def test_code_runs(code, monkeypatch):
+    monkeypatch.chdir(EXAMPLE_PICTURE.parent)
+    exec(compile(code, "page", "exec"), {})
+
+
+def test_the_example_in_the_readme_is_true():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert EXAMPLE_PICTURE.with_suffix(".txt").read_text(encoding="utf-8") in readme
+
+
+def test_the_model_card_holds_the_measured_figures():
+    """The card's table and the JSON that the evaluation printed are the same numbers."""
+    card = (ASSETS / "checkpoint" / "README.md").read_text(encoding="utf-8")
+    figures = json.loads((ROOT / "scripts" / "train_scenes" / "figures.json").read_text())
+    for name, run in figures.items():
+        for skill, value in run["figures"].items():
+            assert re.search(rf"\b{skill}\b.*{100 * value:.1f}", card), (name, skill)
