@@ -1,0 +1,221 @@
+"""Training batches: pictures of one size with several separate questions each.
+
+A picture costs most, so each is shared by many questions.  One row holds
+
+    [system prompt, picture] [question, answer] [question, answer] ...
+
+where every bracket after the first is a branch: it continues the first and sees no other branch,
+exactly as if it were asked alone.  A few branches hold two turns.
+"""
+
+import multiprocessing
+from functools import lru_cache
+
+import numpy as np
+
+from scripts.train_scenes import questions, scenes
+from scripts.train_scenes.hints import cell_labels
+from scripts.train_scenes.network import vision_text_positions
+
+BUDGET = 128  # tokens for questions and answers in a row
+TRAINING, EVALUATION = 0, 1  # first element of a seed's spawn key
+WEIGHTS = {  # how often each skill is drawn to fill a row
+    "locate": 2.0, "locate_all": 0.7, "point": 1.2, "count": 1.2, "colour": 1.0, "shape": 1.0,
+    "relation": 2.0, "yes_no": 2.4, "absent": 0.8,
+}  # fmt: skip
+EASY_STEPS = 240
+FIRST_CLIP_STEP = 800  # clips are dear: look at single pictures first
+MERGE, TOKENS_PER_SECOND = 2, 2
+
+
+class Encoder:
+    """Tokenised pieces of conversations, cached."""
+
+    def __init__(self, tokenizer):
+        self.text = lru_cache(maxsize=50_000)(lambda text: tokenizer.encode(text).ids)
+        self.special = tokenizer.token_to_id
+
+    def prefix(self, pad, count):
+        """Everything before the first question: system prompt and one picture or clip."""
+        return [
+            self.special("<|im_start|>"),
+            *self.text("system\nYou are a helpful assistant."),
+            self.special("<|im_end|>"),
+            *self.next_turn(),
+            self.special("<|vision_start|>"),
+            *[self.special(pad)] * count,
+            self.special("<|vision_end|>"),
+        ]
+
+    def question(self, text):
+        """A question up to where the answer begins."""
+        return [
+            *self.text(text),
+            self.special("<|im_end|>"),
+            *self.text("\n"),
+            self.special("<|im_start|>"),
+            *self.text("assistant\n"),
+        ]
+
+    def answer(self, text):
+        """An answer and its end."""
+        return [*self.text(text), self.special("<|im_end|>")]
+
+    def next_turn(self):
+        """What stands between the end of a message and the next question."""
+        return [*self.text("\n"), self.special("<|im_start|>"), *self.text("user\n")]
+
+
+def generator(seed, *key):
+    """An independent stream of random numbers for (seed, key)."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def scene_questions(rng, scene):
+    """Endless questions about a scene, the most telling skills first."""
+    names = list(WEIGHTS)
+    shares = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
+    first = [name for name in ("describe", "locate") if rng.random() < 0.6]
+    while True:
+        name = first.pop(0) if first else names[rng.choice(len(names), p=shares)]
+        question = questions.ASK[name](rng, scene)
+        if question:
+            yield question
+
+
+def pack(rng, encoder, asked, budget=BUDGET):
+    """Branches of (ids, weights, skills) lists that together fill `budget` tokens.
+
+    An answer of n tokens weighs sqrt(n), so that long boxes do not drown single words.
+    """
+    branches, used, texts = [], 0, set()
+    for question in asked:
+        ask, reply = encoder.question(question.text), encoder.answer(question.answer)
+        joined = bool(branches) and rng.random() < 0.15 and not branches[-1][3]
+        if joined:
+            ask = encoder.next_turn() + ask
+        if used + len(ask) + len(reply) > budget:
+            break
+        if question.text in texts:
+            continue
+        texts.add(question.text)
+        skill = questions.SKILLS.index(question.skill)
+        ids = ask + reply
+        weights = [0.0] * len(ask) + [len(reply) ** -0.5] * len(reply)
+        skills = [skill] * len(ids)
+        if joined:
+            old = branches[-1]
+            branches[-1] = (old[0] + ids, old[1] + weights, old[2] + skills, True)
+        else:
+            branches.append((ids, weights, skills, False))
+        used += len(ids)
+    return branches
+
+
+def make_row(encoder, pad, grid, seconds, branches):
+    """One row: ids, branch numbers, weights and skills [L], positions [3, L]."""
+    t, h, w = grid
+    prefix = encoder.prefix(pad, t * h * w // MERGE**2)
+    start = prefix.index(encoder.special(pad))
+    seen = vision_text_positions(start, grid, seconds, TOKENS_PER_SECOND, MERGE)
+    after = int(seen.max()) + 1  # the end-of-vision token, then each branch
+    text = np.broadcast_to(np.arange(start), (3, start))
+    positions = [text, seen, np.full((3, 1), after)]
+    ids, branch = list(prefix), [0] * len(prefix)
+    weights, skills = [0.0] * len(prefix), [-1] * len(prefix)
+    for number, (more, weight, skill, _) in enumerate(branches, start=1):
+        ids += more
+        branch += [number] * len(more)
+        weights += weight
+        skills += skill
+        positions.append(np.broadcast_to(after + 1 + np.arange(len(more)), (3, len(more))))
+    return *map(np.array, (ids, branch, weights, skills)), np.hstack(positions)
+
+
+def stack_rows(rows, pixels, grid):
+    """Rows padded on the right to one length (a multiple of 16) as a batch of arrays."""
+    length = -(-max(len(row[0]) for row in rows) // 16) * 16
+
+    def padded(column, fill):
+        return np.stack(
+            [np.pad(r[column], (0, length - len(r[column])), constant_values=fill) for r in rows]
+        )
+
+    positions = [np.pad(row[4], ((0, 0), (0, length - row[4].shape[1]))) for row in rows]
+    return {
+        "pixels": np.stack(pixels),  # uint8 [B, frames, H, W, 3]
+        "grid": grid,  # (t, h, w) in patches
+        "ids": padded(0, 0),  # [B, L]
+        "branch": padded(1, -1),
+        "weights": padded(2, 0.0).astype(np.float32),
+        "skills": padded(3, -1),
+        "positions": np.stack(positions, 1),  # [3, B, L]
+    }
+
+
+def picture_batch(rng, encoder, rows, columns, count, most=6, plain=False):
+    """`count` pictures of rows x columns cells with at most `most` shapes."""
+    grid = (1, rows * MERGE, columns * MERGE)
+    table, pixels, labels = [], [], []
+    for _ in range(count):
+        scene = scenes.make_scene(rng, rows, columns, most=most)
+        pixels.append(np.asarray(scenes.draw_scene(rng, scene, plain))[None])
+        branches = pack(rng, encoder, scene_questions(rng, scene))
+        table.append(make_row(encoder, "<|image_pad|>", grid, 1.0, branches))
+        labels.append(cell_labels(scene))
+    labels, cells = map(np.concatenate, zip(*labels, strict=True))
+    return {**stack_rows(table, pixels, grid), "labels": labels, "cells": cells}
+
+
+def clip_batch(rng, encoder, count, rows=4, columns=4):
+    """`count` clips of one length, at mixed frame rates."""
+    lengths = sorted({n for options in scenes.CLIP_LENGTHS.values() for n in options})
+    length = int(lengths[rng.integers(len(lengths))])
+    rates = [fps for fps, options in scenes.CLIP_LENGTHS.items() if length in options]
+    grid = (length // 2, rows * MERGE, columns * MERGE)
+    table, pixels = [], []
+    for _ in range(count):
+        fps = rates[rng.integers(len(rates))]
+        clip = scenes.make_clip(rng, rows, columns, fps, length)
+        pixels.append(np.stack([np.asarray(p) for p in scenes.draw_frames(rng, clip.frames)]))
+        branches = pack(rng, encoder, questions.clip_questions(rng, clip))
+        table.append(make_row(encoder, "<|video_pad|>", grid, 2 / fps, branches))
+    return stack_rows(table, pixels, grid)
+
+
+def make_step(encoder, seed, step):
+    """The batches of one optimiser step: small squares, another size, sometimes clips.
+
+    The first steps are easy: one shape, then two, on plain paper.
+    """
+    rng = generator(seed, TRAINING, step)
+    if step < EASY_STEPS:
+        return [picture_batch(rng, encoder, 4, 4, 28, 1 if step < EASY_STEPS // 2 else 2, True)]
+    rows, columns = scenes.GRIDS[rng.integers(len(scenes.GRIDS))]
+    count = int(np.clip(256 // (rows * columns), 3, 12))
+    batches = [
+        picture_batch(rng, encoder, 4, 4, 22, most=int(rng.choice((1, 2, 6), p=(0.2, 0.2, 0.6)))),
+        picture_batch(rng, encoder, rows, columns, count),
+    ]
+    if step >= FIRST_CLIP_STEP and step % 2:
+        batches.append(clip_batch(rng, encoder, 5))
+    return batches
+
+
+def _produce(tokenizer, seed, first, stride, queue):
+    encoder = Encoder(tokenizer)
+    step = first
+    while True:
+        queue.put(make_step(encoder, seed, step))
+        step += stride
+
+
+def stream(tokenizer, seed, first, workers=1):
+    """Batches of step `first`, `first + 1`, ... made by worker processes."""
+    queues = [multiprocessing.Queue(maxsize=4) for _ in range(workers)]
+    for index, queue in enumerate(queues):
+        arguments = (tokenizer, seed, first + index, workers, queue)
+        multiprocessing.Process(target=_produce, args=arguments, daemon=True).start()
+    while True:
+        for queue in queues:
+            yield queue.get()

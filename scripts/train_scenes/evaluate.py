@@ -1,0 +1,245 @@
+"""Measure the embedded checkpoint on scenes it has never seen.
+
+    python -m scripts.train_scenes.evaluate --seed 1 --n 200 --json
+
+Pictures go through the `tinyqwenvl` package.  `--torch` uses the training network instead, which
+answers in batches and is the only way here to evaluate the skills on clips.
+"""
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from scripts.train_scenes import questions, scenes
+from scripts.train_scenes.batches import EVALUATION, Encoder, generator, make_row, stack_rows
+from scripts.train_scenes.network import Config, Network
+from scripts.train_scenes.renderer import draw_other
+from scripts.train_scenes.train import branch_mask, patchify
+
+CHECKPOINT = Path(__file__).parents[2] / "tinyqwenvl" / "assets" / "checkpoint"
+NEW_GRIDS = (  # (rows, columns) of cells never used in training
+    (4, 7), (7, 4), (5, 8), (8, 5), (5, 9), (9, 5), (6, 7), (7, 6), (6, 9), (9, 6), (7, 8), (8, 9),
+    (4, 9), (9, 4), (4, 10), (10, 4), (9, 9),
+)  # fmt: skip
+KNOWN_GRIDS = tuple(grid for grid in scenes.GRIDS if grid[0] * grid[1] <= 100)
+FIGURES = {"locate": "locate_iou", "locate_all": "locate_all_iou", "point": "point_inside",
+           "when": "when_within_half_second"}  # fmt: skip
+LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32}
+
+
+class Case(NamedTuple):
+    """One question put to the model: the pictures (or frames at `fps`), what is in them."""
+
+    pictures: list
+    fps: float | None
+    scene: scenes.Scene
+    question: questions.Question
+
+
+# ------------------------------------------------------------------------------------------ cases
+
+
+def make_case(seed, skill, index, renderer="train", kept_out=False):
+    """Case number `index` of a skill."""
+    rng = generator(seed, EVALUATION, questions.SKILLS.index(skill), index)
+    if skill in ("when", "motion"):
+        while True:
+            clip = scenes.make_clip(rng)
+            asked = [q for q in questions.clip_questions(rng, clip) if q.skill == skill]
+            if asked:
+                frames = scenes.draw_frames(rng, clip.frames)
+                return Case(frames, clip.fps, clip.frames[-1], asked[0])
+    pairs = tuple(sorted(scenes.KEPT_OUT)) if kept_out else scenes.PAIRS
+    while True:
+        roll = rng.random()
+        options = ((4, 4),) if roll < 0.3 else KNOWN_GRIDS if roll < 0.6 else NEW_GRIDS
+        rows, columns = options[rng.integers(len(options))]
+        scene = scenes.make_scene(rng, rows, columns, pairs)
+        question = questions.ASK[skill](rng, scene)
+        if question:
+            break
+    picture = (draw_other if renderer == "other" else scenes.draw_scene)(rng, scene)
+    if rng.random() < 0.5:  # a size that the pipeline must bring back to whole cells
+        odd = scene.width + int(rng.integers(14)), scene.height + int(rng.integers(14))
+        picture = picture.resize(odd, Image.Resampling.BICUBIC)
+    return Case([picture], None, scene, question)
+
+
+# ---------------------------------------------------------------------------------------- marking
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0, width) * max(0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return common / (sum(areas) - common) if common else 0.0
+
+
+def parse(reply):
+    """The JSON in a reply as a list of objects; an empty list when there is none."""
+    try:
+        value = json.loads(reply)
+    except ValueError:
+        return []
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def mark(case, reply):
+    """A figure between 0 and 1."""
+    question = case.question
+    if question.skill in ("locate", "locate_all"):
+        wanted = [item["bbox_2d"] for item in parse(question.answer)]
+        found = [item.get("bbox_2d") for item in parse(reply)]
+        pairs = [(w, f) for w, f in zip(wanted, found, strict=False) if f and len(f) == 4]
+        return sum(overlap(*pair) for pair in pairs) / max(len(wanted), len(found))
+    if question.skill == "point":
+        label = parse(question.answer)[0]["label"]
+        x1, y1, x2, y2 = next(s.box for s in case.scene.shapes if s.name == label)
+        points = [item.get("point_2d") for item in parse(reply)]
+        inside = [p and len(p) == 2 and x1 <= p[0] <= x2 and y1 <= p[1] <= y2 for p in points]
+        return float(inside == [True])
+    if question.skill == "when":
+        numbers = [re.findall(r"\d+(?:\.\d+)?", text) for text in (question.answer, reply)]
+        return float(bool(numbers[1]) and abs(float(numbers[0][0]) - float(numbers[1][0])) <= 0.5)
+    return float(reply == question.answer)
+
+
+# -------------------------------------------------------------------------------------- back ends
+
+
+def package_answers(model, cases):
+    """Replies of the NumPy package, one case at a time."""
+    return [
+        model.ask(c.pictures[0], c.question.text, max_tokens=LONGEST.get(c.question.skill, 12))
+        for c in cases
+    ]
+
+
+def load_network(folder=CHECKPOINT):
+    """The training network with the weights of a checkpoint folder, and its tokenizer."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    network = Network(Config(vocab_size=tokenizer.get_vocab_size()))
+    weights = load_file(folder / "model.safetensors")
+    network.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return network.eval(), tokenizer
+
+
+def network_answers(network, tokenizer, cases, batch=64):
+    """Replies of the training network, in batches of equal shape."""
+    groups = defaultdict(list)
+    for index, case in enumerate(cases):
+        size = (case.scene.width, case.scene.height)  # what smart_resize gives for these sizes
+        frames = [np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in case.pictures]
+        groups[len(frames), size, LONGEST.get(case.question.skill, 12)].append((index, frames))
+    replies = [""] * len(cases)
+    for (_, _, longest), members in groups.items():
+        for start in range(0, len(members), batch):
+            part = members[start : start + batch]
+            found = _generate(network, tokenizer, [cases[i] for i, _ in part], part, longest)
+            for (index, _), text in zip(part, found, strict=True):
+                replies[index] = text
+    return replies
+
+
+@torch.no_grad()
+def _generate(network, tokenizer, cases, members, longest):
+    encoder, end = Encoder(tokenizer), tokenizer.token_to_id("<|im_end|>")
+    pixels = [np.stack(frames) for _, frames in members]
+    pad = "<|video_pad|>" if cases[0].fps else "<|image_pad|>"
+    count, height, width, _ = pixels[0].shape
+    grid = (max(1, count // 2), height // 14, width // 14)
+    features = network.visual(patchify(torch.from_numpy(np.stack(pixels))), grid)
+    replies, open_rows = [[] for _ in cases], set(range(len(cases)))
+    for _ in range(longest):
+        rows = []
+        for case, reply in zip(cases, replies, strict=True):
+            ids = encoder.question(case.question.text) + reply
+            branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
+            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), [branch]))
+        arrays = stack_rows(rows, pixels, grid)
+        ids, positions = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["positions"])
+        vectors = network.model.embed_tokens(ids)
+        slots = (ids == tokenizer.token_to_id(pad))[..., None]
+        vectors = vectors.masked_scatter(slots, features)
+        hidden = network.model(vectors, positions, branch_mask(torch.from_numpy(arrays["branch"])))
+        last = torch.tensor([len(row[0]) - 1 for row in rows])
+        chosen = network.logits(hidden[torch.arange(len(rows)), last]).argmax(-1).tolist()
+        for index in list(open_rows):
+            if chosen[index] == end:
+                open_rows.remove(index)
+            else:
+                replies[index].append(chosen[index])
+        if not open_rows:
+            break
+    return [tokenizer.decode(reply) for reply in replies]
+
+
+# ------------------------------------------------------------------------------------------- main
+
+
+def evaluate(answers, seed, n, skills, renderer="train", kept_out=False, show=0):
+    """{skill: mean figure}; `answers` turns a list of cases into a list of replies."""
+    figures = {}
+    for skill in skills:
+        cases = [make_case(seed, skill, index, renderer, kept_out) for index in range(n)]
+        replies = answers(cases)
+        marks = [mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
+        figures[FIGURES.get(skill, skill)] = round(float(np.mean(marks)), 4)
+        wrong = [i for i, value in enumerate(marks) if value < 0.5][:show]
+        for i in wrong:
+            print(skill, cases[i].question.text, cases[i].question.answer, replies[i], sep="\n  ")
+    return figures
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--n", type=int, default=200, help="scenes for each skill")
+    parser.add_argument("--json", action="store_true", help="one JSON object on one line")
+    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
+    parser.add_argument("--skills", nargs="+", choices=questions.SKILLS)
+    parser.add_argument("--renderer", choices=("train", "other"), default="train")
+    parser.add_argument("--kept-out", action="store_true", help="only pairs never seen in training")
+    parser.add_argument("--torch", action="store_true", help="use the training network")
+    parser.add_argument("--show", type=int, default=0, help="mistakes to print for each skill")
+    options = parser.parse_args()
+    if options.torch:
+        network, tokenizer = load_network(options.model)
+        skills = options.skills or questions.SKILLS
+
+        def answers(cases):
+            return network_answers(network, tokenizer, cases)
+    else:
+        import tinyqwenvl
+
+        model = tinyqwenvl.load(options.model)
+        skills = options.skills or questions.PICTURE_SKILLS
+
+        def answers(cases):
+            return package_answers(model, cases)
+
+    figures = evaluate(
+        answers, options.seed, options.n, skills, options.renderer, options.kept_out, options.show
+    )
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:<26}{value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Draw the example pictures of the embedded checkpoint from fixed seeds.
+
+python -m scripts.train_scenes.examples --out tinyqwenvl/assets/pictures
+"""
+
+import argparse
+from pathlib import Path
+
+from scripts.train_scenes import scenes
+from scripts.train_scenes.batches import generator
+
+EXAMPLES = {  # name: (rows, columns, number of shapes, seed)
+    "scene": (8, 12, 3, 16),
+    "many": (12, 9, 5, 13),
+    "pair": (5, 9, 2, 15),
+}
+
+
+def draw_example(name):
+    """(scene, picture) of one example."""
+    rows, columns, count, seed = EXAMPLES[name]
+    rng = generator(seed)
+    while True:
+        scene = scenes.make_scene(rng, rows, columns)
+        if len({shape.name for shape in scene.shapes}) == len(scene.shapes) == count:
+            return scene, scenes.draw_scene(rng, scene, plain=True)
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("tinyqwenvl/assets/pictures"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in EXAMPLES:
+        draw_example(name)[1].save(options.out / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

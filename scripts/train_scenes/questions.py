@@ -1,0 +1,300 @@
+"""Questions about drawn scenes and their canonical answers.
+
+Every `ask_*` function takes a random generator and a scene (or clip) and returns a `Question`, or
+None when the scene gives no clear-cut case.  Answers have one canonical form, so that they can be
+marked by comparing strings (boxes and points by their geometry).
+"""
+
+import json
+from itertools import pairwise
+from typing import NamedTuple
+
+from scripts.train_scenes.scenes import COLOURS, KINDS, PAIRS
+
+NOT_THERE = "I don't see one."
+SKILLS = (
+    "describe", "count", "colour", "shape", "relation", "yes_no", "locate", "locate_all", "point",
+    "absent", "when", "motion",
+)  # fmt: skip
+PICTURE_SKILLS = SKILLS[:10]
+
+
+class Question(NamedTuple):
+    """A skill, what is asked and the canonical answer."""
+
+    skill: str
+    text: str
+    answer: str
+
+
+PHRASES = {
+    "describe": (
+        "Describe the picture.", "Describe this image.", "Describe the image.", "Describe.",
+        "Describe this picture.", "What do you see?", "What is in the picture?",
+        "What is in this image?", "What's in the picture?", "What is this?", "What does it show?",
+        "Tell me what you see.", "What can you see in the picture?", "Describe what you see.",
+    ),
+    "count": ("How many {} are there?", "How many {} do you see?", "Count the {}.",
+              "How many {} are in the picture?", "How many {} can you see?"),
+    "colour": ("What colour is the {}?", "What color is the {}?", "Which colour is the {}?",
+               "Which color does the {} have?", "What is the colour of the {}?"),
+    "shape": ("What shape is {}?", "What shape is the {} one?", "Which shape is {}?",
+              "What is the {} shape?"),
+    "yes_no": ("Is there a {}?", "Do you see a {}?", "Is there a {} in the picture?",
+               "Can you see a {}?"),
+    "locate": ("Locate the {}.", "Where is the {}?", "Find the {}.", "Detect the {}.",
+               "Give the bounding box of the {}."),
+    "locate_all": ("Locate every {}.", "Locate all {}s.", "Find every {}.", "Detect all {}s."),
+    "point": ("Point at the {}.", "Point to the {}.", "Point out the {}."),
+    "when": ("When does the {} appear?", "When does the {} come in?",
+             "At what time does the {} appear?", "When can you first see the {}?"),
+    "motion": ("Which way does the {} move?", "Where does the {} move?",
+               "In which direction does the {} move?"),
+}  # fmt: skip
+SIDES = {  # relation: (axis, whether the smaller coordinate wins)
+    "left": (0, True), "right": (0, False), "above": (1, True), "below": (1, False),
+}  # fmt: skip
+COMPARATIVES = {
+    "left": ("Which is further left", "Which is more to the left", "Which one is on the left"),
+    "right": ("Which is further right", "Which is more to the right", "Which one is on the right"),
+    "above": ("Which is higher", "Which is further up", "Which one is on top"),
+    "below": ("Which is lower", "Which is further down", "Which one is below"),
+}
+POSITIONS = {
+    "left": "left of", "right": "right of", "above": "above", "below": "below",
+}  # fmt: skip
+PLACES = (
+    ("at the top left", "at the top", "at the top right"),
+    ("on the left", "in the middle", "on the right"),
+    ("at the bottom left", "at the bottom", "at the bottom right"),
+)
+
+
+def pick(rng, options):
+    """One of `options`."""
+    return options[rng.integers(len(options))]
+
+
+def casual(rng, text):
+    """The question as typed by hand: now and then in lower case or without its full stop."""
+    if rng.random() < 0.2:
+        text = text[0].lower() + text[1:]
+    if rng.random() < 0.15:
+        text = text.rstrip(".?")
+    return text
+
+
+def phrase(rng, skill, thing=""):
+    """A paraphrase of the question for `skill` about `thing`."""
+    text = pick(rng, PHRASES[skill]).format(thing)
+    return casual(rng, text.replace(" a orange", " an orange"))
+
+
+def article(name):
+    """`a red circle`, `an orange circle`."""
+    return f"an {name}" if name.startswith("orange") else f"a {name}"
+
+
+def unique(scene):
+    """Shapes that no other shape of the scene shares both colour and kind with."""
+    names = [s.name for s in scene.shapes]
+    return [s for s in scene.shapes if names.count(s.name) == 1]
+
+
+def missing(rng, scene):
+    """A name not in the scene, often one that shares its colour or kind with a shape in it."""
+    here = {(s.colour, s.kind) for s in scene.shapes}
+    absent = [p for p in PAIRS if p not in here]
+    roll = rng.random()
+    if roll < 0.7 and here:
+        part = 0 if roll < 0.35 else 1
+        near = [p for p in absent if any(p[part] == h[part] for h in here)]
+        absent = near or absent
+    return " ".join(pick(rng, absent))
+
+
+# ------------------------------------------------------------------------------ answers in words
+
+
+def place(scene, shape):
+    """The place name of a shape in the 3 x 3 grid of the scene."""
+    x, y = shape.centre
+    return PLACES[min(2, int(3 * y / scene.height))][min(2, int(3 * x / scene.width))]
+
+
+def description(scene):
+    """`A red circle at the top left, a blue square in the middle and a star on the right.`"""
+    parts = [f"{article(s.name)} {place(scene, s)}" for s in scene.shapes]
+    text = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def is_describable(scene):
+    """Up to three shapes in a clear left-to-right order, none near a border between places."""
+    xs = [s.centre[0] / scene.width for s in scene.shapes]
+    marks = xs + [s.centre[1] / scene.height for s in scene.shapes]
+    return (
+        1 <= len(xs) <= 3
+        and all(b - a >= 0.085 for a, b in pairwise(xs))
+        and all(min(abs(f - 1 / 3), abs(f - 2 / 3)) > 0.03 for f in marks)
+    )
+
+
+def ask_describe(rng, scene):
+    """The whole scene in one sentence."""
+    if not is_describable(scene):
+        return None
+    return Question("describe", phrase(rng, "describe"), description(scene))
+
+
+def ask_count(rng, scene):
+    """How many shapes there are, of all, of one colour or of one kind."""
+    roll = rng.random()
+    if roll < 0.4:
+        thing, count = "shapes", len(scene.shapes)
+    elif roll < 0.7:
+        colours = list(COLOURS) if rng.random() < 0.2 else [s.colour for s in scene.shapes]
+        colour = pick(rng, colours)
+        thing, count = f"{colour} shapes", sum(s.colour == colour for s in scene.shapes)
+    else:
+        kinds = list(KINDS) if rng.random() < 0.2 else [s.kind for s in scene.shapes]
+        kind = pick(rng, kinds)
+        plural = "crosses" if kind == "cross" else f"{kind}s"
+        thing, count = plural, sum(s.kind == kind for s in scene.shapes)
+    return Question("count", phrase(rng, "count", thing), str(count))
+
+
+def ask_colour(rng, scene):
+    """The colour of the only shape of its kind."""
+    kinds = [s.kind for s in scene.shapes]
+    known = [s for s in scene.shapes if kinds.count(s.kind) == 1]
+    if not known:
+        return None
+    shape = pick(rng, known)
+    return Question("colour", phrase(rng, "colour", shape.kind), f"{shape.colour.capitalize()}.")
+
+
+def ask_shape(rng, scene):
+    """The kind of the only shape of its colour."""
+    colours = [s.colour for s in scene.shapes]
+    known = [s for s in scene.shapes if colours.count(s.colour) == 1]
+    if not known:
+        return None
+    shape = pick(rng, known)
+    return Question("shape", phrase(rng, "shape", shape.colour), f"A {shape.kind}.")
+
+
+def ask_relation(rng, scene):
+    """Which of two shapes is further left (right, up, down), or whether one is."""
+    known = unique(scene)
+    if len(known) < 2:
+        return None
+    first, second = (known[i] for i in rng.permutation(len(known))[:2])
+    side = pick(rng, tuple(SIDES))
+    axis, smaller = SIDES[side]
+    gap = first.centre[axis] - second.centre[axis]
+    if abs(gap) < 0.09 * (scene.width, scene.height)[axis]:
+        return None
+    first_wins = (gap < 0) == smaller
+    if rng.random() < 0.5:
+        text = f"{pick(rng, COMPARATIVES[side])}, the {first.name} or the {second.name}?"
+        answer = f"The {(first if first_wins else second).name}."
+    else:
+        text = f"Is the {first.name} {POSITIONS[side]} the {second.name}?"
+        answer = "Yes." if first_wins else "No."
+    return Question("relation", casual(rng, text), answer)
+
+
+def ask_yes_no(rng, scene):
+    """Whether a shape is there; asked for one letter, the answer is Y or N."""
+    present = bool(scene.shapes) and rng.random() < 0.5
+    name = pick(rng, scene.shapes).name if present else missing(rng, scene)
+    text = phrase(rng, "yes_no", name)
+    if rng.random() < 0.5:
+        text = text.rstrip("?") + "? " + pick(rng, ("Reply Y or N.", "Answer Y or N.", "Y or N?"))
+        return Question("yes_no", text, "Y" if present else "N")
+    return Question("yes_no", text, "Yes." if present else "No.")
+
+
+def ask_absent(rng, scene):
+    """Something asked for that is not there."""
+    skill = pick(rng, ("locate", "point", "colour"))
+    if skill != "colour":
+        return Question("absent", phrase(rng, skill, missing(rng, scene)), NOT_THERE)
+    kinds = [k for k in KINDS if all(s.kind != k for s in scene.shapes)]
+    return Question("absent", phrase(rng, skill, pick(rng, kinds)), NOT_THERE)
+
+
+# ---------------------------------------------------------------------------- answers as geometry
+
+
+def even(value):
+    """The nearest even integer."""
+    return 2 * round(value / 2)
+
+
+def box_json(shape):
+    """Qwen2.5-VL's form of a box in absolute pixels."""
+    return {"bbox_2d": list(shape.box), "label": shape.name}
+
+
+def ask_locate(rng, scene):
+    """The box of one shape."""
+    known = unique(scene)
+    if not known:
+        return None
+    shape = pick(rng, known)
+    return Question("locate", phrase(rng, "locate", shape.name), json.dumps(box_json(shape)))
+
+
+def ask_locate_all(rng, scene):
+    """The boxes of all shapes, or of all shapes of one kind, from left to right; at most four."""
+    if not scene.shapes:
+        return None
+    kind = pick(rng, scene.shapes).kind if rng.random() < 0.6 else "shape"
+    known = [s for s in scene.shapes if kind in (s.kind, "shape")]
+    gaps = [b.centre[0] - a.centre[0] for a, b in pairwise(known)]
+    if len(known) > 4 or any(gap < 0.06 * scene.width for gap in gaps):
+        return None
+    text = phrase(rng, "locate_all", kind).replace("crosss", "crosses")
+    return Question("locate_all", text, json.dumps([box_json(s) for s in known]))
+
+
+def ask_point(rng, scene):
+    """The centre of one shape."""
+    known = unique(scene)
+    if not known:
+        return None
+    shape = pick(rng, known)
+    answer = {"point_2d": [even(v) for v in shape.centre], "label": shape.name}
+    return Question("point", phrase(rng, "point", shape.name), json.dumps(answer))
+
+
+ASK = {
+    "describe": ask_describe,
+    "count": ask_count,
+    "colour": ask_colour,
+    "shape": ask_shape,
+    "relation": ask_relation,
+    "yes_no": ask_yes_no,
+    "locate": ask_locate,
+    "locate_all": ask_locate_all,
+    "point": ask_point,
+    "absent": ask_absent,
+}
+
+
+# -------------------------------------------------------------------------------------- clips
+
+
+def clip_questions(rng, clip):
+    """All questions about a clip: when a shape appears, which way a shape moves."""
+    questions = []
+    for name, seconds in clip.appears.items():
+        answer = f"At {seconds:g} second{'' if seconds == 1 else 's'}."
+        questions.append(Question("when", phrase(rng, "when", name), answer))
+    for name, direction in clip.moves.items():
+        questions.append(
+            Question("motion", phrase(rng, "motion", name), f"{direction.capitalize()}.")
+        )
+    return questions
