@@ -16,9 +16,9 @@ import numpy as np
 from scripts.train_scenes import questions, scenes
 from scripts.train_scenes.hints import cell_labels
 from scripts.train_scenes.network import vision_text_positions
+from scripts.train_scenes.scenes import TRAINING, generator
 
 BUDGET = 128  # tokens for questions and answers in a row
-TRAINING, EVALUATION = 0, 1  # first element of a seed's spawn key
 WEIGHTS = {  # how often each skill is drawn to fill a row
     "locate": 2.0, "locate_all": 0.7, "point": 1.2, "count": 1.2, "colour": 1.0, "shape": 1.0,
     "relation": 2.0, "yes_no": 2.4, "absent": 0.8,
@@ -64,11 +64,6 @@ class Encoder:
     def next_turn(self):
         """What stands between the end of a message and the next question."""
         return [*self.text("\n"), self.special("<|im_start|>"), *self.text("user\n")]
-
-
-def generator(seed, *key):
-    """An independent stream of random numbers for (seed, key)."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def scene_questions(rng, scene):

@@ -9,21 +9,15 @@ answers in batches and is the only way here to evaluate the skills on clips.
 import argparse
 import json
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
 
 from scripts.train_scenes import questions, scenes
-from scripts.train_scenes.batches import EVALUATION, Encoder, generator, make_row, stack_rows
-from scripts.train_scenes.network import Config, Network
 from scripts.train_scenes.renderer import draw_other
-from scripts.train_scenes.train import branch_mask, patchify
+from scripts.train_scenes.scenes import EVALUATION, generator
 
 CHECKPOINT = Path(__file__).parents[2] / "tinyqwenvl" / "assets" / "checkpoint"
 NEW_GRIDS = (  # (rows, columns) of cells never used in training
@@ -33,7 +27,7 @@ NEW_GRIDS = (  # (rows, columns) of cells never used in training
 KNOWN_GRIDS = tuple(grid for grid in scenes.GRIDS if grid[0] * grid[1] <= 100)
 FIGURES = {"locate": "locate_iou", "locate_all": "locate_all_iou", "point": "point_inside",
            "when": "when_within_half_second"}  # fmt: skip
-LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32}
+LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32}  # tokens; else 12
 
 
 class Case(NamedTuple):
@@ -116,7 +110,7 @@ def mark(case, reply):
     return float(reply == question.answer)
 
 
-# -------------------------------------------------------------------------------------- back ends
+# --------------------------------------------------------------------------------------- answers
 
 
 def package_answers(model, cases):
@@ -125,65 +119,6 @@ def package_answers(model, cases):
         model.ask(c.pictures[0], c.question.text, max_tokens=LONGEST.get(c.question.skill, 12))
         for c in cases
     ]
-
-
-def load_network(folder=CHECKPOINT):
-    """The training network with the weights of a checkpoint folder, and its tokenizer."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    network = Network(Config(vocab_size=tokenizer.get_vocab_size()))
-    weights = load_file(folder / "model.safetensors")
-    network.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    return network.eval(), tokenizer
-
-
-def network_answers(network, tokenizer, cases, batch=64):
-    """Replies of the training network, in batches of equal shape."""
-    groups = defaultdict(list)
-    for index, case in enumerate(cases):
-        size = (case.scene.width, case.scene.height)  # what smart_resize gives for these sizes
-        frames = [np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in case.pictures]
-        groups[len(frames), size, LONGEST.get(case.question.skill, 12)].append((index, frames))
-    replies = [""] * len(cases)
-    for (_, _, longest), members in groups.items():
-        for start in range(0, len(members), batch):
-            part = members[start : start + batch]
-            found = _generate(network, tokenizer, [cases[i] for i, _ in part], part, longest)
-            for (index, _), text in zip(part, found, strict=True):
-                replies[index] = text
-    return replies
-
-
-@torch.no_grad()
-def _generate(network, tokenizer, cases, members, longest):
-    encoder, end = Encoder(tokenizer), tokenizer.token_to_id("<|im_end|>")
-    pixels = [np.stack(frames) for _, frames in members]
-    pad = "<|video_pad|>" if cases[0].fps else "<|image_pad|>"
-    count, height, width, _ = pixels[0].shape
-    grid = (max(1, count // 2), height // 14, width // 14)
-    features = network.visual(patchify(torch.from_numpy(np.stack(pixels))), grid)
-    replies, open_rows = [[] for _ in cases], set(range(len(cases)))
-    for _ in range(longest):
-        rows = []
-        for case, reply in zip(cases, replies, strict=True):
-            ids = encoder.question(case.question.text) + reply
-            branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
-            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), [branch]))
-        arrays = stack_rows(rows, pixels, grid)
-        ids, positions = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["positions"])
-        vectors = network.model.embed_tokens(ids)
-        slots = (ids == tokenizer.token_to_id(pad))[..., None]
-        vectors = vectors.masked_scatter(slots, features)
-        hidden = network.model(vectors, positions, branch_mask(torch.from_numpy(arrays["branch"])))
-        last = torch.tensor([len(row[0]) - 1 for row in rows])
-        chosen = network.logits(hidden[torch.arange(len(rows)), last]).argmax(-1).tolist()
-        for index in list(open_rows):
-            if chosen[index] == end:
-                open_rows.remove(index)
-            else:
-                replies[index].append(chosen[index])
-        if not open_rows:
-            break
-    return [tokenizer.decode(reply) for reply in replies]
 
 
 # ------------------------------------------------------------------------------------------- main
@@ -217,6 +152,8 @@ def main():
     parser.add_argument("--show", type=int, default=0, help="mistakes to print for each skill")
     options = parser.parse_args()
     if options.torch:
+        from scripts.train_scenes.network_answers import load_network, network_answers
+
         network, tokenizer = load_network(options.model)
         skills = options.skills or questions.SKILLS
 

@@ -7,7 +7,6 @@ import argparse
 from pathlib import Path
 
 from scripts.train_scenes import scenes
-from scripts.train_scenes.batches import generator
 
 EXAMPLES = {  # name: (rows, columns, number of shapes, seed)
     "scene": (8, 12, 3, 16),
@@ -19,7 +18,7 @@ EXAMPLES = {  # name: (rows, columns, number of shapes, seed)
 def draw_example(name):
     """(scene, picture) of one example."""
     rows, columns, count, seed = EXAMPLES[name]
-    rng = generator(seed)
+    rng = scenes.generator(seed)
     while True:
         scene = scenes.make_scene(rng, rows, columns)
         if len({shape.name for shape in scene.shapes}) == len(scene.shapes) == count:

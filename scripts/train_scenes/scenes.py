@@ -36,11 +36,18 @@ KEPT_OUT = frozenset(
 )
 PAIRS = tuple((c, k) for c in COLOURS for k in KINDS if (c, k) not in KEPT_OUT)
 
+TRAINING, EVALUATION = 0, 1  # first element of a seed's spawn key
+
 CELL = 28  # one language-model token covers 28 x 28 pixels
 GRIDS = (  # (rows, columns) of cells, besides the most common 4 x 4
     (4, 5), (5, 4), (5, 5), (4, 6), (6, 4), (5, 6), (6, 5), (6, 6), (4, 8), (8, 4), (5, 7), (7, 5),
     (6, 8), (8, 6), (7, 7), (8, 8), (7, 10), (10, 7), (9, 11), (11, 9), (10, 12), (8, 16), (11, 11),
 )  # fmt: skip
+
+
+def generator(seed, *key):
+    """An independent stream of random numbers for (seed, key)."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 @dataclass(frozen=True)

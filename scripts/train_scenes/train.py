@@ -18,10 +18,8 @@ from tokenizers import Tokenizer
 
 from scripts.train_scenes import tokenizer as tokenizers
 from scripts.train_scenes.batches import (
-    TRAINING,
     Encoder,
     clip_batch,
-    generator,
     picture_batch,
     stream,
 )
@@ -29,6 +27,7 @@ from scripts.train_scenes.hints import HintHead
 from scripts.train_scenes.muon import Muon
 from scripts.train_scenes.network import Config, Network, initialise
 from scripts.train_scenes.questions import SKILLS
+from scripts.train_scenes.scenes import TRAINING, generator
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
