@@ -109,7 +109,7 @@ def compare_embedded(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
     """The embedded checkpoint on a fresh picture: prompt, pixels and answers."""
     model, theirs = tinyqwenvl.load(), Witness(EMBEDDED)
     tokenizer = transformers.AutoTokenizer.from_pretrained(EMBEDDED)
-    limits = model.config.picture
+    limits = model.config.processor
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     picture = Image.fromarray(random_picture(int(rng.integers(2**31)), *rng.integers(60, 600, 2)))
     if rng.integers(2):
