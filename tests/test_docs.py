@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,9 @@ def python_blocks():
 
 
 @pytest.mark.parametrize("code", list(python_blocks()))
-def test_code_runs(code, monkeypatch):
-    monkeypatch.chdir(EXAMPLE_PICTURE.parent)
+def test_code_runs(code, monkeypatch, tmp_path):
+    shutil.copy(EXAMPLE_PICTURE, tmp_path)
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "page", "exec"), {})
 
 

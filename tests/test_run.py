@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -152,12 +153,18 @@ def test_a_full_disk_is_one_line():
     assert done.stderr.splitlines()[-1].startswith(b"error: cannot write the answer")
 
 
-def test_an_interrupt_exits_with_130(monkeypatch):
-    def interrupted(_args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "answer", interrupted)
-    assert run.main([]) == 130
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_an_interrupt_keeps_what_was_said_and_exits_with_130(tmp_path):
+    raw = {**tiny_config("qwen2_vl"), "eos_token_id": 299}
+    directory = write_checkpoint(tmp_path / "model", raw)
+    command = [sys.executable, "-m", "tinyqwenvl.run", "hello", "-m", str(directory), "-n", "99999"]
+    environment = {**os.environ, "PYTHONPATH": HERE}
+    with subprocess.Popen(command, stdout=-1, stderr=-1, env=environment) as process:
+        said = process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said + out and err.strip() == b""
 
 
 def test_importing_the_package_is_quick_and_light():
