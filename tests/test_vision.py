@@ -72,6 +72,11 @@ def test_window_vectors(grid, boundaries):
         assert index[:8].tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
 
 
+def test_the_walk_of_420_by_672_pixels_has_24_windows():
+    _, boundaries = vision.window_index(np.array([[1, 30, 48]]), CONFIG)
+    assert len(boundaries) - 1 == 24
+
+
 def test_the_inverse_is_argsort_and_448_square_hides_it():
     """On 448x448 the permutation happens to undo itself; on 392x448 it does not."""
     blind, _ = vision.window_index(np.array([[1, 32, 32]]), CONFIG)
