@@ -123,7 +123,10 @@ def compare_embedded(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
         ids = list(model.generate(inputs, 64))
         expected = theirs.generate(inputs.input_ids, pixels, grids, 65)  # past the stop token
         stops = [i for i, token in enumerate(expected) if token in model.config.eos_token_ids]
-        yield f"{len(ids)} ids ({model.tokenizer.decode(ids)})", ids == expected[: min(stops)]
+        yield (
+            f"{len(ids)} ids ({model.tokenizer.decode(ids)})",
+            ids == expected[: min(stops, default=64)],
+        )
 
 
 def main() -> int:
