@@ -44,7 +44,7 @@ def draw_config(rng: np.random.Generator, model_type: str) -> dict[str, Any]:
     raw |= {
         "num_hidden_layers": int(rng.integers(1, 5)),
         "rope_theta": float(rng.choice([1e4, 1e6])),
-        "rms_norm_eps": float(rng.choice([1e-6, 1e-5, 1e-3])),
+        "rms_norm_eps": float(rng.choice([1e-6, 1e-5, 1e-2])),
     }
     raw |= {"rope_scaling": {"type": "mrope", "mrope_section": sections}}
     raw |= {"tie_word_embeddings": bool(rng.integers(2))}
