@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from scripts.train_scenes.batches import TOKENS_PER_SECOND
 from scripts.train_scenes.network import Config, Network
-from scripts.train_scenes.train import MEAN, STD
+from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
 MIN_PIXELS, MAX_PIXELS = 12_544, 100_352  # 4 x 4 to 128 cells of 28 x 28
 CONTEXT = 32_768
@@ -102,8 +102,8 @@ def preprocessor_json():
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": "Qwen2_5_VLProcessor",
     }

@@ -6,7 +6,7 @@ separate questions share one picture.
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -54,10 +54,6 @@ class Config:
     def head_dim(self):
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
-
-    def to_dict(self):
-        """Plain nested dictionary."""
-        return asdict(self)
 
 
 # -------------------------------------------------------------------------------------- positions

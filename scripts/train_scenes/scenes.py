@@ -162,11 +162,6 @@ def make_scene(rng, rows, columns, pairs=PAIRS, most=6):
     )
 
 
-def pick_grid(rng, square_share=0.4):
-    """(rows, columns) in cells."""
-    return (4, 4) if rng.random() < square_share else GRIDS[rng.integers(len(GRIDS))]
-
-
 CLIP_LENGTHS = {1.0: (4, 6, 8), 2.0: (4, 6, 8, 10, 12, 16), 4.0: (8, 10, 12, 16)}  # frames by fps
 
 

@@ -13,20 +13,13 @@ from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.trainers import BpeTrainer
 
 from scripts.train_scenes import questions, scenes
+from tinyqwenvl.tokenizer import ADDED_TOKENS
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
-    "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
-    "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
-ADDED = (
-    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>",
-    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
-)  # fmt: skip
+FIRST_ORDINARY = ADDED_TOKENS.index("<tool_call>")  # the added tokens before it are special
 FRAME = ("system\nYou are a helpful assistant.", "user\n", "assistant\n", "Picture 1: Video 1: ")
 WORDS = 300  # merges learnt from words, besides those that build numbers
 
@@ -82,6 +75,8 @@ def build(seed=0):
     tokenizer.pre_tokenizer = splitter
     tokenizer.post_processor = ByteLevelProcessor(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in SPECIAL])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ADDED])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, normalized=False, special=True) for t in ADDED_TOKENS[:FIRST_ORDINARY]]
+    )
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ADDED_TOKENS[FIRST_ORDINARY:]])
     return tokenizer

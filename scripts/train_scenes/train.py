@@ -28,9 +28,8 @@ from scripts.train_scenes.muon import Muon
 from scripts.train_scenes.network import Config, Network, initialise
 from scripts.train_scenes.questions import SKILLS
 from scripts.train_scenes.scenes import TRAINING, generator
+from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 MUON_RATE, ADAM_RATE, WIDE_RATE = 0.005, 2e-3, 1e-3
 HINT_WEIGHT = 1.0  # at the beginning; falls to nothing with progress
 SEED = 20250
@@ -53,7 +52,7 @@ class Ids(NamedTuple):
 def patchify(pixels, patch=14, merge=2, temporal=2):
     """uint8 [B, frames, H, W, 3] -> normalised patches [B, t*h*w, 1176] in the published order."""
     x = pixels.float() / 255
-    x = (x - torch.tensor(MEAN, device=x.device)) / torch.tensor(STD, device=x.device)
+    x = (x - torch.tensor(CLIP_MEAN, device=x.device)) / torch.tensor(CLIP_STD, device=x.device)
     if x.shape[1] == 1:
         x = x.expand(-1, temporal, -1, -1, -1)
     b, frames, height, width, _ = x.shape
