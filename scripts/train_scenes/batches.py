@@ -20,8 +20,8 @@ from scripts.train_scenes.scenes import TRAINING, generator
 
 BUDGET = 128  # tokens for questions and answers in a row
 WEIGHTS = {  # how often each skill is drawn to fill a row
-    "locate": 2.0, "locate_all": 0.7, "point": 1.2, "count": 1.2, "colour": 1.0, "shape": 1.0,
-    "relation": 2.0, "yes_no": 2.4, "absent": 0.8,
+    "locate": 2.0, "locate_all": 0.7, "point": 1.5, "count": 2.0, "colour": 1.0, "shape": 1.0,
+    "relation": 3.0, "yes_no": 2.4, "absent": 0.8,
 }  # fmt: skip
 EASY_STEPS = 240
 FIRST_CLIP_STEP = 800  # clips are dear: look at single pictures first

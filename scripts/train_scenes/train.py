@@ -3,7 +3,9 @@
     python -m scripts.train_scenes.train --state .train --seconds 3600 --of 3600
 
 Learning rates follow progress = seconds trained / `--of`, so that a run may be cut into slices:
-each continues from the state folder.
+each continues from the state folder.  A checkpoint that was trained before can be trained further:
+
+    python -m scripts.train_scenes.train --state .train/more --start-from tinyqwenvl/assets/checkpoint
 """
 
 import argparse
@@ -14,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from scripts.train_scenes import tokenizer as tokenizers
@@ -33,6 +36,7 @@ from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 MUON_RATE, ADAM_RATE, WIDE_RATE = 0.005, 2e-3, 1e-3
 HINT_WEIGHT = 1.0  # at the beginning; falls to nothing with progress
 SEED = 20250
+LOG = Path(__file__).with_name("log.jsonl")  # of the checkpoint in the package
 
 
 class Ids(NamedTuple):
@@ -139,14 +143,21 @@ def sample_patches(tokenizer, seed=SEED):
     return torch.cat([patchify(torch.from_numpy(b["pixels"])).flatten(0, 1) for b in batches])
 
 
-def load_or_start(folder, tokenizer, device):
-    """Network, hint head, optimisers and counters, from the state folder where it has any."""
+def load_or_start(folder, tokenizer, device, start_from=None):
+    """Network, hint head, optimisers and counters, from the state folder where it has any.
+
+    Else from the weights of the checkpoint folder `start_from`: drawing goes on where its log ends.
+    """
     network = Network(Config(vocab_size=tokenizer.get_vocab_size()))
     initialise(network, number_tokens(tokenizer), sample_patches(tokenizer))
+    counters = {"seconds": 0.0, "steps": 0, "pictures": 0}
+    if start_from:
+        network.load_state_dict(load_file(start_from / "model.safetensors"))
+        last = json.loads(LOG.read_text().splitlines()[-1])
+        counters |= {"steps": last["steps"], "pictures": last["pictures"]}
     head = HintHead(network.config.hidden_size).to(device)
     network.to(device)
     optimisers = make_optimisers(network, head)
-    counters = {"seconds": 0.0, "steps": 0, "pictures": 0}
     path = folder / "state.pt"
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
@@ -183,14 +194,25 @@ def write_log(path, counters, means, hint):
         log.write(json.dumps(line) + "\n")
 
 
-def train(folder, seconds, of, workers=1, save_every=120.0, log_every=25, compiled=False):
+def train(
+    folder,
+    seconds,
+    of,
+    workers=1,
+    save_every=120.0,
+    log_every=25,
+    compiled=False,
+    start_from=None,
+):
     """One slice of `seconds`, of a run of `of` seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not (folder / "tokenizer.json").exists():
         tokenizers.build().save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    network, head, optimisers, counters = load_or_start(folder, tokenizer, device)
+    network, head, optimisers, counters = load_or_start(
+        folder, tokenizer, device, start_from
+    )
     batches = stream(tokenizer, SEED, counters["steps"], workers)
     ids = Ids.of(tokenizer)
     if compiled:
@@ -240,6 +262,7 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state", type=Path, default=Path(".train"), help="folder to continue in")
+    parser.add_argument("--start-from", type=Path, help="checkpoint folder to train further")
     parser.add_argument("--seconds", type=float, default=3600, help="length of this slice")
     parser.add_argument("--of", type=float, default=3600, help="length of the whole run")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
@@ -247,7 +270,14 @@ def main():
     parser.add_argument("--compile", action="store_true", help="compile the blocks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.state, options.seconds, options.of, options.workers, compiled=options.compile)
+    train(
+        options.state,
+        options.seconds,
+        options.of,
+        options.workers,
+        compiled=options.compile,
+        start_from=options.start_from,
+    )
 
 
 if __name__ == "__main__":
