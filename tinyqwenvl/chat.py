@@ -21,6 +21,7 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
 VISION_START, VISION_END = Control("<|vision_start|>"), Control("<|vision_end|>")
 IMAGE_PAD, VIDEO_PAD = Control("<|image_pad|>"), Control("<|video_pad|>")
+_ADDED = re.compile("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")")
 
 
 # ------------------------------------------------------------------ the published chat template
@@ -93,6 +94,18 @@ def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
     return list(content)
 
 
+def obey(pieces: Sequence[str]) -> list[str]:
+    """Pieces in which control tokens written inside text are control tokens too.
+
+    transformers reads every prompt so; a user's text is then no longer mere data.
+    """
+    obeyed: list[str] = []
+    for piece in pieces:
+        parts = [piece] if isinstance(piece, Control) else _ADDED.split(piece)
+        obeyed += [Control(part) if part in ADDED_TOKENS else part for part in parts if part]
+    return obeyed
+
+
 def expand(pieces: Sequence[str], placeholder: Control, counts: Sequence[int]) -> list[str]:
     """Repeat the i-th ``placeholder`` ``counts[i]`` times: one for every image token."""
     found = sum(1 for p in pieces if isinstance(p, Control) and p == placeholder)
@@ -147,11 +160,10 @@ def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list
         text = compiled.render(messages=_typed(messages), add_generation_prompt=True)
     except Exception as error:  # a template is a program: it can fail in any way
         raise UserError(f"the chat template of this checkpoint fails: {error}") from None
-    parts = re.split("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")", text)
-    written = [
-        Control(part) if part in ADDED_TOKENS else part.replace(_TYPED, "<") for part in parts
+    return [
+        piece if isinstance(piece, Control) else piece.replace(_TYPED, "<")
+        for piece in obey([text])
     ]
-    return [part for part in written if part]
 
 
 def _typed(value: Any) -> Any:

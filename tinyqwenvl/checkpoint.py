@@ -207,6 +207,11 @@ def weight_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def parameter_count(config: Config) -> int:
+    """How many numbers the weights of a model are."""
+    return sum(map(math.prod, weight_shapes(config).values()))
+
+
 def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> Weights:
     """All weights of a directory: one ``model.safetensors``, or shards named by an index.
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ class Config:
     tie_word_embeddings: bool
     processor: ProcessorConfig = ProcessorConfig()
     eos_token_ids: tuple[int, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)  # for sampling.published
 
 
 # ------------------------------------------------------------------ reading
@@ -169,6 +171,7 @@ def parse_config(
         tie_word_embeddings=tied,
         processor=_processor(processor or {}),
         eos_token_ids=tuple(eos if isinstance(eos, list) else [eos] if eos is not None else []),
+        generation=generation or {},
     )
     _check(config)
     return config

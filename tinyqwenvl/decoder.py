@@ -53,8 +53,8 @@ def attention(
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
     if cache is not None:
         k, v = cache.append(layer, k, v)
-    nn.record_attention(self_attn, q, k, spans)
-    out = np.swapaxes(attend(q, k, v, spans), 0, 1)
+    nn.record_attention(self_attn, q, k, v, spans)
+    out = np.swapaxes(record(f"{self_attn.path}.context", attend(q, k, v, spans)), 0, 1)
     return nn.linear(np.reshape(out, (x.shape[0], -1)), self_attn.o_proj)
 
 

@@ -1,21 +1,16 @@
-"""Logits -> tokens: greedy decoding until a stop token or a limit."""
+"""Logits -> text: token after token until a stop token, a stop text, or a limit."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from .dims import Array, Float
 from .nn import KVCache
-
-
-def greedy(logits: Float[Array, "V"]) -> int:
-    """The likeliest token; the first of equals. No penalty, no temperature."""
-    return int(np.argmax(logits))
+from .sampling import GREEDY, Sampling
 
 
 class LanguageModel(Protocol):
@@ -40,24 +35,31 @@ class Generation:
     """
 
     def __init__(
-        self, model: LanguageModel, inputs: Any, stop_ids: Collection[int], max_tokens: int
+        self,
+        model: LanguageModel,
+        inputs: Any,
+        stop_ids: Collection[int],
+        max_tokens: int,
+        sampling: Sampling = GREEDY,
     ):
         self.model, self.inputs = model, inputs
-        self.stop_ids, self.max_tokens = stop_ids, max_tokens
+        self.stop_ids, self.max_tokens, self.sampling = stop_ids, max_tokens, sampling
         self.finish_reason: str | None = None
         self.timings = {"vision": 0.0, "prefill": 0.0, "decode": 0.0}
 
     def __iter__(self) -> Iterator[int]:
         model, inputs, cache = self.model, self.inputs, KVCache()
+        choose, ids = self.sampling.chooser(), inputs.input_ids
         with self._timed("vision"):
             embeds = model.embed(inputs)
         with self._timed("prefill"):
             logits = model.next_logits(embeds, inputs.position_ids, cache)
         for count in range(1, self.max_tokens + 1):
-            token = greedy(logits)
+            token = choose(logits, ids)
             if token in self.stop_ids:
                 self.finish_reason = "stop"
                 return
+            ids = np.append(ids, token)
             yield token
             if count < self.max_tokens:
                 with self._timed("decode"):
@@ -74,3 +76,26 @@ class Generation:
             yield
         finally:
             self.timings[what] += time.perf_counter() - start
+
+
+def until(parts: Iterable[str], stops: Collection[str]) -> Iterator[str]:
+    """Hand on the parts of a text, but end before the first place where one of ``stops`` begins.
+
+    What may yet turn out to be the beginning of a stop is held back until it is decided.
+    """
+    held, longest = "", max(map(len, stops), default=0)
+    for part in parts:
+        held += part
+        found = [held.find(stop) for stop in stops if stop in held]
+        if found:
+            yield held[: min(found)]
+            return
+        may_begin = range(max(0, len(held) - longest + 1), len(held))
+        safe = next((i for i in may_begin if _begins(held[i:], stops)), len(held))
+        yield held[:safe]
+        held = held[safe:]
+    yield held
+
+
+def _begins(text: str, stops: Collection[str]) -> bool:
+    return any(stop.startswith(text) for stop in stops)

@@ -14,6 +14,7 @@ from PIL import Image
 from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .dims import Array, Float, Int, UInt8
 from .errors import UserError
+from .tracing import record
 
 LARGEST_PICTURE = 100_000_000  # pixels; the published limit is 12,845,056
 
@@ -82,7 +83,7 @@ def patchify(
         (t, temporal, channels, h // merge, merge, patch, w // merge, merge, patch),
     )
     #                            t  block's row, column, row in it, column in it, C, frame, y, x
-    in_order = np.transpose(nine, (0, 3, 6, 4, 7, 2, 1, 5, 8))
+    in_order = record("image.nine_dimensions", np.transpose(nine, (0, 3, 6, 4, 7, 2, 1, 5, 8)))
     return np.reshape(in_order, (t * h * w, channels * temporal * patch * patch)), (t, h, w)
 
 

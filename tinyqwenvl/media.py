@@ -2,8 +2,9 @@
 
 The policy, in one place. Files (and data: URIs) are turned upright by their EXIF orientation;
 images already in memory are taken as they are. Transparency is laid on white, as transformers 5.21
-and later do for PIL images. Other modes (grey, palette, CMYK) are converted by Pillow. Of an
-animation the first frame is taken.
+and later do for PIL images. Other modes (grey, 1-bit, palette, CMYK) are converted by Pillow, and
+as in every version of transformers that clips 16-bit grey at 255. Of an animation the first frame
+is taken. Whoever would not see that something was left out is told by a :class:`PictureWarning`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,24 @@ MOST_PIXELS = 100_000_000  # in a file, before resizing
 NOT_PICTURES = ("EPS", "WMF")  # drawn by another program
 
 
-def open_picture(source: Any) -> Image.Image:
+class PictureWarning(UserWarning):
+    """A picture was read, but not all of it."""
+
+
+def open_picture(
+    source: Any, to_rgb: Callable[[Image.Image], Image.Image] | None = None
+) -> Image.Image:
     """Anything that names or holds a picture -> a PIL image in mode RGB.
 
     ``source`` is a path, a ``data:`` URI, the bytes of a file, a PIL image, or an array of uint8,
-    [H, W, 3], [H, W, 4] or [H, W]. Raises UserError, in one line, when there is no picture.
+    [H, W, 3], [H, W, 4] or [H, W]. ``to_rgb`` may take the place of :func:`rgb`
+    (``compat.drop_alpha``). Raises UserError, in one line, when there is no picture.
     """
+    to_rgb = to_rgb or rgb
     if isinstance(source, np.ndarray):
-        return rgb(_from_array(source))
+        return to_rgb(_from_array(source))
     if isinstance(source, Image.Image):
-        return rgb(_decoded(source, "the image"))
+        return to_rgb(_decoded(source, "the image"))
     name, stream = _stream(source)
     try:
         with warnings.catch_warnings():
@@ -48,7 +58,10 @@ def open_picture(source: Any) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         millions = MOST_PIXELS // 1_000_000
         raise UserError(f"{name} has more than {millions} million pixels; make it smaller")
-    return rgb(_upright(_decoded(image, name)))
+    first = _decoded(image, name)
+    if _is_animated(first):
+        _warn(f"{name} has several frames; only the first is read")
+    return to_rgb(_upright(first))
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -116,7 +129,21 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
         raise UserError(f"{name} is cut or damaged: {reason}") from None
     if 0 in image.size:
         raise UserError(f"{name} has no pixels")
+    if image.mode[0] in "IF" and np.max(np.asarray(image)) > 255:
+        _warn(f"{name} has values over 255, which become white; scale it to 8 bits first")
     return image
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether frames follow; those after a photograph in MPO are previews and gain maps."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # what follows the first frame is damaged; no reason to refuse the first
+        return True
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PictureWarning, stacklevel=4)
 
 
 def _upright(image: Image.Image) -> Image.Image:

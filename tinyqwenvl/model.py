@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from . import chat, decoder, nn, vision
 from .checkpoint import load_weights
@@ -20,15 +21,17 @@ from .dims import Array, Float, Int
 from .errors import UserError
 from .generate import Generation
 from .image import preprocess
-from .media import open_picture
+from .media import open_picture, rgb
 from .nn import PlainCache
 from .position import rope_index
+from .sampling import GREEDY, Sampling
 from .tokenizer import Tokenizer, load_tokenizer
 from .tracing import record, trace
 from .weights import Weights
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ASSETS / "checkpoint"
+FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # of a checkpoint on the hub
 EXAMPLE_PICTURE = ASSETS / "pictures" / "scene.png"
 
 
@@ -70,11 +73,14 @@ class Model:
         messages: Sequence[dict[str, Any]],
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        parse_special: bool = False,
+        to_rgb: Callable[[Image], Image] = rgb,
     ) -> Inputs:
         """HF messages -> inputs. A picture is a path, PIL image, array or data: URI under "image".
 
         Limits on a picture's size are those of its item (``{"image": ..., "max_pixels": ...}``),
-        else the arguments', else the checkpoint's.
+        else the arguments', else the checkpoint's. ``parse_special`` obeys control tokens written
+        inside text; ``to_rgb`` as in :func:`media.open_picture`.
         """
         processor = self.config.processor
         pictures = []
@@ -84,7 +90,8 @@ class Model:
                 raise UserError("videos are not supported yet; give pictures")
             if kind == "image":
                 asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
-                pictures.append((open_picture(_source(item)), *processor.limits(*asked)))
+                picture = open_picture(_source(item), to_rgb)
+                pictures.append((picture, *processor.limits(*asked)))
 
         pixels, grids, counts = None, None, []
         if pictures:
@@ -95,13 +102,16 @@ class Model:
             pieces = chat.render_with_jinja(self.template, messages)
         else:
             pieces = chat.render(messages)
+        pieces = chat.obey(pieces) if parse_special else pieces
         ids = self.tokenizer.encode(chat.expand(pieces, chat.IMAGE_PAD, counts))
         positions, delta = rope_index(ids, self.config, grids)
         return Inputs(ids, positions, delta, pixels, grids)
 
-    def generate(self, inputs: Inputs, max_tokens: int = 256) -> Generation:
-        """The ids of the answer, as they are chosen (greedy), without the stop token."""
-        return Generation(self, inputs, self.config.eos_token_ids, max_tokens)
+    def generate(
+        self, inputs: Inputs, max_tokens: int = 256, sampling: Sampling = GREEDY
+    ) -> Generation:
+        """The ids of the answer, as they are chosen, without the stop token."""
+        return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling)
 
     # -------------------------------------------------------------- stage by stage
 
@@ -207,16 +217,23 @@ def load(
     weights = load_weights(directory, config, dtype)
     if len(tokenizer) > config.text.vocab_size:
         raise UserError(f"{directory}: the tokenizer has more tokens than config.json's vocab_size")
-    if tokenizer.token_id(chat.IMAGE_PAD) != config.image_token_id:
-        raise UserError(f"{directory}: tokenizer and config.json disagree on {chat.IMAGE_PAD}")
+    named = {chat.IMAGE_PAD: config.image_token_id, chat.VIDEO_PAD: config.video_token_id}
+    for token, number in named.items():
+        if tokenizer.token_id(token) != number:
+            raise UserError(f"{directory}: tokenizer and config.json disagree on {token}")
+    if max(config.eos_token_ids, default=0) >= len(tokenizer):
+        raise UserError(
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens, too few for the stop tokens "
+            f"{list(config.eos_token_ids)} of the config; take the tokenizer of this checkpoint"
+        )
     if not config.eos_token_ids:
         config = replace(config, eos_token_ids=(tokenizer.token_id(chat.IM_END),))
     template = chat.load_template(directory)
     return Model(config, weights, tokenizer, template, np.dtype(dtype).type, plain)
 
 
-def find(source: str | os.PathLike | None) -> Path:
-    """The directory of a checkpoint, downloaded through huggingface_hub if need be."""
+def find(source: str | os.PathLike | None, files: Sequence[str] = FILES) -> Path:
+    """The directory of a checkpoint, its ``files`` downloaded by huggingface_hub if need be."""
     if source is None:
         return EMBEDDED
     name = os.fspath(source)
@@ -225,11 +242,10 @@ def find(source: str | os.PathLike | None) -> Path:
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or os.path.exists(name):
         short = name if len(name) <= 200 else name[:200] + "..."
         raise UserError(f"{short} is not a directory; give a checkpoint's directory or hub id")
-    files = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=files))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # network, permission, unknown id: the library has many
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(

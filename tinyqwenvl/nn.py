@@ -193,9 +193,9 @@ def _attention_in_blocks(q, k, v, spans, rows: int = 128):
     return np.reshape(out, q.shape)
 
 
-def record_attention(weights: Weights, q: Any, k: Any, spans: Any) -> None:
-    """Show the turned queries and keys, and who sees whom, as ``<path>.q``, ``.k``, ``.spans``."""
-    for name, value in (("q", q), ("k", k), ("spans", spans)):
+def record_attention(weights: Weights, q: Any, k: Any, v: Any, spans: Any) -> None:
+    """Show what attention works on as ``<path>.q``, ``.k`` (both turned), ``.v`` and ``.spans``."""
+    for name, value in (("q", q), ("k", k), ("v", v), ("spans", spans)):
         record(f"{weights.path}.{name}", value)
 
 

@@ -1,6 +1,7 @@
-"""The command line: ``python -m tinyqwenvl.run [PICTURE...] "PROMPT"``.
+"""The command ``run``: ask a model about pictures.
 
-The answer goes to stdout as it is made, everything else to stderr. Exit code 2: bad input.
+The answer goes to stdout as it is made, everything else to stderr. Exit code 2: bad input; 130:
+interrupted, after what was said so far.
 """
 
 from __future__ import annotations
@@ -8,54 +9,96 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import secrets
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+from . import compat, media
+from .checkpoint import parameter_count
+from .cli import INTERRUPTED, Parser, Piped, command, note, picture_on_stdin
 from .errors import UserError
-from .model import EXAMPLE_PICTURE, load, user_message
+from .generate import Generation, until
+from .model import EXAMPLE_PICTURE, Inputs, Model, load, user_message
+from .sampling import Sampling, published
+from .tracing import check_finite, watching
 
+HELP = """\
+usage: tinyqwenvl run [OPTIONS] [PICTURE...] [PROMPT]
+
+Ask Qwen2-VL or Qwen2.5-VL about pictures. Without arguments: an example.
+PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
+
+  -m, --model DIR_OR_ID     a checkpoint; default: the small one in the package
+  -s, --system TEXT         the system prompt
+  -n, --max-tokens N        end after N tokens; default 256
+  --stop TEXT               end before TEXT; may be given several times
+  --min-pixels N            enlarge smaller pictures
+  --max-pixels N            shrink larger ones
+  --alpha white|drop        lay transparency on white (default), or ignore it
+  --parse-special           obey control tokens typed in the text
+  --temperature T           0: the likeliest token (default); 1: draw as likely
+  --top-k K  --top-p P      draw from the K likeliest, from those that make up P
+  --repetition-penalty R    over 1: rather not what was said or asked before
+  --seed N                  draw the same again
+  --use-generation-config   settings of generation_config.json; options win
+  --json  --no-stream       one JSON object; the text only when it is complete
+  --check-finite            name the first stage that yields NaN or infinity
+  -v, --verbose             settings, time of each part, tokens/s, memory
+  -h, --help  --version
+"""
 EMBEDDED_NOTE = (
-    "note: the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
+    "the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
     "-m Qwen/Qwen2.5-VL-3B-Instruct (downloaded once), or -m DIRECTORY"
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one line for what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        """Called by argparse."""
-        raise UserError(f"{message}; see --help (after -- a prompt may begin with a dash)")
+MANY_TOKENS = 2560  # of one picture: more deserve a hint
+TO_RGB = {"white": media.rgb, "drop": compat.drop_alpha}
+SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 
 def parser() -> Parser:
     """The arguments."""
-    p = Parser(
-        prog="python -m tinyqwenvl.run",
-        description="Ask Qwen2-VL or Qwen2.5-VL about pictures, in plain NumPy.",
-        epilog="With no arguments: the example picture, described. A picture alone is described.",
-    )
-    p.add_argument(
-        "words", nargs="*", metavar="PICTURE... PROMPT", help="pictures, then the prompt"
-    )
-    p.add_argument("-m", "--model", metavar="DIR_OR_ID", help="a checkpoint (default: embedded)")
-    p.add_argument("-n", "--max-tokens", type=int, default=256, metavar="N", help="default 256")
-    p.add_argument("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures")
-    p.add_argument("--max-pixels", type=int, metavar="N", help="shrink larger pictures")
-    p.add_argument("--json", action="store_true", help="one JSON object instead of the text")
+    p = Parser("tinyqwenvl run", HELP)
+    p.add_argument("words", nargs="*")
+    p.add_argument("-m", "--model")
+    p.add_argument("-s", "--system")
+    p.add_argument("-n", "--max-tokens", type=int, default=256)
+    p.add_argument("--stop", action="append", default=[])
+    p.add_argument("--min-pixels", type=int)
+    p.add_argument("--max-pixels", type=int)
+    p.add_argument("--alpha", choices=TO_RGB, default="white")
+    p.add_argument("--parse-special", action="store_true")
+    for name, kind in zip(SAMPLING, (float, int, float, float, int), strict=True):
+        p.add_argument("--" + name.replace("_", "-"), type=kind)
+    p.add_argument("--use-generation-config", action="store_true")
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--no-stream", action="store_true")
+    p.add_argument("--check-finite", action="store_true")
+    p.add_argument("-v", "--verbose", action="store_true")
     return p
 
 
-def pictures_and_prompt(words: list[str]) -> tuple[list[str], str]:
-    """All words but the last are pictures; so is the last when it is alone or named like one."""
+# ------------------------------------------------------------------ what is asked
+
+
+def pictures_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
+    """All words but the last are pictures; so is the last when it is alone or named like one.
+
+    The prompt is None where none was given.
+    """
     if not words:
-        return [str(EXAMPLE_PICTURE)], "describe"
+        return [str(EXAMPLE_PICTURE)], None
     *pictures, last = words
     here = os.path.exists(last)
-    if (_named_like_a_picture(last) and (here or not pictures)) or (here and not pictures):
-        return words, "describe"
+    if last == "-" or (_named_like_a_picture(last) and (here or not pictures)):
+        return words, None
+    if here and not pictures:
+        return words, None
     if not last.strip():
         raise UserError("the prompt is empty; say what you want to know")
     return pictures, last
@@ -67,68 +110,228 @@ def _named_like_a_picture(word: str) -> bool:
     return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
 
 
-def answer(args: argparse.Namespace) -> None:
-    """Load, prepare, generate, print."""
+def conversation(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
+    """The messages: system prompt, pictures, prompt, and what was piped in."""
+    pictures, prompt = pictures_and_prompt(args.words)
+    texts = [text for text in (prompt, piped) if text]
+    system = [] if args.system is None else [{"role": "system", "content": args.system}]
+    opened = [picture_on_stdin() if picture == "-" else picture for picture in pictures]
+    return [*system, *user_message(opened, "\n".join(texts) or "describe")]
+
+
+def asked_sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """The options on sampling that were given, checked before anything slow begins."""
     if args.max_tokens < 1:
         raise UserError(f"-n {args.max_tokens}: the number of tokens must be at least 1")
-    pictures, prompt = pictures_and_prompt(args.words)
-    started = time.perf_counter()
-    model = load(args.model)
-    loaded = time.perf_counter()
-    inputs = model.prepare(user_message(pictures, prompt), args.min_pixels, args.max_pixels)
-    prepared = time.perf_counter()
-    if args.model is None:
-        print(EMBEDDED_NOTE, file=sys.stderr)
+    if not all(args.stop):
+        raise UserError("--stop needs a text; an empty one would end every answer at once")
+    asked = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    checked = Sampling(**asked)
+    idle = {"top_k", "top_p", "seed"} & set(asked)
+    if idle and not checked.temperature and not args.use_generation_config:
+        names = ", ".join("--" + name.replace("_", "-") for name in sorted(idle))
+        note(f"{names} without --temperature: the likeliest token is taken all the same")
+    return asked
 
-    generation, ids, text = model.generate(inputs, args.max_tokens), [], ""
 
-    def kept():
+def choose_sampling(args: argparse.Namespace, asked: dict[str, Any], model: Model) -> Sampling:
+    """The options, on top of the checkpoint's own where these are wanted; with a seed to tell."""
+    from_file = args.use_generation_config
+    sampling = published(model.config.generation, **asked) if from_file else Sampling(**asked)
+    if sampling.temperature and sampling.seed is None:
+        sampling = replace(sampling, seed=secrets.randbits(32))
+    return sampling
+
+
+# ------------------------------------------------------------------ the answer
+
+
+def answer(argv: list[str] | None) -> int:
+    """Load, prepare, generate, print."""
+    args = parser().parse_intermixed_args(argv)
+    asked = asked_sampling(args)
+    pictures, _ = pictures_and_prompt(args.words)
+    piped = Piped() if "-" not in pictures else None
+    clock = Clock()
+    with ExitStack() as stack:
+        if args.check_finite:
+            stack.enter_context(check_finite())
+        model = load(args.model)
+        clock.lap("load")
+        sampling = choose_sampling(args, asked, model)
+        messages = conversation(args, piped.text() if piped else "")
+        inputs = model.prepare(
+            messages, args.min_pixels, args.max_pixels, args.parse_special, TO_RGB[args.alpha]
+        )
+        clock.lap("prepare")
+        hints(args, model, inputs)
+        generation = model.generate(inputs, args.max_tokens, sampling)
+        drawing = stack.enter_context(progress(model, inputs))
+        stream = not (args.json or args.no_stream)
+        said = say(model, generation, args.stop, drawing, stream)
+    timings = {**clock.laps, **generation.timings, "total": clock.total()}
+    if args.json:
+        print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
+    elif args.no_stream:
+        print(said["text"])
+    if args.verbose:
+        report(args, model, inputs, sampling, said, timings)
+    return INTERRUPTED if said["finish_reason"] == "interrupt" else 0
+
+
+def say(
+    model: Model,
+    generation: Generation,
+    stops: list[str],
+    first_token: Callable[[], None],
+    stream: bool,
+) -> dict[str, Any]:
+    """Generate; print the text as it comes, if ``stream``. Ctrl-C ends it early."""
+    ids: list[int] = []
+    text = ""
+
+    def kept() -> Iterator[int]:
         for token in generation:
+            first_token()
             ids.append(token)
             yield token
 
-    for part in model.tokenizer.stream(kept()):
-        text += part
-        if not args.json:
-            print(part, end="", flush=True)
-    if not args.json:
-        print()
+    try:
+        for part in until(model.tokenizer.stream(kept()), stops):
+            text += part
+            if stream:
+                print(part, end="", flush=True)
+        reason = generation.finish_reason or "stop"
+    except KeyboardInterrupt:
+        reason = "interrupt"
+    if stream:
+        print(flush=True)
+    return {"text": text, "token_ids": ids, "finish_reason": reason}
+
+
+@contextmanager
+def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
+    """A bar on stderr until the first token, when stderr is a terminal and it takes over a second.
+
+    Yields what to call at the first token.
+    """
+    if not sys.stderr.isatty():
+        yield lambda: None
         return
-    timings = {"load": loaded - started, "prepare": prepared - loaded, **generation.timings}
-    timings["total"] = time.perf_counter() - started
+    from tqdm import tqdm
+
+    blocks = model.config.vision.depth if inputs.pixel_values is not None else 0
+    layers = model.config.text.num_hidden_layers
+    shape = "{desc} {bar} {n}/{total}"
+    bar = tqdm(total=blocks + layers, delay=1, leave=False, bar_format=shape, file=sys.stderr)
+
+    def watch(name: str, _: Any) -> None:
+        if re.fullmatch(r"(visual\.blocks|model\.layers)\.\d+", name):
+            bar.set_description_str(
+                "reading the pictures" if name.startswith("visual") else "reading the prompt"
+            )
+            bar.update()
+
+    with bar, watching(watch):
+        yield bar.close
+
+
+def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
+    """What a newcomer should know before the answer."""
+    vision = model.config.vision
+    if args.model is None:
+        note(EMBEDDED_NOTE)
+    grids = [] if inputs.image_grid_thw is None else inputs.image_grid_thw.tolist()
+    side = vision.patch_size * vision.spatial_merge_size
+    for number, (t, h, w) in enumerate(grids, start=1):
+        if (tokens := t * h * w // vision.spatial_merge_size**2) > MANY_TOKENS:
+            note(
+                f"picture {number} makes {tokens:,} tokens, which takes time; "
+                f"--max-pixels {MANY_TOKENS * side**2} makes at most {MANY_TOKENS:,}"
+            )
+
+
+# ------------------------------------------------------------------ about the answer
+
+
+class Clock:
+    """Seconds of one part after another."""
+
+    def __init__(self) -> None:
+        self.began = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """The part ``name`` ends here."""
+        now = time.perf_counter()
+        self.laps[name], self.last = now - self.last, now
+
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.began
+
+
+def as_json(
+    said: dict[str, Any], inputs: Inputs, sampling: Sampling, timings: dict[str, float]
+) -> dict[str, Any]:
+    """Everything about the answer; times in seconds."""
     grids = inputs.image_grid_thw
-    result = {
-        "text": text,
-        "token_ids": ids,
+    return {
+        **said,
         "prompt_token_ids": inputs.input_ids.tolist(),
         "image_grid_thw": [] if grids is None else grids.tolist(),
-        "finish_reason": generation.finish_reason,
+        "sampling": asdict(sampling),
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
     }
-    print(json.dumps(result, ensure_ascii=False))
+
+
+def report(
+    args: argparse.Namespace,
+    model: Model,
+    inputs: Inputs,
+    sampling: Sampling,
+    said: dict[str, Any],
+    timings: dict[str, float],
+) -> None:
+    """What ``-v`` adds, on stderr."""
+    patch = model.config.vision.patch_size
+    grids = [] if inputs.image_grid_thw is None else inputs.image_grid_thw.tolist()
+    sizes = [f"{w * patch}x{h * patch}" for _, h, w in grids]
+    used = ", ".join(f"{name} {value}" for name, value in asdict(sampling).items())
+    source = " (generation_config.json)" if args.use_generation_config else ""
+    count = parameter_count(model.config)
+    lines = {
+        "model": f"{args.model or 'embedded'}, {model.config.model_type}, {count:,} parameters",
+        "pictures": f"read at {', '.join(sizes)} pixels" if sizes else "none",
+        "prompt": f"{len(inputs.input_ids)} tokens",
+        "sampling": (used if sampling.temperature else "the likeliest token, repetition_penalty "
+                     f"{sampling.repetition_penalty}") + source,
+        "answer": f"{len(said['token_ids'])} tokens, ended by {said['finish_reason']}",
+        "seconds": ", ".join(f"{name} {seconds:.2f}" for name, seconds in timings.items()),
+    }  # fmt: skip
+    if timings["prefill"] and timings["decode"]:
+        prefill = len(inputs.input_ids) / timings["prefill"]
+        decode = (len(said["token_ids"]) - 1) / timings["decode"]
+        lines["tokens/s"] = f"{prefill:.1f} of the prompt, {decode:.1f} of the answer"
+    if peak := peak_memory():
+        lines["memory"] = f"{peak / 1e6:,.0f} MB at most"
+    for name, line in lines.items():
+        print(f"{name:10}{line}", file=sys.stderr)
+
+
+def peak_memory() -> int | None:
+    """Bytes this process has held at most; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the return value is the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # an answer that the terminal cannot show
-    try:
-        answer(parser().parse_intermixed_args(argv))
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our answer went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"error: cannot write the answer: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+    return command(answer, argv)
 
 
 if __name__ == "__main__":

@@ -33,37 +33,28 @@ class Control(str):
 
 
 class Tokenizer:
-    """A byte-level BPE of the ``tokenizers`` library, with text and control tokens kept apart.
-
-    Not for several threads at once: what it makes of control tokens is a switch in the library.
-    """
+    """A byte-level BPE of the ``tokenizers`` library, with text and control tokens kept apart."""
 
     def __init__(self, backend: Any):
         self.backend = backend
+        self.backend.encode_special_tokens = True  # a control token inside text is text
 
-    def encode(self, pieces: str | Sequence[str], parse_special: bool = False) -> Int[Array, "S"]:
-        """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one.
-
-        ``parse_special`` obeys control tokens written inside text, as HF's tokenizer does.
-        """
-        pieces = [pieces] if isinstance(pieces, str) else pieces
-        if parse_special:
-            return np.array(self._encode_text("".join(pieces), True), dtype=np.int64)
+    def encode(self, pieces: str | Sequence[str]) -> Int[Array, "S"]:
+        """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one."""
         ids: list[int] = []
+        pieces = [pieces] if isinstance(pieces, str) else pieces
         for control, run in groupby(pieces, lambda piece: isinstance(piece, Control)):
-            together = list(run)
             if control:
-                ids += map(self.token_id, together)
+                ids += map(self.token_id, run)
             else:
-                ids += self._encode_text("".join(together), False)
+                ids += self._encode_text("".join(run))
         return np.array(ids, dtype=np.int64)
 
-    def _encode_text(self, text: str, parse_special: bool) -> list[int]:
+    def _encode_text(self, text: str) -> list[int]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(f"the text is not Unicode: {error}") from None
-        self.backend.encode_special_tokens = not parse_special
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def token_id(self, token: str) -> int:

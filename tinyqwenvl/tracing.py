@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
+from .errors import UserError
+
 _watchers: list[Callable[[str, Any], None]] = []
 
 
@@ -61,3 +65,18 @@ def trace(*patterns: str) -> Iterator[dict[str, list[Any]]]:
 
     with watching(keep):
         yield stages
+
+
+@contextmanager
+def check_finite() -> Iterator[None]:
+    """Raise UserError at the first stage in the ``with`` block that yields NaN or infinity."""
+
+    def watch(name: str, value: Any) -> None:
+        if wrong := np.size(value) - np.count_nonzero(np.isfinite(value)):
+            raise UserError(
+                f"{name} is the first stage with NaN or infinity: {wrong} of its "
+                f"{np.size(value)} values; look at its weights and at what went in"
+            )
+
+    with watching(watch):
+        yield

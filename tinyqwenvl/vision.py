@@ -109,8 +109,8 @@ def attention(
     qkv = np.reshape(nn.linear(x, attn.qkv), (x.shape[0], 3, heads, -1))
     q, k, v = np.transpose(qkv, (1, 2, 0, 3))  # each [A, N, d]
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
-    nn.record_attention(attn, q, k, spans)
-    out = attend(q, k, v, spans)
+    nn.record_attention(attn, q, k, v, spans)
+    out = record(f"{attn.path}.context", attend(q, k, v, spans))
     return nn.linear(np.reshape(np.swapaxes(out, 0, 1), x.shape), attn.proj)
 
 

@@ -3,9 +3,8 @@
     python -m scripts.train_scenes.train --state .train --seconds 3600 --of 3600
 
 Learning rates follow progress = seconds trained / `--of`, so that a run may be cut into slices:
-each continues from the state folder.  A checkpoint that was trained before can be trained further:
-
-    python -m scripts.train_scenes.train --state .train/more --start-from tinyqwenvl/assets/checkpoint
+each continues from the state folder.  With `--start-from tinyqwenvl/assets/checkpoint` a checkpoint
+that was trained before is trained further.
 """
 
 import argparse
@@ -210,9 +209,7 @@ def train(
     if not (folder / "tokenizer.json").exists():
         tokenizers.build().save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    network, head, optimisers, counters = load_or_start(
-        folder, tokenizer, device, start_from
-    )
+    network, head, optimisers, counters = load_or_start(folder, tokenizer, device, start_from)
     batches = stream(tokenizer, SEED, counters["steps"], workers)
     ids = Ids.of(tokenizer)
     if compiled:

@@ -1,0 +1,140 @@
+"""Logits -> the next token: the likeliest, or one drawn at random.
+
+The steps are those of transformers' ``generate`` in its order: repetition penalty, temperature,
+top-k, top-p. Each gives the numbers of its processor (``RepetitionPenaltyLogitsProcessor``,
+``TemperatureLogitsWarper``, ``TopKLogitsWarper``, ``TopPLogitsWarper``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .dims import Array, Float, Int
+from .errors import UserError
+from .nn import softmax
+
+# ------------------------------------------------------------------ the steps
+
+
+def greedy(logits: Float[Array, "V"]) -> int:
+    """The likeliest token; the first of equals."""
+    return int(np.argmax(logits))
+
+
+def penalise(logits: Float[Array, "V"], ids: Int[Array, "S"], penalty: float) -> Float[Array, "V"]:
+    """Make every token of ``ids`` less likely, once however often it stands there.
+
+    ``ids`` are the whole prompt (system text and placeholders too) and the answer so far. A score
+    over 0 is divided by ``penalty``, one under 0 multiplied (Keskar et al. 2019).
+    """
+    seen = np.isin(np.arange(logits.shape[0]), ids)
+    return np.where(seen, np.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def keep_top_k(logits: Float[Array, "V"], k: int) -> Float[Array, "V"]:
+    """All but the ``k`` likeliest become -inf (Fan et al. 2018); equals of the k-th stay."""
+    least = np.sort(logits)[-min(k, logits.shape[0])]
+    return np.where(logits < least, -np.inf, logits)
+
+
+def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
+    """Keep the likeliest tokens that together have probability ``p`` (Holtzman et al. 2020).
+
+    The token that crosses ``p`` stays, and so at least one does; the rest become -inf.
+    """
+    ascending = np.argsort(logits, kind="stable")
+    below = np.cumsum(softmax(np.take(logits, ascending))) <= 1 - p
+    dropped = below & (np.arange(logits.shape[0]) < logits.shape[0] - 1)
+    return np.where(np.take(dropped, np.argsort(ascending)), -np.inf, logits)
+
+
+def draw(logits: Float[Array, "V"], random: float) -> int:
+    """The token at which the summed probabilities pass ``random``, a number from 0 up to 1."""
+    sums = np.cumsum(softmax(np.astype(logits, np.float64)))
+    return int(np.searchsorted(sums, random * sums[-1], side="right"))
+
+
+# ------------------------------------------------------------------ all of them together
+
+
+def _within(value: Any, least: float, most: float) -> bool:
+    return type(value) in (int, float) and least <= value <= most
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; with the defaults it is the likeliest one."""
+
+    temperature: float = 0.0  # 0: the likeliest token, and top_k, top_p and seed say nothing
+    top_k: int = 0  # 0: all tokens
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0  # applies at temperature 0 too
+    seed: int | None = None  # None: another one each time
+
+    def __post_init__(self) -> None:
+        heat, seed = self.temperature, self.seed
+        self._must("temperature", heat == 0 or _within(heat, 1e-6, 1e6), "0, or from 1e-6 to 1e6")
+        self._must("top_k", _whole(self.top_k), "a whole number from 0")
+        self._must("top_p", _within(self.top_p, 1e-9, 1), "over 0 and at most 1")
+        penalty = _within(self.repetition_penalty, 1e-3, 1e3)
+        self._must("repetition_penalty", penalty, "from 0.001 to 1000")
+        self._must("seed", seed is None or _whole(seed), "a whole number from 0")
+
+    def _must(self, name: str, good: bool, kind: str) -> None:
+        if not good:
+            raise UserError(f"{name} is {getattr(self, name)!r}; it must be {kind}")
+
+    def scores(self, logits: Float[Array, "V"], ids: Int[Array, "S"]) -> Float[Array, "V"]:
+        """Logits as the choice sees them, after the prompt and answer ``ids``."""
+        if self.repetition_penalty != 1:
+            logits = penalise(logits, ids, self.repetition_penalty)
+        if self.temperature == 0:
+            return logits
+        logits = logits / self.temperature
+        if self.top_k:
+            logits = keep_top_k(logits, self.top_k)
+        return keep_top_p(logits, self.top_p) if self.top_p < 1 else logits
+
+    def chooser(self) -> Callable[[np.ndarray, np.ndarray], int]:
+        """A function (logits, ids) -> token, with a random generator of its own."""
+        rng = np.random.default_rng(self.seed)
+
+        def choose(logits: np.ndarray, ids: np.ndarray) -> int:
+            if not np.isfinite(np.max(logits)):
+                raise UserError(
+                    "the logits hold NaN or infinity; --check-finite (tracing.check_finite) "
+                    "names the first stage that does"
+                )
+            scores = self.scores(logits, ids)
+            return draw(scores, rng.random()) if self.temperature else greedy(scores)
+
+        return choose
+
+
+GREEDY = Sampling()
+
+
+def published(generation: Mapping[str, Any], **asked: Any) -> Sampling:
+    """What a ``generation_config.json`` recommends; ``asked`` wins wherever it is not None.
+
+    transformers applies its repetition penalty even where ``do_sample`` is false.
+    """
+    names = ["repetition_penalty"]
+    if generation.get("do_sample"):
+        names += ["temperature", "top_k", "top_p"]
+    # What a file leaves out is what transformers' GenerationConfig has.
+    defaults = {"temperature": 1.0, "top_k": 50}
+    settings: dict[str, Any] = defaults if generation.get("do_sample") else {}
+    settings |= {n: generation[n] for n in names if generation.get(n) is not None}
+    try:
+        return replace(Sampling(**settings), **{n: v for n, v in asked.items() if v is not None})
+    except UserError as error:
+        raise UserError(f"generation_config.json or the options: {error}") from None

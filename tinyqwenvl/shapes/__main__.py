@@ -1,0 +1,101 @@
+"""The command ``shapes``: the whole geometry of a prompt, without any weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+
+from ..cli import Parser, command, write_text
+from ..config import Config, load_config
+from ..errors import UserError
+from ..media import open_picture
+from ..model import EXAMPLE_PICTURE, find
+from ..presets import PRESETS, preset
+from .drawing import as_svg
+from .report import as_json, as_text, presets_text
+from .walk import walk
+
+HELP = f"""\
+usage: tinyqwenvl shapes [OPTIONS] [WIDTHxHEIGHT or PICTURE...]
+
+What becomes of pictures of these sizes: every stage's name and shape in order,
+parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
+
+  --preset NAME         a published size, such as qwen2.5-vl-3b
+  --presets             a table of all seven of them:
+                        {", ".join(PRESETS[:4])},
+                        {", ".join(PRESETS[4:])}
+  -m, --model DIR_OR_ID a checkpoint's config.json; default: the small one inside
+  --text-tokens N       tokens beside those of pictures; default 49 (the template
+                        takes 21, a question of one line the rest)
+  --min-pixels N        enlarge smaller pictures
+  --max-pixels N        shrink larger ones
+  --all                 every block, not one of each kind
+  --json                numbers instead of the table
+  --svg FILE            draw it, for a slide
+  -h, --help  --version
+"""
+
+
+def parser() -> Parser:
+    """The arguments."""
+    p = Parser("tinyqwenvl shapes", HELP)
+    p.add_argument("pictures", nargs="*")
+    p.add_argument("--preset")
+    p.add_argument("--presets", action="store_true")
+    p.add_argument("-m", "--model")
+    p.add_argument("--text-tokens", type=int, default=49)
+    p.add_argument("--min-pixels", type=int)
+    p.add_argument("--max-pixels", type=int)
+    p.add_argument("--all", action="store_true")
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--svg")
+    return p
+
+
+def model_of(args: argparse.Namespace) -> tuple[str, Config]:
+    """The name and config that the options ask for."""
+    if args.preset and args.model:
+        raise UserError("give --preset or -m, not both")
+    if args.preset:
+        return args.preset.lower(), preset(args.preset.lower())
+    directory = find(args.model, ["*.json"])
+    return args.model or "the embedded checkpoint", load_config(directory)
+
+
+def size_of(word: str) -> tuple[int, int]:
+    """A size such as "756x476", or the name of a picture -> (width, height) in pixels."""
+    if match := re.fullmatch(r"(\d{1,7})[xX×](\d{1,7})", word):
+        return int(match[1]), int(match[2])
+    try:
+        return open_picture(word).size
+    except UserError as error:
+        raise UserError(f"{error} (a size is written like 756x476)") from None
+
+
+def show(argv: list[str] | None) -> None:
+    """Walk and print."""
+    args = parser().parse_intermixed_args(argv)
+    if args.presets:
+        print(presets_text())
+        return
+    name, config = model_of(args)
+    sizes = [size_of(word) for word in args.pictures or [str(EXAMPLE_PICTURE)]]
+    found = walk(config, sizes, args.text_tokens, args.min_pixels, args.max_pixels)
+    if args.svg:
+        write_text(args.svg, as_svg(name, found))
+    if args.json:
+        print(json.dumps(as_json(name, found), indent=1))
+    elif not args.svg:
+        print(as_text(name, found, args.all))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the return value is the exit code."""
+    return command(show, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""A walk as a picture (SVG) for slides: the stages as boxes, and where parameters and FLOPs go."""
+
+from __future__ import annotations
+
+from html import escape
+
+from .report import short
+from .walk import Walk
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too; dark text reads on all of them.
+PIXELS, VISION, WORDS, DECODER, HEAD = "#f0e442", "#56b4e9", "#cccccc", "#e69f00", "#cc99bb"
+WIDTH, MARGIN, BOX, GAP = 1280, 40, 176, 29
+FONT = "font-family='Helvetica, Arial, sans-serif'"
+
+
+def as_svg(name: str, found: Walk) -> str:
+    """One self-contained SVG of 1280 x 720, on white."""
+    config, tokens = found.config, found.tokens
+    shape = {row.name: list(row.shape) for row in found.rows}
+    top = [("the prompt's text", f"{tokens['text']} tokens", "", WORDS)]
+    if found.pictures:
+        sizes = [f"{p['size'][0]} x {p['size'][1]}" for p in found.pictures]
+        read = [f"{p['resized'][0]} x {p['resized'][1]}" for p in found.pictures]
+        blocks = f"{config.vision.depth} vision blocks"
+        full = len(config.vision.fullatt_block_indexes)
+        look = (
+            f"{full} look at the whole picture" if full < config.vision.depth else "all look at all"
+        )
+        top = [
+            (_plural(len(sizes), "picture"), _some(sizes), "width x height", PIXELS),
+            ("resized", _some(read), "sides: multiples of 28", PIXELS),
+            ("patches", str(shape["pixel_values"]), "2 frames x 14 x 14 x 3", PIXELS),
+            (blocks, str(shape["visual.patch_embed"]), look, VISION),
+            ("merger", str(shape["visual.merger"]), "2 x 2 patches a token", VISION),
+            ("image tokens", str(tokens["image"]), "in raster order", VISION),
+        ]
+    bottom = [
+        ("ids", str(tokens["total"]), f"{tokens['image']} image + {tokens['text']} text", WORDS),
+        ("embeddings", str(shape["model.embed_tokens"]), "image tokens put in", WORDS),
+        (f"{config.text.num_hidden_layers} decoder layers", str(shape["model.norm"]),
+         f"{config.text.num_attention_heads} heads, {config.text.num_key_value_heads} for keys",
+         DECODER),
+        ("lm_head", str(shape["lm_head"]), "a score for every word", HEAD),
+    ]  # fmt: skip
+    about = f"{tokens['total']} tokens; {found.parameters['total']:,} parameters"
+    parts = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} 720' {FONT} role='img'>",
+        f"<title>{escape(name)}: every stage's shape</title>",
+        f"<desc>{escape('; '.join(f'{t} {s}' for t, s, *_ in top + bottom))}</desc>",
+        f"<rect width='{WIDTH}' height='720' fill='white'/>",
+        _text(MARGIN, 62, name, 30, "bold"),
+        _text(MARGIN, 94, about, 18),
+        *_boxes(top, 130),
+        *_boxes(bottom, 310),
+        *_bar("parameters", found.parameters, 500, {"vision": VISION, "decoder": DECODER,
+                                                   "lm_head": HEAD}),
+        *_bar("FLOPs", {"vision": found.flops["vision"], "decoder": found.flops["decoder"],
+                        "lm_head": found.flops["lm_head"]}, 590,
+              {"vision": VISION, "decoder": DECODER, "lm_head": HEAD}),
+        _text(MARGIN, 696, "FLOPs: until the first new token; one multiply-add is 2; matrix "
+              "products and attention only.", 15),
+        "</svg>",
+    ]  # fmt: skip
+    return "\n".join(parts) + "\n"
+
+
+def _plural(count: int, what: str) -> str:
+    return what if count == 1 else f"{count} {what}s"
+
+
+def _some(sizes: list[str]) -> str:
+    return sizes[0] if len(sizes) == 1 else f"{sizes[0]}, ..."
+
+
+def _text(x: float, y: float, text: str, size: int, weight: str = "normal", fit: int = 0) -> str:
+    """A line of text; ``fit`` squeezes one that would be wider."""
+    squeeze = f" textLength='{fit}' lengthAdjust='spacingAndGlyphs'" if fit else ""
+    return (
+        f"<text x='{x:g}' y='{y:g}' font-size='{size}' font-weight='{weight}' fill='#111'{squeeze}>"
+        f"{escape(text)}</text>"
+    )
+
+
+def _boxes(boxes: list[tuple[str, str, str, str]], y: int) -> list[str]:
+    parts = []
+    for i, (title, shape, remark, colour) in enumerate(boxes):
+        x = MARGIN + i * (BOX + GAP)
+        parts.append(f"<rect x='{x}' y='{y}' width='{BOX}' height='130' rx='10' fill='{colour}'/>")
+        for text, size, down, weight in (
+            (title, 18, 36, "bold"), (shape, 18, 72, "normal"), (remark, 14, 106, "normal")
+        ):  # fmt: skip
+            wide = len(text) * size * 0.56 > BOX - 20
+            parts.append(_text(x + 10, y + down, text, size, weight, BOX - 20 if wide else 0))
+        if i:
+            parts.append(
+                f"<path d='M{x - GAP + 3} {y + 65}h{GAP - 12}m-7 -7l8 7l-8 7' "
+                "fill='none' stroke='#111' stroke-width='2'/>"
+            )
+    return parts
+
+
+def _bar(title: str, amounts: dict[str, int], y: int, colours: dict[str, str]) -> list[str]:
+    """One bar in which each part is as long as its share; its legend below."""
+    total = sum(amounts[name] for name in colours)
+    parts, x = [_text(MARGIN, y, f"{title}: {short(total)}", 18, "bold")], float(MARGIN)
+    for i, (name, colour) in enumerate(colours.items()):
+        wide = (WIDTH - 2 * MARGIN) * amounts[name] / total
+        parts.append(
+            f"<rect x='{x:.1f}' y='{y + 12}' width='{wide:.1f}' height='24' fill='{colour}'/>"
+        )
+        at = MARGIN + 300 * i
+        parts.append(f"<rect x='{at}' y='{y + 44}' width='14' height='14' fill='{colour}'/>")
+        share = f"{name}: {short(amounts[name])}, {100 * amounts[name] / total:.1f} %"
+        parts.append(_text(at + 20, y + 57, share if amounts[name] else f"{name}: tied", 15))
+        x += wide
+    return parts

@@ -1,0 +1,184 @@
+"""A walk as text for people, and as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..config import Config
+from ..presets import KNOWN_FROM, PRESETS, preset
+from .walk import Row, Walk, walk
+
+FLOPS_ARE = (
+    "one multiply-add is 2; matrix products and attention only, attention over the pairs of "
+    "tokens that may look at each other"
+)
+_BLOCK = re.compile(r"(visual\.blocks|model\.layers)\.(\d+)\b(.*)")
+
+
+def short(number: float) -> str:
+    """1234567 -> "1.23 M", in steps of a thousand."""
+    for letter in ("", "k", "M", "G", "T", "P"):
+        if number < 999.5 or letter == "P":
+            break
+        number /= 1000
+    return f"{number:.3g} {letter}".rstrip() if number < 999.5 else f"{number:,.0f} {letter}"
+
+
+def as_json(name: str, found: Walk) -> dict[str, Any]:
+    """Everything, in numbers, bytes and FLOPs."""
+    stages = [
+        {"name": r.name, "shape": list(r.shape), "dtype": r.dtype, "parameters": r.parameters,
+         "flops": r.flops}
+        for r in found.rows
+    ]  # fmt: skip
+    total, cache = found.parameters["total"], found.cache
+    return {
+        "model": name,
+        "second_hand": KNOWN_FROM.get(name),
+        "pictures": found.pictures,
+        "tokens": found.tokens,
+        "stages": stages,
+        "parameters": found.parameters,
+        "flops": {**found.flops, "are": FLOPS_ARE},
+        "bytes": {
+            "weights": _bytes(total),
+            "kv_cache": _bytes(cache["prompt"]),
+            "kv_cache_per_token": _bytes(cache["token"]),
+        },
+    }
+
+
+def _bytes(numbers: int) -> dict[str, int]:
+    """As published (and as most cache them), and as computed here."""
+    return {"bfloat16": 2 * numbers, "float32": 4 * numbers}
+
+
+# ------------------------------------------------------------------ text
+
+
+def as_text(name: str, found: Walk, every: bool = False) -> str:
+    """A table of the stages and a summary; blocks of equal shapes once, unless ``every``."""
+    lines = [*_heading(name, found), "", _line("stage", "shape", "parameters", "FLOPs")]
+    rows = ((r.name, r) for r in found.rows) if every else _folded(found.rows)
+    for title, row in rows:
+        if row is None:
+            lines.append(title)
+            continue
+        parameters, flops = (short(n) if n else "" for n in (row.parameters, row.flops))
+        lines.append(_line(title, str(list(row.shape)), parameters, flops, _remark(row, found)))
+    return "\n".join([*lines, "", *_summary(found)])
+
+
+def _line(title: str, shape: str, parameters: str, flops: str, remark: str = "") -> str:
+    return f"{title:36}{shape:32}{parameters:>12}{flops:>10}  {remark}".rstrip()
+
+
+def _heading(name: str, found: Walk) -> Iterator[str]:
+    known = f", second-hand: {KNOWN_FROM[name]}" if name in KNOWN_FROM else ""
+    yield f"{name} ({found.config.model_type}{known})"
+    for picture in found.pictures:
+        (width, height), (wide, high) = picture["size"], picture["resized"]
+        grid = "x".join(map(str, picture["grid_thw"]))
+        yield (
+            f"a picture of {width}x{height} (width x height) is read at {wide}x{high}: "
+            f"grid {grid}, {picture['patches']} patches, {picture['tokens']} tokens"
+        )
+    tokens = found.tokens
+    yield f"prompt: {tokens['image']} image + {tokens['text']} text = {tokens['total']} tokens"
+
+
+def _remark(row: Row, found: Walk) -> str:
+    """What the shape alone does not say."""
+    if row.name == "image_grid_thw":
+        return f"= {[p['grid_thw'] for p in found.pictures]}"
+    if row.name == "image.nine_dimensions":
+        return "t, block row, block column, row, column, channel, frame, y, x"
+    if re.search(r"attn\.[qkv]$", row.name):
+        heads, rows, size = row.shape
+        return f"heads first; [{rows}, {heads}, {size}] as split"
+    if row.name.endswith(".spans"):
+        return "the keys each row may look at: first, end"
+    if row.name == "lm_head" and not row.parameters:
+        return "tied to model.embed_tokens"
+    return ""
+
+
+def _folded(rows: Sequence[Row]) -> Iterator[tuple[str, Row | None]]:
+    """(title, row), where the blocks of a stack stand once; then what differs in other blocks."""
+    blocks: dict[str, dict[int, list[tuple[str, Row]]]] = {}
+    for row in rows:
+        if match := _BLOCK.fullmatch(row.name):
+            stack, number, rest = match.groups()
+            blocks.setdefault(stack, {}).setdefault(int(number), []).append((rest, row))
+    for row in rows:
+        match = _BLOCK.fullmatch(row.name)
+        if not match:
+            yield row.name, row
+        elif stack := blocks.pop(match.group(1), None):
+            yield from _stack(match.group(1), stack)
+
+
+def _stack(name: str, blocks: dict[int, list[tuple[str, Row]]]) -> Iterator[tuple[str, Row | None]]:
+    kinds: dict[tuple, list[int]] = {}
+    for number, parts in blocks.items():
+        kind = tuple((title, r.shape, r.parameters, r.flops) for title, r in parts)
+        kinds.setdefault(kind, []).append(number)
+    first = blocks[min(blocks)]
+    for numbers in kinds.values():
+        parts = blocks[numbers[0]]
+        count = "one block" if len(numbers) == 1 else f"{len(numbers)} blocks"
+        as_above = "" if parts is first else ", as above but for"
+        yield f"{name}.{_ranges(numbers)}: {count}{as_above}", None
+        for (title, row), (_, known) in zip(parts, first, strict=True):
+            if parts is first or (row.shape, row.flops) != (known.shape, known.flops):
+                yield f"  {title or 'in all'}", row
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5"."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def _summary(found: Walk) -> Iterator[str]:
+    p, f, cache = found.parameters, found.flops, found.cache
+    head = f"lm_head {short(p['lm_head'])}" if p["lm_head"] else "lm_head tied"
+    parts = f"vision {short(p['vision'])}, decoder {short(p['decoder'])}, {head}"
+    yield f"parameters  {p['total']:,}: {parts}"
+    yield (
+        f"weights     {short(2 * p['total'])}B in bfloat16, as published; "
+        f"{short(4 * p['total'])}B in float32, as computed here"
+    )
+    yield (
+        f"FLOPs       vision {short(f['vision'])}, decoder {short(f['decoder'])} for the prompt, "
+        f"lm_head {short(f['lm_head'])} a row; each new token {short(f['new_token'])}"
+    )
+    yield f"            ({FLOPS_ARE})"
+    yield (
+        f"KV cache    {2 * cache['token']:,} bytes a token in bfloat16 (twice that in float32), "
+        f"{short(2 * cache['prompt'])}B for this prompt"
+    )
+
+
+def presets_text() -> str:
+    """The seven published sizes beside each other."""
+    cells = "{:16}{:>16}{:>10}{:>10}{:>12}{:>9}  {}".format
+    lines = [
+        cells("preset", "parameters", "vision", "bfloat16", "KV a token", "width", "second-hand")
+    ]
+    for name in PRESETS:
+        config: Config = preset(name)
+        found = walk(config, [], 1)
+        p = found.parameters
+        lines.append(cells(
+            name, f"{p['total']:,}", short(p["vision"]), short(2 * p["total"]) + "B",
+            f"{2 * found.cache['token']:,} B", config.text.hidden_size, KNOWN_FROM[name],
+        ))  # fmt: skip
+    return "\n".join([*lines, "", "KV a token: bytes of the cache in bfloat16."])

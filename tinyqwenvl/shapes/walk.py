@@ -1,0 +1,186 @@
+"""The whole geometry of a prompt without any weights: run the model's own stages on shapes.
+
+:func:`walk` calls the functions that the model calls, on :class:`~.abstract.Abstract` arrays, and
+writes down every stage that they record. Integers (grids, windows, positions) are real.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import decoder, vision
+from ..checkpoint import assemble, weight_shapes
+from ..config import Config
+from ..errors import UserError
+from ..image import normalise, patchify, smart_resize
+from ..nn import PlainCache
+from ..position import rope_index
+from ..tracing import watching
+from .abstract import Abstract, Meter
+
+MOST_TOKENS = 1_000_000
+
+
+@dataclass
+class Row:
+    """One stage. ``parameters`` and ``flops`` are of it and of all stages inside it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    parameters: int = 0
+    flops: int = 0
+
+
+@dataclass
+class Walk:
+    """What :func:`walk` found. Sizes of pictures are [width, height] in pixels.
+
+    ``flops``: of the "vision" tower, of the "decoder" for the whole prompt, of the "lm_head" for
+    one row of it, and of a "new_token" after it. ``cache``: numbers that the KV cache holds for the
+    "prompt", and for each "token".
+    """
+
+    config: Config
+    pictures: list[dict[str, Any]]
+    tokens: dict[str, int]
+    rows: list[Row]
+    parameters: dict[str, int] = field(default_factory=dict)
+    flops: dict[str, int] = field(default_factory=dict)
+    cache: dict[str, int] = field(default_factory=dict)
+
+    def row(self, name: str) -> Row:
+        """The first stage of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def walk(
+    config: Config,
+    sizes: Sequence[tuple[int, int]],
+    text_tokens: int = 49,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> Walk:
+    """All stages of a prompt with pictures of ``sizes``, (width, height), and ``text_tokens`` more.
+
+    ``text_tokens`` are all tokens that are not a picture's: template and question. Raises UserError
+    for sizes that no model takes.
+    """
+    if text_tokens <= len(sizes):
+        raise UserError(f"{text_tokens} text tokens: give at least {len(sizes) + 1}")
+    watch = _Watch(Meter())
+    pictures, pixels, grids = _pictures(config, sizes, min_pixels, max_pixels, watch)
+    text = next(i for i in range(3) if i not in (config.image_token_id, config.video_token_id))
+    blocks = [[text, *[config.image_token_id] * p["tokens"]] for p in pictures]
+    ids = np.concatenate([*blocks, [text] * (text_tokens - len(sizes))])
+    if len(ids) > MOST_TOKENS:
+        raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
+
+    shapes = weight_shapes(config)
+    weights = assemble({n: Abstract(s, meter=watch.meter) for n, s in shapes.items()}, config)
+    positions, delta = rope_index(ids, config, grids)
+    cache = PlainCache()
+
+    def run(new: np.ndarray, positions: np.ndarray) -> None:
+        embeds = decoder.embed(new, weights.model.embed_tokens)
+        if pixels is not None and len(new) > 1:
+            seen = vision.tower(pixels, grids, weights.visual, config, watch.attend)
+            embeds = decoder.scatter(embeds, new, config.image_token_id, seen)
+        x = decoder.decode(embeds, positions, weights.model, config.text, cache, watch.attend)
+        decoder.logits(x, weights.lm_head)
+
+    with watching(watch):
+        run(ids, positions)
+    parameters = _inclusive((n, math.prod(s)) for n, s in shapes.items())
+    flops = _inclusive((row.name, row.flops) for row in watch.rows)
+    for row in watch.rows:
+        row.parameters, row.flops = parameters[row.name], flops[row.name]
+    held = sum(k.size + v.size for k, v in cache.layers.values())
+    before = watch.meter.flops
+    run(ids[-1:], np.full((3, 1), len(ids) + delta))
+    new_token = watch.meter.flops - before
+
+    image = sum(p["tokens"] for p in pictures)
+    return Walk(
+        config,
+        pictures,
+        {"image": image, "text": text_tokens, "total": len(ids)},
+        watch.rows,
+        {"vision": parameters["visual"], "decoder": parameters["model"],
+         "lm_head": parameters["lm_head"], "total": sum(map(math.prod, shapes.values()))},
+        {"vision": flops["visual"], "decoder": flops["model"],
+         "lm_head": flops["lm_head"] // len(ids), "new_token": new_token},
+        {"prompt": held, "token": held // len(ids)},
+    )  # fmt: skip
+
+
+def _pictures(
+    config: Config,
+    sizes: Sequence[tuple[int, int]],
+    min_pixels: int | None,
+    max_pixels: int | None,
+    watch: _Watch,
+) -> tuple[list[dict[str, Any]], Any, Any]:
+    """What becomes of each picture; the patches of all; their grids."""
+    vision_config, processor = config.vision, config.processor
+    patch, merge = vision_config.patch_size, vision_config.spatial_merge_size
+    limits = processor.limits(min_pixels, max_pixels)
+    pictures: list[dict[str, Any]] = []
+    patches = []
+    for width, height in sizes:
+        high, wide = smart_resize(height, width, patch * merge, *limits)
+        if high * wide > MOST_TOKENS * (patch * merge) ** 2:
+            raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
+        watch("picture", Abstract((height, width, 3), np.uint8))
+        resized: Any = Abstract((1, high, wide, 3), np.uint8, watch.meter)
+        frames = normalise(resized, processor.image_mean, processor.image_std)
+        watch("image.resize", resized)
+        watch("image.normalise", frames)
+        with watching(watch):
+            rows, (t, h, w) = patchify(frames, patch, merge, vision_config.temporal_patch_size)
+        patches.append(rows)
+        about = {"size": [width, height], "resized": [wide, high], "grid_thw": [t, h, w]}
+        pictures.append({**about, "patches": t * h * w, "tokens": t * h * w // merge**2})
+    if not pictures:
+        return [], None, None
+    grids = np.array([p["grid_thw"] for p in pictures])
+    pixels = np.concatenate(patches)
+    watch("pixel_values", pixels)
+    watch("image_grid_thw", grids)
+    return pictures, pixels, grids
+
+
+class _Watch:
+    """Collects the stages as rows, each with what was multiplied since the row before."""
+
+    def __init__(self, meter: Meter):
+        self.meter, self.rows, self.seen = meter, list[Row](), 0
+
+    def __call__(self, name: str, value: Any) -> None:
+        done, self.seen = self.meter.flops - self.seen, self.meter.flops
+        self.rows.append(Row(name, tuple(np.shape(value)), str(value.dtype), flops=done))
+
+    def attend(self, q: Any, k: Any, v: Any, spans: np.ndarray) -> Any:
+        """In the place of ``nn.attention``: count the pairs that may look at each other, twice.
+
+        (Once for their scores, once for the mean of the values.)
+        """
+        pairs = int(np.sum(spans[:, 1] - spans[:, 0]))
+        self.meter.add_product(2 * q.shape[0], 1, q.shape[2], pairs)
+        return q.like(q.shape)
+
+
+def _inclusive(parts: Iterable[tuple[str, int]]) -> Counter[str]:
+    """(dotted name, amount) -> the sum under every prefix of the names."""
+    sums: Counter[str] = Counter()
+    for name, amount in parts:
+        pieces = name.split(".")
+        for end in range(1, len(pieces) + 1):
+            sums[".".join(pieces[:end])] += amount
+    return sums
