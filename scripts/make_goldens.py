@@ -18,9 +18,12 @@ import numpy as np
 import safetensors.numpy
 import torch
 from PIL import Image
+from transformers.generation import logits_process
+from transformers.image_utils import load_image
 
+from scripts.odd_pictures import TURNS, odd_pictures, turned_file
 from scripts.random_checkpoint import random_picture, tiny_config, with_pictures, write_checkpoint
-from scripts.witness import VERSIONS, Witness
+from scripts.witness import VERSIONS, Qwen2VLImageProcessorPil, Witness
 from tinyqwenvl import chat
 from tinyqwenvl.image import normalise, patchify
 from tinyqwenvl.tokenizer import load_tokenizer
@@ -38,6 +41,19 @@ CASES = {
     "pictures": PICTURES,
     "text": TEXT,
     "video": {"frames": [5, 84, 140], "grid": [[3, 6, 10]]},
+}
+
+SAMPLING_CASES = {
+    "repetition_penalty": (0.8, 1.05, 1.5),
+    "temperature": (1e-6, 0.1, 0.7, 2.0),
+    "top_k": (1, 5, 50, 1000),
+    "top_p": (0.001, 0.3, 0.9, 0.999),
+}
+PROCESSORS = {
+    "repetition_penalty": logits_process.RepetitionPenaltyLogitsProcessor,
+    "temperature": logits_process.TemperatureLogitsWarper,
+    "top_k": logits_process.TopKLogitsWarper,
+    "top_p": logits_process.TopPLogitsWarper,
 }
 
 # Every block's parts in brief, the first block's in full, and whatever has a name outside blocks.
@@ -68,9 +84,56 @@ def arrays_of(case: dict, witness: Witness, directory: Path) -> tuple[dict[str, 
     return arrays, facts
 
 
+def odd_picture_arrays() -> dict[str, np.ndarray]:
+    """What transformers makes of each odd picture: its grid, and the SHA-256 of its patches.
+
+    And how it turns files upright.
+    """
+    processor = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12845056)
+    arrays = {}
+    for name, picture in odd_pictures().items():
+        batch = processor(images=[picture], return_tensors="np")
+        digest = hashlib.sha256(np.ascontiguousarray(batch["pixel_values"]).tobytes()).digest()
+        arrays[f"{name}: grid"] = np.asarray(batch["image_grid_thw"])
+        arrays[f"{name}: sha256"] = np.frombuffer(digest, np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "turned.png"
+        for orientation in TURNS:
+            path.write_bytes(turned_file(orientation))
+            arrays[f"orientation {orientation}"] = np.asarray(load_image(str(path)))
+    return arrays
+
+
+def sampling_arrays() -> dict[str, np.ndarray]:
+    """Logits [4, V], ids, and what transformers' processors make of the logits."""
+    rng = np.random.RandomState(4)
+    logits = rng.normal(0, 3, (4, 500)).astype(np.float32)
+    logits[1] = np.round(logits[1])  # many equals
+    logits[2] *= 20
+    ids = rng.randint(0, 500, 40)
+    ids[20:] = ids[:20]  # each twice: the penalty counts once
+    arrays = {"logits": logits, "ids": ids}
+    scores, seen = torch.from_numpy(logits), torch.from_numpy(np.tile(ids, (4, 1)))
+    for kind, values in SAMPLING_CASES.items():
+        for value in values:
+            arrays[f"{kind} {value}"] = PROCESSORS[kind](value)(seen, scores.clone()).numpy()
+    return arrays
+
+
+def write(name: str, arrays: dict[str, np.ndarray], about: dict) -> None:
+    """One golden file, with what made it."""
+    about = {**about, "versions": VERSIONS, "command": COMMAND}
+    path = GOLDENS / f"{name}.safetensors"
+    whole = {n: np.ascontiguousarray(a) for n, a in arrays.items()}
+    safetensors.numpy.save_file(whole, path, {"case": json.dumps(about)})
+    print(f"{path.name}: {len(arrays)} arrays, {path.stat().st_size / 1e6:.1f} MB")
+
+
 def main() -> None:
-    """Write a file for each family and case."""
+    """Write a file for each family and case, one of odd pictures, and one of sampling."""
     GOLDENS.mkdir(exist_ok=True)
+    write("pictures", odd_picture_arrays(), {})
+    write("sampling", sampling_arrays(), {})
     for model_type in ("qwen2_vl", "qwen2_5_vl"):
         for name, case in CASES.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -79,15 +142,12 @@ def main() -> None:
                 arrays, facts = arrays_of(case, witness, directory)
             keep = {"input_ids", "generated", "image_grid_thw", "pixel_values.last48"}
             arrays = {
-                n: np.ascontiguousarray(a)
+                n: a
                 for n, a in arrays.items()
                 if n in keep or (re.fullmatch(STAGES, n) and not n.endswith(("act", "act_fn")))
             }
             about = {"model_type": model_type, "weights_seed": 7, **case, **facts}
-            about |= {"versions": VERSIONS, "command": COMMAND}
-            path = GOLDENS / f"{model_type}-{name}.safetensors"
-            safetensors.numpy.save_file(arrays, path, {"case": json.dumps(about)})
-            print(f"{path.name}: {len(arrays)} arrays, {path.stat().st_size / 1e6:.1f} MB")
+            write(f"{model_type}-{name}", arrays, about)
 
 
 if __name__ == "__main__":

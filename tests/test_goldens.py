@@ -19,7 +19,7 @@ from scripts.random_checkpoint import (
 )
 from tinyqwenvl.image import normalise, patchify
 
-FILES = sorted((Path(__file__).parent / "goldens").glob("*.safetensors"))
+FILES = sorted((Path(__file__).parent / "goldens").glob("qwen2*.safetensors"))
 PROMPT = ("input_ids", "generated", "image_grid_thw", "pixel_values.last48")
 EXACT = ("window_index", "cu_window_seqlens", "position_ids")
 BOUND = {"nmse": 1e-10, "cosine": 0.999999, "max_error": 1e-3}

@@ -85,12 +85,13 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
     owned = {name for name in stages if name in modules}
     assert {"visual.blocks.0.attn.qkv", "model.layers.0.self_attn.q_proj", "lm_head"} <= owned
     for name in set(stages) - owned:  # a parent of modules, or a tensor without an owner
-        part_of_attention = name.rsplit(".", 1)[-1] in ("q", "k", "spans")
+        part_of_attention = name.rsplit(".", 1)[-1] in ("q", "k", "v", "spans", "context")
         assert (
             part_of_attention
             or any(m.startswith(name + ".") for m in modules)
             or name
             in {
+                "image.nine_dimensions",
                 "pixel_values",
                 "visual.window_index",
                 "visual.cu_window_seqlens",
@@ -98,6 +99,7 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
                 "model.position_ids",
             }
         )
+    assert len(stages.pop("image.nine_dimensions")) == len(PICTURES)
     assert all(len(calls) == 1 for calls in stages.values())
     assert ("visual.window_index" in stages) == (family == "qwen2_5_vl")
     with tinyqwenvl.trace("visual.blocks.?") as few:

@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl import run
@@ -19,10 +17,12 @@ TRUTH = EXAMPLE_PICTURE.with_suffix(".txt").read_text()  # what was drawn, not w
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def tinyqwenvl_run(*words, cwd=None):
-    command = [sys.executable, "-m", "tinyqwenvl.run", *map(str, words)]
+def tinyqwenvl_run(*words, cwd=None, stdin=b"", module="tinyqwenvl.run"):
+    command = [sys.executable, "-m", module, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": HERE, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    done = subprocess.run(command, capture_output=True, cwd=cwd, env=environment, input=stdin)
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    return done
 
 
 def test_no_arguments_describes_the_example_truly():
@@ -47,6 +47,7 @@ def test_json():
         "prompt_token_ids",
         "image_grid_thw",
         "finish_reason",
+        "sampling",
         "timings",
     }
     assert set(answer["timings"]) == {"load", "prepare", "vision", "prefill", "decode", "total"}
@@ -67,47 +68,6 @@ def test_another_checkpoint(tmp_path):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["nowhere.png"], "no such picture"),
-        (["nowhere.png", "describe"], "no such picture"),
-        ([".", "describe"], "is a directory"),
-        (["empty.png"], "is empty"),
-        (["cut.png"], "is cut or damaged"),
-        (["words.png"], "not a picture"),
-        (["thin.png"], "over 200 times"),
-        (["good.png", ""], "prompt is empty"),
-        (["good.png", "x", "-n", "0"], "at least 1"),
-        (["good.png", "x", "-n", "-5"], "at least 1"),
-        (["good.png", "x", "--max-pixels", "0"], "at least 1"),
-        (["good.png", "x", "--max-pixels", "-1"], "at least 1"),
-        (["good.png", "x", "--min-pixels", "900", "--max-pixels", "800"], "leave no size"),
-        (["good.png", "x", "--min-pixels", "1000000000000"], "ask for fewer pixels"),
-        (["good.png", "x", "-m", "nowhere"], "not a directory"),
-        (["good.png", "x", "-m", "a" * 3000], "not a directory"),
-        (["a" * 3000, "x"], "cannot read"),
-        (["good.png", "x", "-n", "many"], "invalid int value"),
-        (["good.png", "--colour"], "unrecognized arguments"),
-        (["good.png", "x", "-m", "empty"], "no config.json"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(words, complaint, tmp_path):
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8))
-    noise.save(tmp_path / "good.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:9000])
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "words.png").write_text("these are words")
-    (tmp_path / "empty").mkdir()
-    Image.new("L", (402, 2)).save(tmp_path / "thin.png")
-    done = tinyqwenvl_run(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert [line for line in lines if not line.startswith("note:")] == [lines[-1]]
-    assert lines[-1].startswith("error: ") and complaint in lines[-1]
-
-
 def test_options_may_stand_anywhere():
     few = tinyqwenvl_run(EXAMPLE_PICTURE, "-n", "2", "describe", "--json")
     assert len(json.loads(few.stdout)["token_ids"]) == 2
@@ -116,14 +76,17 @@ def test_options_may_stand_anywhere():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ([str(EXAMPLE_PICTURE)], "describe")),
-        (["a.png"], (["a.png"], "describe")),  # and then: no such picture
-        (["here.png"], (["here.png"], "describe")),
-        (["noted"], (["noted"], "describe")),
+        ([], ([str(EXAMPLE_PICTURE)], None)),
+        (["a.png"], (["a.png"], None)),  # and then: no such picture
+        (["here.png"], (["here.png"], None)),
+        (["noted"], (["noted"], None)),
+        (["-"], (["-"], None)),
+        (["a.png", "-"], (["a.png", "-"], None)),
+        (["-", "what?"], (["-"], "what?")),
         (["what?"], ([], "what?")),
         (["a.png", "what?"], (["a.png"], "what?")),
         (["a.png", "noted"], (["a.png"], "noted")),
-        (["a.png", "here.png"], (["a.png", "here.png"], "describe")),
+        (["a.png", "here.png"], (["a.png", "here.png"], None)),
         (["a.png", "b.png", "what is in b.png"], (["a.png", "b.png"], "what is in b.png")),
     ],
 )
@@ -155,7 +118,7 @@ def test_a_full_disk_is_one_line():
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_an_interrupt_keeps_what_was_said_and_exits_with_130(tmp_path):
-    raw = {**tiny_config("qwen2_vl"), "eos_token_id": 299}
+    raw = {**tiny_config("qwen2_vl"), "eos_token_id": 277}  # a token that it does not choose
     directory = write_checkpoint(tmp_path / "model", raw)
     command = [sys.executable, "-m", "tinyqwenvl.run", "hello", "-m", str(directory), "-n", "99999"]
     environment = {**os.environ, "PYTHONPATH": HERE}

@@ -23,16 +23,17 @@ def as_svg(name: str, found: Walk) -> str:
         read = [f"{p['resized'][0]} x {p['resized'][1]}" for p in found.pictures]
         blocks = f"{config.vision.depth} vision blocks"
         full = len(config.vision.fullatt_block_indexes)
-        look = (
-            f"{full} look at the whole picture" if full < config.vision.depth else "all look at all"
-        )
+        look = f"{full} see the whole frame" if full < config.vision.depth else "all see the frame"
+        vision = config.vision
+        patch, merge = vision.patch_size, vision.spatial_merge_size
+        cut = f"{vision.temporal_patch_size} frames x {patch} x {patch} x 3"
         top = [
             (_plural(len(sizes), "picture"), _some(sizes), "width x height", PIXELS),
-            ("resized", _some(read), "sides: multiples of 28", PIXELS),
-            ("patches", str(shape["pixel_values"]), "2 frames x 14 x 14 x 3", PIXELS),
+            ("resized", _some(read), f"sides: multiples of {patch * merge}", PIXELS),
+            ("patches", str(shape["pixel_values"]), cut, PIXELS),
             (blocks, str(shape["visual.patch_embed"]), look, VISION),
-            ("merger", str(shape["visual.merger"]), "2 x 2 patches a token", VISION),
-            ("image tokens", str(tokens["image"]), "in raster order", VISION),
+            ("merger", str(shape["visual.merger"]), f"{merge} x {merge} patches a token", VISION),
+            ("image tokens", str(shape["visual"]), "in raster order", VISION),
         ]
     bottom = [
         ("ids", str(tokens["total"]), f"{tokens['image']} image + {tokens['text']} text", WORDS),
@@ -42,6 +43,7 @@ def as_svg(name: str, found: Walk) -> str:
          DECODER),
         ("lm_head", str(shape["lm_head"]), "a score for every word", HEAD),
     ]  # fmt: skip
+    left, right = (MARGIN + i * (BOX + GAP) + BOX // 2 for i in (1, 5))
     about = f"{tokens['total']} tokens; {found.parameters['total']:,} parameters"
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} 720' {FONT} role='img'>",
@@ -52,6 +54,7 @@ def as_svg(name: str, found: Walk) -> str:
         _text(MARGIN, 94, about, 18),
         *_boxes(top, 130),
         *_boxes(bottom, 310),
+        *([_arrow(f"M{right} 260v24H{left}v22")] if found.pictures else []),
         *_bar("parameters", found.parameters, 500, {"vision": VISION, "decoder": DECODER,
                                                    "lm_head": HEAD}),
         *_bar("FLOPs", {"vision": found.flops["vision"], "decoder": found.flops["decoder"],
@@ -72,13 +75,20 @@ def _some(sizes: list[str]) -> str:
     return sizes[0] if len(sizes) == 1 else f"{sizes[0]}, ..."
 
 
-def _text(x: float, y: float, text: str, size: int, weight: str = "normal", fit: int = 0) -> str:
-    """A line of text; ``fit`` squeezes one that would be wider."""
-    squeeze = f" textLength='{fit}' lengthAdjust='spacingAndGlyphs'" if fit else ""
+def _text(x: float, y: float, text: str, size: int, weight: str = "normal", room: int = 0) -> str:
+    """A line of text, smaller where it would not fit into ``room``."""
+    if room:
+        size = min(size, int(room / (0.54 * max(len(text), 1))))
     return (
-        f"<text x='{x:g}' y='{y:g}' font-size='{size}' font-weight='{weight}' fill='#111'{squeeze}>"
+        f"<text x='{x:g}' y='{y:g}' font-size='{size}' font-weight='{weight}' fill='#111'>"
         f"{escape(text)}</text>"
     )
+
+
+def _arrow(path: str) -> str:
+    """A line along ``path`` with a head at its end, which must point right or down."""
+    head = "m-7 -7l7 7l7 -7" if "v" in path else "m-7 -7l7 7l-7 7"
+    return f"<path d='{path}{head}' fill='none' stroke='#111' stroke-width='2'/>"
 
 
 def _boxes(boxes: list[tuple[str, str, str, str]], y: int) -> list[str]:
@@ -89,13 +99,9 @@ def _boxes(boxes: list[tuple[str, str, str, str]], y: int) -> list[str]:
         for text, size, down, weight in (
             (title, 18, 36, "bold"), (shape, 18, 72, "normal"), (remark, 14, 106, "normal")
         ):  # fmt: skip
-            wide = len(text) * size * 0.56 > BOX - 20
-            parts.append(_text(x + 10, y + down, text, size, weight, BOX - 20 if wide else 0))
+            parts.append(_text(x + 10, y + down, text, size, weight, BOX - 20))
         if i:
-            parts.append(
-                f"<path d='M{x - GAP + 3} {y + 65}h{GAP - 12}m-7 -7l8 7l-8 7' "
-                "fill='none' stroke='#111' stroke-width='2'/>"
-            )
+            parts.append(_arrow(f"M{x - GAP + 4} {y + 65}h{GAP - 8}"))
     return parts
 
 

@@ -60,19 +60,21 @@ def _bytes(numbers: int) -> dict[str, int]:
 
 def as_text(name: str, found: Walk, every: bool = False) -> str:
     """A table of the stages and a summary; blocks of equal shapes once, unless ``every``."""
-    lines = [*_heading(name, found), "", _line("stage", "shape", "parameters", "FLOPs")]
-    rows = ((r.name, r) for r in found.rows) if every else _folded(found.rows)
+    rows = [(r.name, r) for r in found.rows] if every else list(_folded(found.rows))
+    first = max(len(title) for title, row in rows if row) + 2
+    table = [_line(first, "stage", "shape", "parameters", "FLOPs")]
     for title, row in rows:
         if row is None:
-            lines.append(title)
+            table.append(title)
             continue
         parameters, flops = (short(n) if n else "" for n in (row.parameters, row.flops))
-        lines.append(_line(title, str(list(row.shape)), parameters, flops, _remark(row, found)))
-    return "\n".join([*lines, "", *_summary(found)])
+        shape = str(list(row.shape))
+        table.append(_line(first, title, shape, parameters, flops, _remark(row, found)))
+    return "\n".join([*_heading(name, found), "", *table, "", *_summary(found)])
 
 
-def _line(title: str, shape: str, parameters: str, flops: str, remark: str = "") -> str:
-    return f"{title:36}{shape:32}{parameters:>12}{flops:>10}  {remark}".rstrip()
+def _line(first: int, title: str, shape: str, parameters: str, flops: str, remark: str = "") -> str:
+    return f"{title:{first}}{shape:32}{parameters:>12}{flops:>10}  {remark}".rstrip()
 
 
 def _heading(name: str, found: Walk) -> Iterator[str]:
