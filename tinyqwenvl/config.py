@@ -260,6 +260,11 @@ def _check(config: Config) -> None:
         raise UserError("the vision tower's output width must be the decoder's hidden_size")
     if vision.window_size < vision.patch_size * vision.spatial_merge_size:
         raise UserError("window_size is smaller than one merged token")
+    if processor.min_pixels > processor.max_pixels:
+        raise UserError(
+            f"min_pixels {processor.min_pixels} and max_pixels {processor.max_pixels} of the "
+            "preprocessor leave no size to choose"
+        )
     if len(processor.image_mean) != 3 or len(processor.image_std) != 3 or 0 in processor.image_std:
         raise UserError("image_mean and image_std are three numbers each, none of image_std zero")
 

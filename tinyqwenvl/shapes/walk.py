@@ -74,6 +74,8 @@ def walk(
     """
     if text_tokens <= len(sizes):
         raise UserError(f"{text_tokens} text tokens: give at least {len(sizes) + 1}")
+    if text_tokens > MOST_TOKENS:
+        raise UserError(f"over {MOST_TOKENS:,} text tokens; ask for fewer")
     watch = _Watch(Meter())
     pictures, pixels, grids = _pictures(config, sizes, min_pixels, max_pixels, watch)
     text = next(i for i in range(3) if i not in (config.image_token_id, config.video_token_id))
