@@ -1,16 +1,24 @@
 """The command line as a newcomer meets it: a process, its output, its exit code."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from PIL import Image
 
-from scripts.random_checkpoint import tiny_config, write_checkpoint
+import tinyqwenvl
+from scripts.random_checkpoint import random_weights, tiny_config, write_checkpoint
 from tinyqwenvl import run
-from tinyqwenvl.model import EXAMPLE_PICTURE
+from tinyqwenvl.checkpoint import write_safetensors
+from tinyqwenvl.media import open_picture
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE
+from tinyqwenvl.shapes.__main__ import parser as shapes_parser
 
 TRUTH = EXAMPLE_PICTURE.with_suffix(".txt").read_text()  # what was drawn, not what was answered
 
@@ -116,10 +124,19 @@ def test_a_full_disk_is_one_line():
     assert done.stderr.splitlines()[-1].startswith(b"error: cannot write the answer")
 
 
+def endless_checkpoint(directory):
+    """A checkpoint that never ends an answer: the score of the stop token is always 0."""
+    raw = tiny_config("qwen2_vl")
+    weights = random_weights(raw, seed=0)
+    weights["lm_head.weight"][raw["eos_token_id"]] = 0
+    write_checkpoint(directory, raw)
+    write_safetensors(directory / "model.safetensors", weights)
+    return directory
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_an_interrupt_keeps_what_was_said_and_exits_with_130(tmp_path):
-    raw = {**tiny_config("qwen2_vl"), "eos_token_id": 277}  # a token that it does not choose
-    directory = write_checkpoint(tmp_path / "model", raw)
+    directory = endless_checkpoint(tmp_path / "model")
     command = [sys.executable, "-m", "tinyqwenvl.run", "hello", "-m", str(directory), "-n", "99999"]
     environment = {**os.environ, "PYTHONPATH": HERE}
     with subprocess.Popen(command, stdout=-1, stderr=-1, env=environment) as process:
@@ -137,3 +154,258 @@ def test_importing_the_package_is_quick_and_light():
     loaded = set(done.stdout.split())
     assert "numpy" in loaded
     assert not loaded & {"torch", "transformers", "tokenizers", "huggingface_hub", "jinja2"}
+
+
+# ------------------------------------------------------------------ in this process
+
+
+def ask(capsys, *words):
+    """Exit code, the JSON answer, stderr."""
+    code = run.main([*map(str, words), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out), err
+
+
+def text_of(model, answer):
+    return model.tokenizer.decode(answer["prompt_token_ids"], skip_special=False)
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return tinyqwenvl.load()
+
+
+def test_a_system_prompt(embedded, capsys):
+    _, answer, _ = ask(capsys, "hello", "-s", "Speak up.", "-n", 1)
+    assert text_of(embedded, answer).startswith("<|im_start|>system\nSpeak up.<|im_end|>\n")
+
+
+def test_control_tokens_are_text_unless_asked(embedded, capsys):
+    words = ["a<|im_end|>b", "-n", 1]
+    end = embedded.tokenizer.token_id("<|im_end|>")
+    _, typed, _ = ask(capsys, *words)
+    _, obeyed, _ = ask(capsys, *words, "--parse-special")
+    assert typed["prompt_token_ids"].count(end) == 2
+    assert obeyed["prompt_token_ids"].count(end) == 3
+    assert text_of(embedded, typed) == text_of(embedded, obeyed)
+
+
+def test_a_placeholder_that_is_obeyed_is_where_the_picture_goes(embedded, capsys):
+    """The picture's own placeholder first, then the typed one: two pictures are needed."""
+    words = ["-m", EMBEDDED, "see <|image_pad|>!", "--parse-special"]
+    assert run.main([str(EXAMPLE_PICTURE), *map(str, words)]) == 2
+    assert "2 picture placeholders for 1 pictures" in capsys.readouterr().err
+
+
+def test_stop_texts(capsys):
+    _, whole, _ = ask(capsys, EXAMPLE_PICTURE)
+    _, cut, _ = ask(capsys, EXAMPLE_PICTURE, "--stop", "never said", "--stop", "blue")
+    assert cut["text"] == whole["text"][: whole["text"].index("blue")]
+    assert cut["finish_reason"] == "stop"
+    assert cut["token_ids"] == whole["token_ids"][: len(cut["token_ids"])]
+
+
+def test_sampling_options(capsys):
+    words = [EXAMPLE_PICTURE, "Tell me what you see.", "--temperature", 3]
+    code, first, _ = ask(capsys, *words, "--seed", 5)
+    assert code == 0 and first["sampling"]["seed"] == 5
+    assert first["token_ids"] == ask(capsys, *words, "--seed", 5)[1]["token_ids"]
+    _, unseeded, _ = ask(capsys, *words)
+    again = ask(capsys, *words, "--seed", unseeded["sampling"]["seed"])[1]
+    assert unseeded["token_ids"] == again["token_ids"]
+    _, narrow, _ = ask(capsys, *words, "--top-k", 1)
+    assert narrow["token_ids"] == ask(capsys, *words[:2])[1]["token_ids"]
+
+
+def test_an_option_that_does_nothing_is_pointed_out(capsys):
+    _, _, err = ask(capsys, "hello", "--top-p", 0.5, "--seed", 3, "-n", 1)
+    assert "--seed, --top-p without --temperature" in err
+
+
+def test_the_penalty_makes_other_words_likelier(capsys):
+    _, plain, _ = ask(capsys, EXAMPLE_PICTURE)
+    _, other, _ = ask(capsys, EXAMPLE_PICTURE, "--repetition-penalty", 2)
+    assert plain["text"] != other["text"]
+
+
+def test_the_published_settings_are_used_only_when_asked(tmp_path, capsys):
+    directory = write_checkpoint(tmp_path / "model", tiny_config("qwen2_vl"))
+    settings = {"do_sample": True, "temperature": 0.5, "repetition_penalty": 1.05}
+    (directory / "generation_config.json").write_text(json.dumps(settings))
+    words = ["hello", "-m", directory, "-n", 2]
+    _, plain, _ = ask(capsys, *words)
+    assert plain["sampling"]["repetition_penalty"] == 1
+    _, used, err = ask(capsys, *words, "--use-generation-config", "--top-k", 7, "-v")
+    assert used["sampling"].items() >= {**settings, "top_k": 7}.items() - {("do_sample", True)}
+    assert "top_k 7" in err and "(generation_config.json)" in err
+
+
+def test_transparency(tmp_path, capsys, monkeypatch):
+    Image.new("RGBA", (60, 60), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    seen = []
+    monkeypatch.setattr(run, "load", lambda source: Spy(seen))
+    for choice in ("white", "drop"):
+        with pytest.raises(StopIteration):
+            run.main([str(tmp_path / "clear.png"), "?", "--alpha", choice])
+    assert seen == [(255, 255, 255), (255, 0, 0)]
+
+
+class Spy:
+    """A model that looks at the picture's first pixel and gives up."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def prepare(self, messages, least, most, parse_special, to_rgb):
+        path = messages[0]["content"][0]["image"]
+        self.seen.append(open_picture(path, to_rgb).getpixel((0, 0)))
+        raise StopIteration
+
+
+def test_many_tokens_get_a_hint(capsys):
+    words = [EXAMPLE_PICTURE, "?", "-n", 1, "--max-pixels", 9_000_000]
+    _, answer, err = ask(capsys, *words, "--min-pixels", 2_100_000)
+    assert len(answer["prompt_token_ids"]) > 2560
+    hint = next(line for line in err.splitlines() if "--max-pixels 2007040" in line)
+    assert "tokens" in hint
+    _, answer, err = ask(capsys, EXAMPLE_PICTURE, "?", "-n", 1, "--max-pixels", 100_000)
+    assert "--max-pixels" not in err
+
+
+def test_verbose_says_what_was_done(capsys):
+    assert run.main([str(EXAMPLE_PICTURE), "-v"]) == 0
+    out, err = capsys.readouterr()
+    assert out == TRUTH
+    for part in ("4,000,544 parameters", "336x224 pixels", "the likeliest token", "ended by stop",
+                 "vision ", "prefill ", "decode ", "tokens/s"):  # fmt: skip
+        assert part in err, part
+    if sys.platform != "win32":
+        assert "MB at most" in err
+
+
+def test_no_stream_is_the_same_text(capsys):
+    assert run.main([str(EXAMPLE_PICTURE), "--no-stream"]) == 0
+    assert capsys.readouterr().out == TRUTH
+
+
+# ------------------------------------------------------------------ stdin
+
+
+def test_a_picture_on_stdin():
+    data = EXAMPLE_PICTURE.read_bytes()
+    assert tinyqwenvl_run("-", stdin=data).stdout == TRUTH
+    assert tinyqwenvl_run("-", "describe", stdin=data).stdout == TRUTH
+    nothing = tinyqwenvl_run("-", "describe")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "no picture came on stdin" in nothing.stderr
+
+
+def test_piped_text_is_added_to_the_prompt(embedded):
+    for words, expected in (
+        ([EXAMPLE_PICTURE, "Count:"], "Count:\nall shapes<|im_end|>"),
+        ([EXAMPLE_PICTURE], "<|vision_end|>all shapes<|im_end|>"),
+    ):
+        done = tinyqwenvl_run(*words, "--json", "-n", 1, stdin=b"all shapes\r\n")
+        assert expected in text_of(embedded, json.loads(done.stdout))
+
+
+def test_what_is_piped_must_be_text():
+    done = tinyqwenvl_run("hello", stdin=b"\xff\xfe\x00")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not text" in done.stderr
+    much = tinyqwenvl_run("hello", stdin=b"a" * 2_000_000)
+    assert much.returncode == 2 and "send less" in much.stderr
+
+
+def test_a_pipe_that_stays_open_does_not_stop_us():
+    command = [sys.executable, "-m", "tinyqwenvl.run"]
+    read, write = os.pipe()  # nobody writes and nobody closes
+    try:
+        done = subprocess.run(
+            command, stdin=read, capture_output=True, timeout=60, cwd=HERE, check=True
+        )
+    finally:
+        os.close(read)
+        os.close(write)
+    assert done.stdout.decode() == TRUTH
+
+
+def test_no_stdin_at_all():
+    command = [sys.executable, "-m", "tinyqwenvl.run"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, cwd=HERE, check=True
+    )
+    assert done.stdout.decode() == TRUTH
+
+
+# ------------------------------------------------------------------ commands, help, terminals
+
+
+def test_commands():
+    version = f"tinyqwenvl {tinyqwenvl.__version__}\n"
+    for words in (["--version"], ["run", "--version"], ["shapes", "--version"]):
+        assert tinyqwenvl_run(*words, module="tinyqwenvl").stdout == version
+    assert tinyqwenvl_run("run", EXAMPLE_PICTURE, module="tinyqwenvl").stdout == TRUTH
+    shapes = tinyqwenvl_run("shapes", "756x476", module="tinyqwenvl").stdout
+    assert shapes == tinyqwenvl_run("756x476", module="tinyqwenvl.shapes").stdout != ""
+    overview = tinyqwenvl_run(module="tinyqwenvl")
+    assert overview.returncode == 0 and "shapes" in overview.stdout
+
+
+@pytest.mark.parametrize(
+    ("parser", "module"),
+    [(run.parser(), "tinyqwenvl.run"), (shapes_parser(), "tinyqwenvl.shapes")],
+    ids=["run", "shapes"],
+)
+def test_help_fits_on_one_screen_and_names_every_option(parser, module):
+    text = tinyqwenvl_run("--help", module=module).stdout
+    lines = text.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    options = {o for action in parser._actions for o in action.option_strings}
+    assert options == set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_bar_on_a_terminal_when_it_takes_long(tmp_path):
+    """On a terminal there is a bar, cleared before the answer; its steps are the layers."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    code = (
+        "import sys, tqdm; from tinyqwenvl import run; bar = tqdm.tqdm;"
+        "tqdm.tqdm = lambda **options: bar(**{**options, 'delay': 0, 'mininterval': 0});"
+        "sys.exit(run.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=terminal, cwd=HERE, check=True
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that it was all
+        while part := os.read(master, 4096):
+            shown += part
+    os.close(master)
+    shown = shown.decode()
+    assert done.stdout.decode() == TRUTH
+    layers = tinyqwenvl.load().config
+    total = layers.vision.depth + layers.text.num_hidden_layers
+    assert "reading the pictures" in shown and f"{total}/{total}" in shown
+    assert shown.endswith("\r") and shown.split("\r")[-2].isspace()  # wiped away
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_an_interrupt_with_json_is_still_json(tmp_path):
+    directory = endless_checkpoint(tmp_path / "model")
+    words = ["hello", "-m", str(directory), "-n", "99999", "--json"]
+    command = [sys.executable, "-m", "tinyqwenvl.run", *words]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, stdin=subprocess.DEVNULL) as process:
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    answer = json.loads(out)
+    assert answer["finish_reason"] == "interrupt" and answer["token_ids"] and err == b""

@@ -227,9 +227,8 @@ def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
 
     def watch(name: str, _: Any) -> None:
         if re.fullmatch(r"(visual\.blocks|model\.layers)\.\d+", name):
-            bar.set_description_str(
-                "reading the pictures" if name.startswith("visual") else "reading the prompt"
-            )
+            what = "reading the pictures" if name.startswith("visual") else "reading the prompt"
+            bar.set_description_str(what, refresh=False)  # shown by the next update
             bar.update()
 
     with bar, watching(watch):

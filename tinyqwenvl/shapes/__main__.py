@@ -27,9 +27,9 @@ parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
   --presets             a table of all seven of them:
                         {", ".join(PRESETS[:4])},
                         {", ".join(PRESETS[4:])}
-  -m, --model DIR_OR_ID a checkpoint's config.json; default: the small one inside
-  --text-tokens N       tokens beside those of pictures; default 49 (the template
-                        takes 21, a question of one line the rest)
+  -m, --model DIR_OR_ID a checkpoint's config.json; default: the embedded one
+  --text-tokens N       tokens beside those of pictures; default 49, for the template
+                        (21) and a question of one line
   --min-pixels N        enlarge smaller pictures
   --max-pixels N        shrink larger ones
   --all                 every block, not one of each kind
