@@ -12,8 +12,8 @@ from tinyqwenvl.dims import checked
 
 
 def _check_all_shapes() -> int:
-    names = [m.name for m in pkgutil.iter_modules(tinyqwenvl.__path__) if m.name != "__main__"]
-    modules = [importlib.import_module(f"tinyqwenvl.{name}") for name in names]
+    names = [m.name for m in pkgutil.walk_packages(tinyqwenvl.__path__, "tinyqwenvl.")]
+    modules = [importlib.import_module(name) for name in names if "__main__" not in name]
     wrapped: dict = {}
 
     def ours(value):

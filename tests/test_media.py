@@ -1,4 +1,6 @@
 import base64
+import contextlib
+import hashlib
 import io
 import os
 import threading
@@ -7,9 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.odd_pictures import TURNS, odd_pictures, turned_file
+from tests.test_goldens import FILES, read
 from tinyqwenvl import UserError, compat
-from tinyqwenvl.media import open_picture, rgb
+from tinyqwenvl.config import ProcessorConfig
+from tinyqwenvl.image import preprocess
+from tinyqwenvl.media import PictureWarning, open_picture, rgb
+from tinyqwenvl.presets import preset
 
+_, GOLDEN = read(FILES[0].with_name("pictures.safetensors"))
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -60,10 +68,42 @@ def test_files_are_turned_upright_and_images_are_not(tmp_path):
     assert open_picture(Image.open(tmp_path / "a.jpg")).size == (30, 20)
 
 
-def test_the_first_frame_of_an_animation():
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_the_first_frame_of_an_animation_and_that_it_is_said(kind):
     frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert np.asarray(open_picture(data))[0, 0].tolist() == [255, 0, 0]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with pytest.warns(PictureWarning, match="several frames"):
+        assert np.asarray(open_picture(data))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_frame_needs_no_word():
+    previews = [Image.fromarray(PIXELS)] * 2  # what a camera adds to a photograph
+    photograph = encoded(previews[0], "MPO", save_all=True, append_images=previews[1:])
+    for data in (encoded(Image.fromarray(PIXELS), "GIF"), photograph, GOOD):
+        open_picture(data)
+
+
+# ------------------------------------------------------------------ as transformers has them
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_odd_pictures_are_bit_equal_to_transformers(name):
+    picture = odd_pictures()[name]
+    deep = picture.mode in ("I;16", "I", "F")
+    with pytest.warns(PictureWarning, match="over 255") if deep else contextlib.nullcontext():
+        opened = open_picture(picture)
+    vision = preset("qwen2.5-vl-3b").vision
+    pixels, grids = preprocess([(opened, 3136, 12845056)], ProcessorConfig(), vision)
+    assert grids.tolist() == GOLDEN[f"{name}: grid"].tolist()
+    assert hashlib.sha256(pixels.tobytes()).digest() == GOLDEN[f"{name}: sha256"].tobytes()
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_files_are_turned_as_transformers_turns_them(orientation):
+    opened = open_picture(turned_file(orientation))
+    np.testing.assert_array_equal(np.asarray(opened), GOLDEN[f"orientation {orientation}"])
 
 
 def bomb():

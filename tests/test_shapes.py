@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scripts.random_checkpoint import random_picture, write_checkpoint
 from tinyqwenvl import UserError
 from tinyqwenvl.checkpoint import parameter_count
 from tinyqwenvl.model import user_message
-from tinyqwenvl.presets import KNOWN_FROM, PRESETS, preset
+from tinyqwenvl.presets import KNOWN_FROM, PRESETS, preset, preset_json
 from tinyqwenvl.shapes import walk
 from tinyqwenvl.shapes.__main__ import main
 from tinyqwenvl.shapes.abstract import Abstract
@@ -89,6 +90,17 @@ def test_the_published_sizes(name, parameters):
     text = preset(name).text
     assert found.cache["token"] == 2 * text.num_hidden_layers * text.num_key_value_heads * 128
     assert name in KNOWN_FROM and name in PRESETS
+
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "qwen2.5-vl-3b-config.json"
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="needs a copy of the published file")
+def test_a_preset_says_what_the_published_file_says():
+    file = json.loads(REFERENCE.read_text())
+    ours = preset_json("qwen2.5-vl-3b")
+    assert {**file["vision_config"], **ours.pop("vision_config")} == file["vision_config"]
+    assert {**file, **ours} == file
 
 
 def products(model, inputs):

@@ -28,8 +28,8 @@ parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
                         {", ".join(PRESETS[:4])},
                         {", ".join(PRESETS[4:])}
   -m, --model DIR_OR_ID a checkpoint's config.json; default: the embedded one
-  --text-tokens N       tokens beside those of pictures; default 49, for the template
-                        (21) and a question of one line
+  --text-tokens N       the other tokens; default 49: the template (21) and a
+                        question of one line
   --min-pixels N        enlarge smaller pictures
   --max-pixels N        shrink larger ones
   --all                 every block, not one of each kind
