@@ -129,15 +129,20 @@ class Witness:
 
     @torch.no_grad()
     def generate(
-        self, ids: np.ndarray, pixels: Any = None, grids: Any = None, n: int = 32
+        self,
+        ids: np.ndarray,
+        pixels: Any = None,
+        grids: Any = None,
+        n: int = 32,
+        penalty: float = 1.0,
     ) -> list[int]:
-        """``n`` greedy ids, going on past any stop token, no penalty."""
+        """``n`` greedy ids, going on past any stop token."""
         out = self.model.generate(
             **self.inputs(ids, pixels, grids),
             max_new_tokens=n,
             min_new_tokens=n,
             do_sample=False,
             eos_token_id=None,
-            repetition_penalty=1.0,
+            repetition_penalty=penalty,
         )
         return out[0, len(ids) :].tolist()
