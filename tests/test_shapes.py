@@ -246,6 +246,10 @@ def test_presets_table(capsys):
     assert main(["--presets"]) == 0
     table = capsys.readouterr().out
     assert all(f"{name} " in table and KNOWN_FROM[name] in table for name in PRESETS)
+    assert main(["--presets", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == list(PRESETS)
+    assert all(f"{row['parameters']['total']:,}" in table for row in rows)
 
 
 @pytest.mark.parametrize("words", [["756x476"], ["756x476", "90x90"]])
@@ -257,6 +261,13 @@ def test_the_drawing_is_xml_and_says_the_shapes(words, tmp_path, capsys):
     found = walk(preset("qwen2-vl-2b"), [tuple(map(int, w.split("x"))) for w in words])
     assert str(list(found.row("visual").shape)) in texts
     assert [p.name for p in tmp_path.iterdir()] == ["a.svg"]
+
+
+def test_the_drawing_in_the_docs_is_up_to_date(tmp_path):
+    words = ["756x476", "--preset", "qwen2.5-vl-3b", "--max-pixels", "307200"]
+    assert main([*words, "--svg", str(tmp_path / "a.svg")]) == 0
+    in_docs = Path(__file__).parents[1] / "docs" / "shapes.svg"
+    assert (tmp_path / "a.svg").read_text() == in_docs.read_text()
 
 
 @pytest.mark.parametrize(

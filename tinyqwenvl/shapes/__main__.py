@@ -14,7 +14,7 @@ from ..media import open_picture
 from ..model import EXAMPLE_PICTURE, find
 from ..presets import PRESETS, preset
 from .drawing import as_svg
-from .report import as_json, as_text, presets_text
+from .report import as_json, as_text, presets_json, presets_text
 from .walk import walk
 
 HELP = f"""\
@@ -79,7 +79,7 @@ def show(argv: list[str] | None) -> None:
     """Walk and print."""
     args = parser().parse_intermixed_args(argv)
     if args.presets:
-        print(presets_text())
+        print(json.dumps(presets_json(), indent=1) if args.json else presets_text())
         return
     name, config = model_of(args)
     sizes = [size_of(word) for word in args.pictures or [str(EXAMPLE_PICTURE)]]

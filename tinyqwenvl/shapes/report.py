@@ -169,6 +169,13 @@ def _summary(found: Walk) -> Iterator[str]:
     )
 
 
+def presets_json() -> list[dict[str, Any]]:
+    """The seven published sizes, with an empty prompt's walk but for its stages."""
+    rows = [as_json(name, walk(preset(name), [], 1)) for name in PRESETS]
+    keep = ("model", "second_hand", "parameters", "bytes")
+    return [{key: row[key] for key in keep} for row in rows]
+
+
 def presets_text() -> str:
     """The seven published sizes beside each other."""
     cells = "{:16}{:>16}{:>10}{:>10}{:>12}{:>9}  {}".format
