@@ -110,7 +110,8 @@ def expand(pieces: Sequence[str], placeholder: Control, counts: Sequence[int]) -
     """Repeat the i-th ``placeholder`` ``counts[i]`` times: one for every image token."""
     found = sum(1 for p in pieces if isinstance(p, Control) and p == placeholder)
     if found != len(counts):
-        raise UserError(f"the prompt has {found} picture placeholders for {len(counts)} pictures")
+        what = "picture" if placeholder == IMAGE_PAD else "video"
+        raise UserError(f"the prompt has {found} {what} placeholders for {len(counts)} {what}s")
     remaining = iter(counts)
     expanded: list[str] = []
     for piece in pieces:

@@ -12,6 +12,7 @@ from functools import partial
 
 from PIL import Image
 
+from .config import Config
 from .dims import Array, Int
 from .errors import UserError
 from .position import rope_index
@@ -53,6 +54,21 @@ def drop_alpha(image: Image.Image) -> Image.Image:
 def after_block_hf_5(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
     """Transformers 5.3 to 5.23: text goes on at start + max(h, w), however long the video."""
     return start + max(grid[1], grid[2]) // merge
+
+
+def rope_index_hf_4_52(
+    input_ids: Int[Array, "S"],
+    config: Config,
+    image_grid_thw: Int[Array, "I 3"] | None = None,
+    video_grid_thw: Int[Array, "J 3"] | None = None,
+    second_per_grid_ts: Sequence[float] = (),
+) -> tuple[Int[Array, "3 S"], int]:
+    """Transformers 4.52.4 to 5.2: the seconds of a grid are cut to whole ones before anything.
+
+    So at more than 2 frames a second all frames of a video are at the same time.
+    """
+    seconds = [int(s) for s in second_per_grid_ts]
+    return rope_index(input_ids, config, image_grid_thw, video_grid_thw, seconds)
 
 
 rope_index_hf_5 = partial(rope_index, after=after_block_hf_5)

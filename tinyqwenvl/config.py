@@ -20,6 +20,7 @@ from .errors import UserError
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+VIDEO_LIMITS = (128 * 28 * 28, 768 * 28 * 28)  # pixels of a frame, as qwen_vl_utils has them
 LARGEST = {"depth": 1000, "num_hidden_layers": 1000}  # nobody's model; a damaged file's
 
 
@@ -95,6 +96,7 @@ class Config:
     tie_word_embeddings: bool
     processor: ProcessorConfig = ProcessorConfig()
     eos_token_ids: tuple[int, ...] = ()
+    video_limits: tuple[int, ...] = VIDEO_LIMITS
     generation: Mapping[str, Any] = field(default_factory=dict)  # for sampling.published
 
 
@@ -135,8 +137,9 @@ def load_config(directory: Path) -> Config:
     if not processor:  # transformers 5 may write this file instead
         processor = read_json(directory / "processor_config.json").get("image_processor") or {}
     raw = read_json(directory / "config.json", required=True)
+    video = read_json(directory / "video_preprocessor_config.json")
     try:
-        return parse_config(raw, processor, read_json(directory / "generation_config.json"))
+        return parse_config(raw, processor, read_json(directory / "generation_config.json"), video)
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     except KeyError as error:
@@ -151,6 +154,7 @@ def parse_config(
     raw: dict[str, Any],
     processor: dict[str, Any] | None = None,
     generation: dict[str, Any] | None = None,
+    video: dict[str, Any] | None = None,
 ) -> Config:
     """The dictionaries of ``config.json`` and its companions -> :class:`Config`, checked."""
     model_type = raw.get("model_type")
@@ -171,6 +175,7 @@ def parse_config(
         tie_word_embeddings=tied,
         processor=_processor(processor or {}),
         eos_token_ids=tuple(eos if isinstance(eos, list) else [eos] if eos is not None else []),
+        video_limits=_limits(video or {}, *VIDEO_LIMITS),
         generation=generation or {},
     )
     _check(config)
@@ -229,13 +234,21 @@ def _processor(processor: dict[str, Any]) -> ProcessorConfig:
         _only(step, processor.get(step, True), True, None)
     _only("resample", processor.get("resample", 3), 3)  # bicubic
     _only("rescale_factor", round(255 * processor.get("rescale_factor", 1 / 255), 9), 1)
-    size = processor.get("size") or {}
-    default = ProcessorConfig()
+    least, most = _limits(processor, ProcessorConfig.min_pixels, ProcessorConfig.max_pixels)
     return ProcessorConfig(
-        min_pixels=processor.get("min_pixels") or size.get("shortest_edge", default.min_pixels),
-        max_pixels=processor.get("max_pixels") or size.get("longest_edge", default.max_pixels),
+        min_pixels=least,
+        max_pixels=most,
         image_mean=tuple(processor.get("image_mean", CLIP_MEAN)),
         image_std=tuple(processor.get("image_std", CLIP_STD)),
+    )
+
+
+def _limits(processor: dict[str, Any], least: int, most: int) -> tuple[int, int]:
+    """(least, most) pixels, under either of their names."""
+    size = processor.get("size") or {}
+    return (
+        processor.get("min_pixels") or size.get("shortest_edge", least),
+        processor.get("max_pixels") or size.get("longest_edge", most),
     )
 
 
@@ -260,11 +273,11 @@ def _check(config: Config) -> None:
         raise UserError("the vision tower's output width must be the decoder's hidden_size")
     if vision.window_size < vision.patch_size * vision.spatial_merge_size:
         raise UserError("window_size is smaller than one merged token")
-    if processor.min_pixels > processor.max_pixels:
-        raise UserError(
-            f"min_pixels {processor.min_pixels} and max_pixels {processor.max_pixels} of the "
-            "preprocessor leave no size to choose"
-        )
+    for least, most in ((processor.min_pixels, processor.max_pixels), config.video_limits):
+        if not 0 < least <= most:
+            raise UserError(
+                f"a preprocessor's min_pixels {least} and max_pixels {most} leave no size to choose"
+            )
     if len(processor.image_mean) != 3 or len(processor.image_std) != 3 or 0 in processor.image_std:
         raise UserError("image_mean and image_std are three numbers each, none of image_std zero")
 

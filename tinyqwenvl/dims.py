@@ -24,6 +24,7 @@ GLOSSARY = {
     "H": "height of the resized picture, pixels",
     "W": "width of the resized picture, pixels",
     "N": "patches of all pictures: the sum of t * h * w over their grids",
+    "Q": "patches of all videos",
     "P": "numbers in one patch: 3 channels * 2 frames * 14 * 14 pixels = 1176",
     "M": "image tokens, N / 4: a merged token is a 2x2 block of patches",
     "G": "boundaries of attention segments (windows, or whole frames): one more than segments",

@@ -20,7 +20,11 @@ LARGEST_PICTURE = 100_000_000  # pixels; the published limit is 12,845,056
 
 
 def smart_resize(
-    height: int, width: int, factor: int = 28, min_pixels: int = 56 * 56, max_pixels: int = 12845056
+    height: int,
+    width: int,
+    factor: int = 28,
+    min_pixels: float = 56 * 56,
+    max_pixels: float = 12845056,
 ) -> tuple[int, int]:
     """The size, in pixels, at which a picture is read: near its own, sides multiples of ``factor``.
 

@@ -44,6 +44,18 @@ def open_picture(
         return to_rgb(_from_array(source))
     if isinstance(source, Image.Image):
         return to_rgb(_decoded(source, "the image"))
+    image, name = open_file(source)
+    first = _decoded(image, name)
+    if _is_animated(first):
+        warn(f"{name} has several frames; only the first is read")
+    return to_rgb(_upright(first))
+
+
+def open_file(source: Any) -> tuple[Image.Image, str]:
+    """A path, data: URI or bytes -> a PIL image that is not decoded yet, and a name for it.
+
+    Raises UserError, in one line, for what Pillow cannot read and for what is too large.
+    """
     name, stream = _stream(source)
     try:
         with warnings.catch_warnings():
@@ -58,10 +70,7 @@ def open_picture(
     if image.width * image.height > MOST_PIXELS:
         millions = MOST_PIXELS // 1_000_000
         raise UserError(f"{name} has more than {millions} million pixels; make it smaller")
-    first = _decoded(image, name)
-    if _is_animated(first):
-        _warn(f"{name} has several frames; only the first is read")
-    return to_rgb(_upright(first))
+    return image, name
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -130,7 +139,7 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     if 0 in image.size:
         raise UserError(f"{name} has no pixels")
     if image.mode[0] in "IF" and np.max(np.asarray(image)) > 255:
-        _warn(f"{name} has values over 255, which become white; scale it to 8 bits first")
+        warn(f"{name} has values over 255, which become white; scale it to 8 bits first")
     return image
 
 
@@ -142,7 +151,8 @@ def _is_animated(image: Image.Image) -> bool:
         return True
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Say that something was left out."""
     warnings.warn(message, PictureWarning, stacklevel=4)
 
 

@@ -27,6 +27,7 @@ from .position import rope_index
 from .sampling import GREEDY, Sampling
 from .tokenizer import Tokenizer, load_tokenizer
 from .tracing import record, trace
+from .video import read_video
 from .weights import Weights
 
 ASSETS = Path(__file__).parent / "assets"
@@ -44,6 +45,9 @@ class Inputs:
     rope_delta: int  # a later token's position = its index in the sequence + this
     pixel_values: Float[Array, "N P"] | None = None
     image_grid_thw: Int[Array, "I 3"] | None = None  # (frames / 2, rows, columns) in patches
+    pixel_values_videos: Float[Array, "Q P"] | None = None
+    video_grid_thw: Int[Array, "J 3"] | None = None
+    second_per_grid_ts: tuple[float, ...] = ()  # how long a temporal grid of each video lasts
 
 
 @dataclass(frozen=True)
@@ -78,34 +82,51 @@ class Model:
     ) -> Inputs:
         """HF messages -> inputs. A picture is a path, PIL image, array or data: URI under "image".
 
-        Limits on a picture's size are those of its item (``{"image": ..., "max_pixels": ...}``),
-        else the arguments', else the checkpoint's. ``parse_special`` obeys control tokens written
-        inside text; ``to_rgb`` as in :func:`media.open_picture`.
+        A video is a path, a folder or a list of frames under "video", with its "fps"
+        (:func:`video.read_video`, which takes "min_frames", "max_frames" and "recipe" too).
+
+        Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
+        arguments', else the checkpoint's. ``parse_special`` obeys control tokens written inside
+        text; ``to_rgb`` as in :func:`media.open_picture`.
         """
-        processor = self.config.processor
-        pictures = []
+        processor, merge = self.config.processor, self.config.vision.spatial_merge_size
+        pictures, videos = [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
-            if kind == "video":
-                raise UserError("videos are not supported yet; give pictures")
+            asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
             if kind == "image":
-                asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
-                picture = open_picture(_source(item), to_rgb)
+                picture = open_picture(_source(item, IMAGE_KEYS), to_rgb)
                 pictures.append((picture, *processor.limits(*asked)))
+            elif kind == "video":
+                extra = {here: item[there] for there, here in VIDEO_KEYS.items() if there in item}
+                videos.append(read_video(_source(item, ("video",)), self.config, *asked, **extra))
 
-        pixels, grids, counts = None, None, []
+        seen: dict[str, Any] = {}
         if pictures:
             pixels, grids = preprocess(pictures, processor, self.config.vision)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
-            counts = (np.prod(grids, axis=1) // self.config.vision.spatial_merge_size**2).tolist()
+            seen |= {"pixel_values": pixels, "image_grid_thw": grids}
+        if videos:
+            patches = np.concatenate([video.patches for video in videos])
+            patches = record("pixel_values_videos", patches.astype(self.dtype, copy=False))
+            seen |= {
+                "pixel_values_videos": patches,
+                "video_grid_thw": np.array([video.grid for video in videos]),
+                "second_per_grid_ts": tuple(video.seconds for video in videos),
+            }
         if self.template:
             pieces = chat.render_with_jinja(self.template, messages)
         else:
             pieces = chat.render(messages)
         pieces = chat.obey(pieces) if parse_special else pieces
-        ids = self.tokenizer.encode(chat.expand(pieces, chat.IMAGE_PAD, counts))
-        positions, delta = rope_index(ids, self.config, grids)
-        return Inputs(ids, positions, delta, pixels, grids)
+        for pad, name in ((chat.IMAGE_PAD, "image_grid_thw"), (chat.VIDEO_PAD, "video_grid_thw")):
+            counts = np.prod(seen.get(name, np.zeros((0, 3), int)), axis=1) // merge**2
+            pieces = chat.expand(pieces, pad, counts.tolist())
+        ids = self.tokenizer.encode(pieces)
+        images, clips = seen.get("image_grid_thw"), seen.get("video_grid_thw")
+        seconds = seen.get("second_per_grid_ts")
+        positions, delta = rope_index(ids, self.config, images, clips, seconds)
+        return Inputs(ids, positions, delta, **seen)
 
     def generate(
         self, inputs: Inputs, max_tokens: int = 256, sampling: Sampling = GREEDY
@@ -134,16 +155,23 @@ class Model:
 
     def embed(self, inputs: Inputs) -> Float[Array, "S D"]:
         """Embeddings of the prompt, with the image tokens in place."""
-        ids, placeholder = inputs.input_ids, self.config.image_token_id
+        ids = inputs.input_ids
         if len(ids) == 0 or np.min(ids) < 0 or np.max(ids) >= self.config.text.vocab_size:
             raise UserError("input_ids must be some, each a row of the vocabulary")
         embeds = self.embed_tokens(ids)
-        if inputs.pixel_values is None or inputs.image_grid_thw is None:
-            return embeds
-        tokens = self.see(inputs.pixel_values, inputs.image_grid_thw)
-        if np.count_nonzero(ids == placeholder) != len(tokens):
-            raise UserError(f"the prompt must have {len(tokens)} placeholders for its image tokens")
-        return decoder.scatter(embeds, ids, placeholder, tokens)
+        for pixels, grids, placeholder in (
+            (inputs.pixel_values, inputs.image_grid_thw, self.config.image_token_id),
+            (inputs.pixel_values_videos, inputs.video_grid_thw, self.config.video_token_id),
+        ):
+            if pixels is None or grids is None:
+                continue
+            tokens = self.see(pixels, grids)
+            if np.count_nonzero(ids == placeholder) != len(tokens):
+                raise UserError(
+                    f"the prompt must have {len(tokens)} placeholders for its image tokens"
+                )
+            embeds = decoder.scatter(embeds, ids, placeholder, tokens)
+        return embeds
 
     def decode(
         self,
@@ -191,9 +219,13 @@ def user_message(pictures: Any, prompt: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
 
 
-def _source(item: dict[str, Any]) -> Any:
-    """The picture of a content item; HF also spells it ``image_url``, ``path`` and ``url``."""
-    source = next((item[n] for n in ("image", "image_url", "path", "url") if n in item), None)
+IMAGE_KEYS = ("image", "image_url", "path", "url")  # HF's spellings
+VIDEO_KEYS = {"fps": "fps", "min_frames": "least", "max_frames": "most", "recipe": "recipe"}
+
+
+def _source(item: dict[str, Any], names: Sequence[str]) -> Any:
+    """The picture or video of a content item."""
+    source = next((item[n] for n in names if n in item), None)
     return source.get("url") if isinstance(source, dict) else source
 
 

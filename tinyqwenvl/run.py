@@ -36,10 +36,11 @@ PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
 
   -m, --model DIR_OR_ID     a checkpoint; default: the small one in the package
   -s, --system TEXT         the system prompt
+  --video PATH  --fps F     a clip, looked at F times a second (default 2), or a
+                            folder of frames taken at that rate
   -n, --max-tokens N        end after N tokens; default 256
   --stop TEXT               end before TEXT; may be given several times
-  --min-pixels N            enlarge smaller pictures
-  --max-pixels N            shrink larger ones
+  --min-pixels N  --max-pixels N    enlarge smaller pictures, shrink larger ones
   --alpha white|drop        lay transparency on white (default), or ignore it
   --parse-special           obey control tokens typed in the text
   --temperature T           0: the likeliest token (default); 1: draw as likely
@@ -67,6 +68,8 @@ def parser() -> Parser:
     p.add_argument("words", nargs="*")
     p.add_argument("-m", "--model")
     p.add_argument("-s", "--system")
+    p.add_argument("--video", action="append", default=[])
+    p.add_argument("--fps", type=float)
     p.add_argument("-n", "--max-tokens", type=int, default=256)
     p.add_argument("--stop", action="append", default=[])
     p.add_argument("--min-pixels", type=int)
@@ -116,13 +119,19 @@ def conversation(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
     texts = [text for text in (prompt, piped) if text]
     system = [] if args.system is None else [{"role": "system", "content": args.system}]
     opened = [picture_on_stdin() if picture == "-" else picture for picture in pictures]
-    return [*system, *user_message(opened, "\n".join(texts) or "describe")]
+    rate = {} if args.fps is None else {"fps": args.fps}
+    videos = [{"type": "video", "video": path, **rate} for path in args.video]
+    (message,) = user_message(opened, "\n".join(texts) or "describe")
+    message["content"][-1:-1] = videos
+    return [*system, message]
 
 
 def asked_sampling(args: argparse.Namespace) -> dict[str, Any]:
     """The options on sampling that were given, checked before anything slow begins."""
     if args.max_tokens < 1:
         raise UserError(f"-n {args.max_tokens}: the number of tokens must be at least 1")
+    if args.fps is not None and not args.video:
+        raise UserError("--fps is of a --video; there is none")
     if not all(args.stop):
         raise UserError("--stop needs a text; an empty one would end every answer at once")
     asked = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
@@ -220,7 +229,8 @@ def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
         return
     from tqdm import tqdm
 
-    blocks = model.config.vision.depth if inputs.pixel_values is not None else 0
+    media = (inputs.pixel_values, inputs.pixel_values_videos)
+    blocks = model.config.vision.depth * sum(pixels is not None for pixels in media)
     layers = model.config.text.num_hidden_layers
     shape = "{desc} {bar} {n}/{total}"
     bar = tqdm(total=blocks + layers, delay=1, leave=False, bar_format=shape, file=sys.stderr)
@@ -274,11 +284,13 @@ def as_json(
     said: dict[str, Any], inputs: Inputs, sampling: Sampling, timings: dict[str, float]
 ) -> dict[str, Any]:
     """Everything about the answer; times in seconds."""
-    grids = inputs.image_grid_thw
+    grids, videos = inputs.image_grid_thw, inputs.video_grid_thw
     return {
         **said,
         "prompt_token_ids": inputs.input_ids.tolist(),
         "image_grid_thw": [] if grids is None else grids.tolist(),
+        "video_grid_thw": [] if videos is None else videos.tolist(),
+        "second_per_grid_ts": list(inputs.second_per_grid_ts),
         "sampling": asdict(sampling),
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
     }

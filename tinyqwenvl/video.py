@@ -1,0 +1,288 @@
+"""Video -> patches: which frames are looked at, how large, and how much time passes between them.
+
+A clip is sampled at a rate (``fps``), a list of frames is taken as it is (``fps`` is the rate at
+which they were taken). What counts later is the time between the frames really used: two of them
+make one temporal grid, and Qwen2.5-VL's positions in time follow from its seconds.
+
+Two recipes, by name: the one the models were trained with ("qwen-vl-utils", >= 0.0.11), and that of
+transformers ("hf").
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .config import Config
+from .dims import Array, Float, Int
+from .errors import UserError
+from .image import LARGEST_PICTURE, normalise, patchify, resize, smart_resize
+from .media import open_file, open_picture, rgb, warn
+
+FPS, LEAST_FRAMES, MOST_FRAMES = 2.0, 4, 768
+ALL_PIXELS = 128_000 * 28 * 28 * 0.9  # of all frames, two counted as one
+GIF_RATE = 10.0  # frames a second where an animation does not say, as browsers play it
+
+
+# ------------------------------------------------------------------ which frames, and how large
+
+
+def _count(total: int, rate: float, fps: float, least: int, most: int) -> int:
+    """How many of ``total`` frames, taken at ``rate``, make ``fps``: even, within the limits."""
+    most = min(most, total) // 2 * 2
+    wanted = min(max(total / rate * fps, -(-least // 2) * 2), most)
+    return max(int(wanted // 2) * 2, 1)  # a single frame is a clip too
+
+
+def sample_qwen_vl_utils(
+    total: int, rate: float, fps: float = FPS, least: int = LEAST_FRAMES, most: int = MOST_FRAMES
+) -> Int[Array, "F"]:
+    """Indices evenly spread from the first frame to the last. qwen_vl_utils: ``smart_nframes``.
+
+    Rounded as ``torch.linspace`` and ``round`` do: the step in float32, counted from the nearer
+    end, each index once to float32; ties to even.
+    """
+    count = _count(total, rate, fps, least, most)
+    if count == 1:
+        return np.zeros(1, np.int64)
+    step, i = np.float64(np.float32(total - 1) / np.float32(count - 1)), np.arange(count)
+    spread = np.where(i < count // 2, step * i, total - 1 - step * (count - 1 - i))
+    return np.astype(np.round(np.astype(spread, np.float32)), np.int64)
+
+
+def sample_hf(
+    total: int, rate: float, fps: float = FPS, least: int = LEAST_FRAMES, most: int = MOST_FRAMES
+) -> Int[Array, "F"]:
+    """Indices where equal parts begin. HF: ``Qwen2VLVideoProcessor.sample_frames``.
+
+    (Which now and then yields one index more, past the last frame; that one is left out.)
+    """
+    count = _count(total, rate, fps, least, most)
+    return np.astype(np.astype(np.arange(count) * (total / count), np.float32), np.int64)
+
+
+def limits_qwen_vl_utils(
+    frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
+) -> tuple[int, float]:
+    """(least, most) pixels of a frame: fewer when there are many. qwen_vl_utils: ``fetch_video``.
+
+    The bounds are those of its recipe, or of the checkpoint's ``video_preprocessor_config.json``.
+    """
+    least, most = config.video_limits
+    least = min_pixels or min(least, max_pixels or least)
+    shared = max(min(most, ALL_PIXELS / frames * 2), int(least * 1.05))
+    return least, min(max_pixels or shared, shared)
+
+
+def limits_hf(
+    frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
+) -> tuple[int, float]:
+    """(least, most) pixels of a frame, however many there are: those of the checkpoint's pictures.
+
+    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it of a published checkpoint.
+    """
+    return config.processor.limits(min_pixels, max_pixels)
+
+
+class Recipe(NamedTuple):
+    """How a clip is sampled, and how large its frames may be."""
+
+    sample: Callable[..., Any]
+    limits: Callable[..., tuple[int, float]]
+
+
+RECIPES = {
+    "qwen-vl-utils": Recipe(sample_qwen_vl_utils, limits_qwen_vl_utils),
+    "hf": Recipe(sample_hf, limits_hf),
+}
+
+
+# ------------------------------------------------------------------ opening
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video that is not decoded yet. Every call of ``frames`` begins at the first again."""
+
+    name: str
+    total: int  # frames
+    rate: float | None  # frames a second; None for a list, which does not know
+    frames: Callable[[], Iterator[Image.Image]]
+
+
+def open_clip(source: Any) -> Clip:
+    """Open a video: a list or folder of frames, an array [F, H, W, 3], or a file.
+
+    Animated GIF, WebP and PNG are read by Pillow, all else by PyAV (``pip install
+    "tinyqwenvl[video]"``). Raises UserError, in one line.
+    """
+    if isinstance(source, np.ndarray):
+        source = list(source)
+    if isinstance(source, (list, tuple)):
+        return _of_frames("the list of frames", source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise UserError(f"a video cannot be made of {type(source).__name__}; give a path or frames")
+    path = os.fspath(source).removeprefix("file://")
+    if os.path.isdir(path):
+        known = Image.registered_extensions()
+        names = [n for n in os.listdir(path) if os.path.splitext(n)[1].lower() in known]
+        return _of_frames(path, [os.path.join(path, n) for n in sorted(names, key=_natural)])
+    try:
+        image, name = open_file(path)
+    except UserError:
+        if not os.path.isfile(path) or os.path.getsize(path) == 0:
+            raise
+        return _of_pyav(path)
+    return _of_animation(image, name)
+
+
+def _natural(name: str) -> list[Any]:
+    """Sort key by which frame2 comes before frame10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _of_frames(name: str, sources: Sequence[Any]) -> Clip:
+    if not sources:
+        raise UserError(f"{name} holds no frames; a video needs one at least")
+    return Clip(name, len(sources), None, lambda: map(open_picture, sources))
+
+
+def _of_animation(image: Image.Image, name: str) -> Clip:
+    def frames() -> Iterator[Image.Image]:
+        for index in range(total):
+            try:
+                image.seek(index)
+                yield rgb(image.copy())
+            except (EOFError, OSError, SyntaxError, ValueError) as error:
+                raise UserError(f"{name} is cut or damaged at frame {index + 1}: {error}") from None
+
+    total, seconds = getattr(image, "n_frames", 1), 0.0
+    try:
+        for index in range(total):
+            image.seek(index)
+            image.load()  # WebP tells the duration only then
+            seconds += image.info.get("duration", 0) / 1000
+    except (EOFError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name} is cut or damaged: {error}") from None
+    return Clip(name, total, total / seconds if seconds > 0 else GIF_RATE, frames)
+
+
+def _of_pyav(path: str) -> Clip:
+    try:
+        import av
+    except ImportError:
+        raise UserError(
+            f"{path} is no animation that Pillow can read; for other videos pip install "
+            '"tinyqwenvl[video]" (PyAV), or give a folder of frames'
+        ) from None
+
+    def frames() -> Iterator[Image.Image]:
+        try:
+            with av.open(path) as container:
+                for frame in container.decode(video=0):
+                    yield frame.to_image()
+        except (av.FFmpegError, ValueError) as error:
+            raise UserError(f"{path} is cut or damaged: {error}") from None
+
+    try:
+        with av.open(path) as container:
+            (stream, *_) = container.streams.video
+            if stream.width * stream.height > LARGEST_PICTURE:
+                raise UserError(f"{path} has frames of over {LARGEST_PICTURE:,} pixels")
+            rate = stream.average_rate or stream.guessed_rate
+            total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is not a video that can be read: {error}") from None
+    if not total or not rate:
+        raise UserError(f"{path} holds no frames; a video needs one at least")
+    return Clip(path, total, float(rate), frames)
+
+
+# ------------------------------------------------------------------ the stage
+
+
+class Video(NamedTuple):
+    """A video as the model takes it."""
+
+    patches: Float[Array, "N P"]
+    grid: tuple[int, int, int]
+    seconds: float  # that one temporal grid lasts
+
+
+def read_video(
+    source: Any,
+    config: Config,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    fps: float | None = None,
+    least: int = LEAST_FRAMES,
+    most: int = MOST_FRAMES,
+    recipe: str = "qwen-vl-utils",
+) -> Video:
+    """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
+
+    ``fps`` is the rate to sample a clip at (default 2), or the rate of a list's frames, of which
+    all are used up to ``most``. An odd number of frames is made even by repeating the last.
+    """
+    fps = FPS if fps is None else fps
+    if type(fps) not in (int, float) or not 0 < fps < float("inf"):
+        raise UserError(f"fps is {fps!r}; it must be a number over 0")
+    if recipe not in RECIPES:
+        raise UserError(f"no recipe is called {recipe}; known are {', '.join(RECIPES)}")
+    sample, limits = RECIPES[recipe]
+    clip = open_clip(source)
+    if clip.rate is not None:
+        indices = sample(clip.total, clip.rate, fps, least, most)
+        used = len(indices) / clip.total * clip.rate
+    else:
+        indices = np.arange(clip.total)
+        if clip.total > most:
+            indices = sample_qwen_vl_utils(clip.total, 1.0, 1.0, 1, most)
+            warn(f"{clip.name} holds {clip.total} frames; {len(indices)} of them are used")
+        used = len(indices) / clip.total * fps
+    vision = config.vision
+    factor = vision.patch_size * vision.spatial_merge_size
+    patches, first, size = [], None, (0, 0)
+    for frame in _picked(clip, indices.tolist()):
+        if first is None:
+            first = frame.size
+            bounds = limits(len(indices), config, min_pixels, max_pixels)
+            size = smart_resize(frame.height, frame.width, factor, *bounds)
+            if size[0] * size[1] > LARGEST_PICTURE:
+                raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
+        if frame.size != first:
+            raise UserError(
+                f"{clip.name}: one frame is {frame.width}x{frame.height} pixels, the first "
+                f"{first[0]}x{first[1]}; all frames of a video have one size"
+            )
+        patches.append(resize(frame, *size))
+    pairs = [_patches(patches[i : i + vision.temporal_patch_size], config)
+             for i in range(0, len(patches), vision.temporal_patch_size)]  # fmt: skip
+    _, h, w = pairs[0][1]
+    seconds = vision.temporal_patch_size / used
+    return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), seconds)
+
+
+def _patches(frames: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, tuple]:
+    """One temporal grid: a pair of frames, or the last frame alone, which is then seen twice."""
+    vision, processor = config.vision, config.processor
+    x = normalise(np.stack(frames), processor.image_mean, processor.image_std)
+    return patchify(x, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+
+
+def _picked(clip: Clip, indices: Sequence[int]) -> Iterable[Image.Image]:
+    """The frames of these rising indices, decoded one after another, no more than needed."""
+    wanted, found = list(indices), 0
+    for index, frame in enumerate(clip.frames()):
+        while found < len(wanted) and wanted[found] == index:
+            found += 1
+            yield frame
+        if found == len(wanted):
+            return
+    raise UserError(f"{clip.name} is cut: {found} of the {len(wanted)} frames wanted could be read")
