@@ -2,8 +2,8 @@
 
     python -m scripts.train_scenes.evaluate --seed 1 --n 200 --json
 
-Pictures go through the `tinyqwenvl` package.  `--torch` uses the training network instead, which
-answers in batches and is the only way here to evaluate the skills on clips.
+Pictures and clips go through the `tinyqwenvl` package.  `--torch` uses the training network, which
+answers in batches and so sooner.
 """
 
 import argparse
@@ -115,10 +115,16 @@ def mark(case, reply):
 
 def package_answers(model, cases):
     """Replies of the NumPy package, one case at a time."""
-    return [
-        model.ask(c.pictures[0], c.question.text, max_tokens=LONGEST.get(c.question.skill, 12))
-        for c in cases
-    ]
+    replies = []
+    for case in cases:
+        seen = {"image": case.pictures[0]}
+        if case.fps:
+            seen = {"video": case.pictures, "fps": case.fps}
+        content = [seen, {"text": case.question.text}]
+        inputs = model.prepare([{"role": "user", "content": content}])
+        ids = model.generate(inputs, LONGEST.get(case.question.skill, 12))
+        replies.append(model.tokenizer.decode(list(ids)))
+    return replies
 
 
 # ------------------------------------------------------------------------------------------- main
@@ -163,7 +169,7 @@ def main():
         import tinyqwenvl
 
         model = tinyqwenvl.load(options.model)
-        skills = options.skills or questions.PICTURE_SKILLS
+        skills = options.skills or questions.SKILLS
 
         def answers(cases):
             return package_answers(model, cases)

@@ -150,6 +150,11 @@ def export(network, tokenizer, folder):
     files = {
         "config.json": config_json(network.config, special),
         "preprocessor_config.json": preprocessor_json(),
+        "video_preprocessor_config.json": {
+            "min_pixels": MIN_PIXELS,
+            "max_pixels": MIN_PIXELS,  # clips are 4 x 4 cells
+            "video_processor_type": "Qwen2VLVideoProcessor",
+        },
         "tokenizer_config.json": tokenizer_json(tokenizer),
         "chat_template.json": {"chat_template": TEMPLATE},
         "generation_config.json": {

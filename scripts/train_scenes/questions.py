@@ -16,7 +16,6 @@ SKILLS = (
     "describe", "count", "colour", "shape", "relation", "yes_no", "locate", "locate_all", "point",
     "absent", "when", "motion",
 )  # fmt: skip
-PICTURE_SKILLS = SKILLS[:10]
 
 
 class Question(NamedTuple):
