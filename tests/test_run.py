@@ -54,6 +54,8 @@ def test_json():
         "token_ids",
         "prompt_token_ids",
         "image_grid_thw",
+        "video_grid_thw",
+        "second_per_grid_ts",
         "finish_reason",
         "sampling",
         "timings",
