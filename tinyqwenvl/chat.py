@@ -142,7 +142,9 @@ def load_template(directory: Path) -> str | None:
     return None if published else template
 
 
-def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list[str]:
+def render_with_jinja(
+    template: str, messages: Sequence[dict[str, Any]], add_vision_id: bool = False
+) -> list[str]:
     """Render another template with jinja2, and find the control tokens that it wrote."""
     try:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -158,7 +160,9 @@ def render_with_jinja(template: str, messages: Sequence[dict[str, Any]]) -> list
     environment.globals["raise_exception"] = refuse
     try:
         compiled = environment.from_string(template)
-        text = compiled.render(messages=_typed(messages), add_generation_prompt=True)
+        text = compiled.render(
+            messages=_typed(messages), add_generation_prompt=True, add_vision_id=add_vision_id
+        )
     except Exception as error:  # a template is a program: it can fail in any way
         raise UserError(f"the chat template of this checkpoint fails: {error}") from None
     return [

@@ -43,6 +43,11 @@ class VisionConfig:
     rms_norm_eps: float = 1e-6  # of every vision norm, whatever the text model has
     rope_theta: float = 10000.0
 
+    @property
+    def merged_patches(self) -> int:
+        """Patches in a merged token: 4."""
+        return self.spatial_merge_size**2
+
 
 @dataclass(frozen=True)
 class TextConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,8 +26,15 @@ class LanguageModel(Protocol):
         """Add tokens to the cache; logits [V] after the last."""
 
 
+class Past(NamedTuple):
+    """What was computed before the inputs: the cache, which grows, and the ids in it."""
+
+    cache: KVCache
+    ids: Any
+
+
 class Generation:
-    """The tokens of one answer, made while you iterate over it, afresh each time.
+    """The tokens of one answer, made while you iterate over it, afresh each time (without a past).
 
     The stop token is not among them. ``finish_reason`` becomes "stop" or "length"; ``timings``
     holds the seconds spent in "vision" (embedding the prompt and its pictures), "prefill" and
@@ -41,15 +48,17 @@ class Generation:
         stop_ids: Collection[int],
         max_tokens: int,
         sampling: Sampling = GREEDY,
+        past: Past | None = None,
     ):
-        self.model, self.inputs = model, inputs
+        self.model, self.inputs, self.past = model, inputs, past
         self.stop_ids, self.max_tokens, self.sampling = stop_ids, max_tokens, sampling
         self.finish_reason: str | None = None
         self.timings = {"vision": 0.0, "prefill": 0.0, "decode": 0.0}
 
     def __iter__(self) -> Iterator[int]:
-        model, inputs, cache = self.model, self.inputs, KVCache()
-        choose, ids = self.sampling.chooser(), inputs.input_ids
+        model, inputs = self.model, self.inputs
+        cache, before = self.past or Past(KVCache(), inputs.input_ids[:0])
+        choose, ids = self.sampling.chooser(), np.append(before, inputs.input_ids)
         with self._timed("vision"):
             embeds = model.embed(inputs)
         with self._timed("prefill"):

@@ -19,7 +19,7 @@ from .checkpoint import load_weights
 from .config import Config, load_config
 from .dims import Array, Float, Int
 from .errors import UserError
-from .generate import Generation
+from .generate import Generation, Past
 from .image import preprocess
 from .media import open_picture, rgb
 from .nn import PlainCache
@@ -79,6 +79,7 @@ class Model:
         max_pixels: int | None = None,
         parse_special: bool = False,
         to_rgb: Callable[[Image], Image] = rgb,
+        add_vision_id: bool = False,
     ) -> Inputs:
         """HF messages -> inputs. A picture is a path, PIL image, array or data: URI under "image".
 
@@ -87,9 +88,27 @@ class Model:
 
         Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
         arguments', else the checkpoint's. ``parse_special`` obeys control tokens written inside
-        text; ``to_rgb`` as in :func:`media.open_picture`.
+        text; ``to_rgb`` as in :func:`media.open_picture`; ``add_vision_id`` as in
+        :func:`chat.render`.
         """
-        processor, merge = self.config.processor, self.config.vision.spatial_merge_size
+        media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
+        if self.template:
+            pieces = chat.render_with_jinja(self.template, messages, add_vision_id)
+        else:
+            pieces = chat.render(messages, add_vision_id=add_vision_id)
+        ids = self.encode(chat.obey(pieces) if parse_special else pieces, media)
+        positions, delta = self.positions(ids, media)
+        return Inputs(ids, positions, delta, **media)
+
+    def read_media(
+        self,
+        messages: Sequence[dict[str, Any]],
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        to_rgb: Callable[[Image], Image] = rgb,
+    ) -> dict[str, Any]:
+        """The fields of :class:`Inputs` that hold the pictures and videos of messages."""
+        processor = self.config.processor
         pictures, videos = [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
@@ -100,39 +119,48 @@ class Model:
             elif kind == "video":
                 extra = {here: item[there] for there, here in VIDEO_KEYS.items() if there in item}
                 videos.append(read_video(_source(item, ("video",)), self.config, *asked, **extra))
-
-        seen: dict[str, Any] = {}
+        media: dict[str, Any] = {}
         if pictures:
             pixels, grids = preprocess(pictures, processor, self.config.vision)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
-            seen |= {"pixel_values": pixels, "image_grid_thw": grids}
+            media |= {"pixel_values": pixels, "image_grid_thw": grids}
         if videos:
             patches = np.concatenate([video.patches for video in videos])
             patches = record("pixel_values_videos", patches.astype(self.dtype, copy=False))
-            seen |= {
+            media |= {
                 "pixel_values_videos": patches,
                 "video_grid_thw": np.array([video.grid for video in videos]),
                 "second_per_grid_ts": tuple(video.seconds for video in videos),
             }
-        if self.template:
-            pieces = chat.render_with_jinja(self.template, messages)
-        else:
-            pieces = chat.render(messages)
-        pieces = chat.obey(pieces) if parse_special else pieces
+        return media
+
+    def encode(self, pieces: Sequence[str], media: dict[str, Any]) -> Int[Array, "S"]:
+        """Pieces of a prompt -> ids, with a placeholder for every token of ``media``."""
+        none = np.zeros((0, 3), int)
         for pad, name in ((chat.IMAGE_PAD, "image_grid_thw"), (chat.VIDEO_PAD, "video_grid_thw")):
-            counts = np.prod(seen.get(name, np.zeros((0, 3), int)), axis=1) // merge**2
+            counts = np.prod(media.get(name, none), axis=1) // self.config.vision.merged_patches
             pieces = chat.expand(pieces, pad, counts.tolist())
-        ids = self.tokenizer.encode(pieces)
-        images, clips = seen.get("image_grid_thw"), seen.get("video_grid_thw")
-        seconds = seen.get("second_per_grid_ts")
-        positions, delta = rope_index(ids, self.config, images, clips, seconds)
-        return Inputs(ids, positions, delta, **seen)
+        return self.tokenizer.encode(pieces)
+
+    def positions(
+        self, ids: Int[Array, "S"], media: dict[str, Any]
+    ) -> tuple[Int[Array, "3 S"], int]:
+        """Positions of a whole prompt that holds ``media``, and its rope delta."""
+        grids = media.get("image_grid_thw"), media.get("video_grid_thw")
+        return rope_index(ids, self.config, *grids, media.get("second_per_grid_ts"))
 
     def generate(
-        self, inputs: Inputs, max_tokens: int = 256, sampling: Sampling = GREEDY
+        self,
+        inputs: Inputs,
+        max_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+        past: Past | None = None,
     ) -> Generation:
-        """The ids of the answer, as they are chosen, without the stop token."""
-        return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling)
+        """The ids of the answer, as they are chosen, without the stop token.
+
+        With a ``past``, ``inputs`` are only what comes after it.
+        """
+        return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling, past)
 
     # -------------------------------------------------------------- stage by stage
 

@@ -217,6 +217,15 @@ class PlainCache:
         """How many tokens are held."""
         return self.layers[0][0].shape[1] if self.layers else 0
 
+    def whole(self, layers: int) -> int:
+        """How many tokens all ``layers`` hold: fewer than ``length`` after an interruption."""
+        held = [k.shape[1] for k, _ in self.layers.values()]
+        return min(held) if len(held) == layers else 0
+
+    def keep(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self.layers = {i: (k[:, :length], v[:, :length]) for i, (k, v) in self.layers.items()}
+
     def append(
         self, layer: int, k: Float[Array, "B S d"], v: Float[Array, "B S d"]
     ) -> tuple[Float[Array, "B K d"], Float[Array, "B K d"]]:

@@ -13,8 +13,8 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from typing import Any
 from . import compat, media
 from .checkpoint import parameter_count
 from .cli import INTERRUPTED, Parser, Piped, command, note, picture_on_stdin
+from .conversation import Conversation
 from .errors import UserError
-from .generate import Generation, until
-from .model import EXAMPLE_PICTURE, Inputs, Model, load, user_message
+from .generate import until
+from .model import EXAMPLE_PICTURE, Inputs, Model, load
+from .repl import converse
 from .sampling import Sampling, published
 from .tracing import check_finite, watching
 
@@ -38,6 +40,7 @@ PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
   -s, --system TEXT         the system prompt
   --video PATH  --fps F     a clip, looked at F times a second (default 2), or a
                             folder of frames taken at that rate
+  --chat                    turn after turn; /image, /video, /clear, /exit
   -n, --max-tokens N        end after N tokens; default 256
   --stop TEXT               end before TEXT; may be given several times
   --min-pixels N  --max-pixels N    enlarge smaller pictures, shrink larger ones
@@ -70,6 +73,7 @@ def parser() -> Parser:
     p.add_argument("-s", "--system")
     p.add_argument("--video", action="append", default=[])
     p.add_argument("--fps", type=float)
+    p.add_argument("--chat", action="store_true")
     p.add_argument("-n", "--max-tokens", type=int, default=256)
     p.add_argument("--stop", action="append", default=[])
     p.add_argument("--min-pixels", type=int)
@@ -113,17 +117,17 @@ def _named_like_a_picture(word: str) -> bool:
     return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
 
 
-def conversation(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
-    """The messages: system prompt, pictures, prompt, and what was piped in."""
+def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
+    """The content of the user's message: pictures, videos, prompt, and what was piped in."""
     pictures, prompt = pictures_and_prompt(args.words)
-    texts = [text for text in (prompt, piped) if text]
-    system = [] if args.system is None else [{"role": "system", "content": args.system}]
+    if not args.words and (args.video or args.chat):
+        pictures = []  # no example
     opened = [picture_on_stdin() if picture == "-" else picture for picture in pictures]
     rate = {} if args.fps is None else {"fps": args.fps}
-    videos = [{"type": "video", "video": path, **rate} for path in args.video]
-    (message,) = user_message(opened, "\n".join(texts) or "describe")
-    message["content"][-1:-1] = videos
-    return [*system, message]
+    items = [{"type": "image", "image": picture} for picture in opened]
+    items += [{"type": "video", "video": path, **rate} for path in args.video]
+    texts = [text for text in (prompt, piped) if text] or ([] if args.chat else ["describe"])
+    return [*items, {"type": "text", "text": "\n".join(texts)}] if texts else items
 
 
 def asked_sampling(args: argparse.Namespace) -> dict[str, Any]:
@@ -160,7 +164,11 @@ def answer(argv: list[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     asked = asked_sampling(args)
     pictures, _ = pictures_and_prompt(args.words)
-    piped = Piped() if "-" not in pictures else None
+    if args.chat and (args.json or args.no_stream or args.parse_special or "-" in pictures):
+        raise UserError(
+            "--chat goes with no picture on stdin, --json, --no-stream, --parse-special"
+        )
+    piped = None if "-" in pictures or args.chat else Piped()
     clock = Clock()
     with ExitStack() as stack:
         if args.check_finite:
@@ -168,7 +176,12 @@ def answer(argv: list[str] | None) -> int:
         model = load(args.model)
         clock.lap("load")
         sampling = choose_sampling(args, asked, model)
-        messages = conversation(args, piped.text() if piped else "")
+        items = user_items(args, piped.text() if piped else "")
+        if args.chat:
+            chat(args, model, sampling, items)
+            return 0
+        system = [] if args.system is None else [{"role": "system", "content": args.system}]
+        messages = [*system, {"role": "user", "content": items}]
         inputs = model.prepare(
             messages, args.min_pixels, args.max_pixels, args.parse_special, TO_RGB[args.alpha]
         )
@@ -177,7 +190,7 @@ def answer(argv: list[str] | None) -> int:
         generation = model.generate(inputs, args.max_tokens, sampling)
         drawing = stack.enter_context(progress(model, inputs))
         stream = not (args.json or args.no_stream)
-        said = say(model, generation, args.stop, drawing, stream)
+        said = say(model, generation, lambda: generation.finish_reason, args.stop, drawing, stream)
     timings = {**clock.laps, **generation.timings, "total": clock.total()}
     if args.json:
         print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
@@ -190,7 +203,8 @@ def answer(argv: list[str] | None) -> int:
 
 def say(
     model: Model,
-    generation: Generation,
+    tokens: Iterable[int],
+    finish_reason: Callable[[], str | None],
     stops: list[str],
     first_token: Callable[[], None],
     stream: bool,
@@ -200,7 +214,7 @@ def say(
     text = ""
 
     def kept() -> Iterator[int]:
-        for token in generation:
+        for token in tokens:
             first_token()
             ids.append(token)
             yield token
@@ -210,12 +224,34 @@ def say(
             text += part
             if stream:
                 print(part, end="", flush=True)
-        reason = generation.finish_reason or "stop"
+        reason = finish_reason() or "stop"
     except KeyboardInterrupt:
         reason = "interrupt"
     if stream:
         print(flush=True)
     return {"text": text, "token_ids": ids, "finish_reason": reason}
+
+
+def chat(
+    args: argparse.Namespace, model: Model, sampling: Sampling, first: list[dict[str, Any]]
+) -> None:
+    """Turns until the user ends them, each with what was said before in the cache."""
+    talk = Conversation(model, args.system)
+    reading = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    reading["to_rgb"] = TO_RGB[args.alpha]
+    if args.model is None:
+        note(EMBEDDED_NOTE)
+
+    def speak(items: list[dict[str, Any]]) -> None:
+        with closing(talk.say(items, args.max_tokens, sampling, **reading)) as tokens:
+            reason = lambda: talk.generation.finish_reason  # noqa: E731
+            said = say(model, tokens, reason, args.stop, lambda: None, stream=True)
+        if args.verbose:
+            spent = ", ".join(f"{n} {s:.2f}" for n, s in talk.generation.timings.items())
+            note(f"{len(said['token_ids'])} tokens, {said['finish_reason']}; seconds: {spent}; "
+                 f"{talk.cache.length} tokens in the cache")  # fmt: skip
+
+    converse(talk, first, speak)
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""A conversation of many turns that keeps its key/value cache: a turn computes its new tokens only.
+
+The ids of an answer are kept as they were generated (encoding its text again may give others), so
+the cache always holds exactly the ids of :attr:`Conversation.ids`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import chat
+from .errors import UserError
+from .generate import Generation, Past
+from .model import Inputs, Model
+from .nn import KVCache
+from .sampling import GREEDY, Sampling
+
+
+class Conversation:
+    """What was said so far, and the cache of it.
+
+    ``say`` with a user's content gives the tokens of the answer. Pictures and videos are encoded
+    once, in the turn that brings them. Only for checkpoints with the published chat template.
+    """
+
+    def __init__(self, model: Model, system: str | None = None, add_vision_id: bool = False):
+        if model.template:
+            raise UserError(
+                "this checkpoint has a chat template of its own, which need not grow turn by turn; "
+                "give each prompt whole"
+            )
+        self.model, self.add_vision_id = model, add_vision_id
+        self.system = [] if system is None else [{"role": "system", "content": system}]
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything but the system prompt."""
+        self.messages: list[dict[str, Any]] = list(self.system)
+        self.ids = np.zeros(0, np.int64)
+        self.cache = KVCache()
+        self.media: dict[str, Any] = {}  # grids and seconds of all that was shown
+
+    def say(
+        self,
+        content: str | Sequence[dict[str, Any]],
+        max_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+        **reading: Any,
+    ) -> Generator[int, None, None]:
+        """The user's turn -> the tokens of the answer, as they are chosen.
+
+        What was yielded is the answer that is remembered, also when the loop over it is left. A
+        turn that fails, or is interrupted before its first token, leaves everything as it was.
+        ``reading`` goes to :meth:`Model.read_media`. Raises UserError.
+        """
+        inputs, messages, media = self._next(content, reading)
+        before = self.ids[: self.cache.length]
+        past = Past(self.cache, before)
+        self.generation: Generation = self.model.generate(inputs, max_tokens, sampling, past)
+        answer: list[int] = []
+        try:
+            for token in self.generation:
+                answer.append(token)
+                yield token
+        finally:
+            held = self.cache.whole(self.model.config.text.num_hidden_layers)
+            asked = np.append(before, inputs.input_ids)
+            self.cache.keep(held if held >= len(asked) else len(before))
+            if held >= len(asked):
+                text = self.model.tokenizer.decode(answer)
+                self.messages = [*messages, {"role": "assistant", "content": text}]
+                self.media = media
+                self.ids = np.append(asked, np.array(answer, np.int64))
+
+    def _next(
+        self, content: Any, reading: dict[str, Any]
+    ) -> tuple[Inputs, list[dict[str, Any]], dict[str, Any]]:
+        """Inputs of all that is not in the cache yet; the messages and media with the new turn."""
+        message = {"role": "user", "content": content}
+        messages = [*self.messages, message]
+        new = self.model.read_media([message], **reading)
+        pieces = chat.render(messages, add_vision_id=self.add_vision_id)
+        if len(self.messages) > len(self.system):  # all but the last answer was given to the model
+            known = chat.render(self.messages[:-1], add_vision_id=self.add_vision_id)
+            pieces = pieces[len(known) + 1 :]
+        ids = np.append(self.ids, self.model.encode(pieces, new))
+        media: dict[str, Any] = {
+            name: _joined(self.media.get(name), new.get(name))
+            for name in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+            if name in self.media or name in new
+        }
+        positions, delta = self.model.positions(ids, media)
+        held = self.cache.length
+        return Inputs(ids[held:], positions[:, held:], delta, **new), messages, media
+
+
+def _joined(old: Any, new: Any) -> Any:
+    if old is None or new is None:
+        return new if old is None else old
+    return old + new if isinstance(old, tuple) else np.concatenate([old, new])

@@ -1,0 +1,88 @@
+"""``run --chat``: one turn after another, until /exit or the end of the input."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .conversation import Conversation
+from .errors import UserError
+
+COMMANDS = """\
+/image PATH         show a picture with the next words
+/video PATH [FPS]   show a clip, looked at FPS times a second, or a folder of frames
+/clear              forget everything but the system prompt
+/exit               end (so does the end of the input, Ctrl-D)"""
+
+
+def converse(
+    conversation: Conversation,
+    first: Sequence[dict[str, Any]],
+    speak: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Read lines, obey commands, and let ``speak`` answer all else; a mistake ends a turn only.
+
+    ``first`` are items to show with the first words; when a text is among them it is said at once.
+    """
+    waiting = list(first)
+    if any(item.get("type") == "text" for item in waiting):
+        _turn(waiting, speak)
+        waiting = []
+    for line in _lines():
+        try:
+            if line.startswith("/"):
+                waiting = _obey(line, conversation, waiting)
+            elif line.strip():
+                _turn([*waiting, {"type": "text", "text": line}], speak)
+                waiting = []
+        except EOFError:
+            return
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _turn(items: list[dict[str, Any]], speak: Callable) -> None:
+    """One answer; Ctrl-C ends it, and the conversation goes on."""
+    try:
+        speak(items)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+def _lines() -> Iterator[str]:
+    prompt = "> " if sys.stdin.isatty() else ""
+    if prompt:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (editing and history in input())
+        print(COMMANDS, file=sys.stderr)
+    with contextlib.suppress(EOFError):
+        while True:
+            yield input(prompt)
+
+
+def _obey(
+    line: str, conversation: Conversation, waiting: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Do what a command says; returns the items that wait for words. EOFError: it is the end."""
+    try:
+        command, *words = shlex.split(line, posix=sys.platform != "win32")
+    except ValueError as error:
+        raise UserError(f"{line[:100]}: {error}") from None
+    if command == "/exit" and not words:
+        raise EOFError
+    if command == "/clear" and not words:
+        conversation.clear()
+        return []
+    if command == "/image" and len(words) == 1:
+        return [*waiting, {"type": "image", "image": words[0]}]
+    if command == "/video" and len(words) in (1, 2):
+        item: dict[str, Any] = {"type": "video", "video": words[0]}
+        try:
+            return [*waiting, item | ({"fps": float(words[1])} if words[1:] else {})]
+        except ValueError:
+            raise UserError(f"{words[1][:100]} frames a second: give a number") from None
+    known = "/image PATH, /video PATH [FPS], /clear, /exit"
+    raise UserError(f"{line[:100]} is no command; known are {known}")
