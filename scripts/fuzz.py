@@ -1,4 +1,4 @@
-"""Damaged files against everything that reads them: safetensors headers, configs, pictures.
+"""Damaged files against all that reads files: safetensors headers, configs, tokenizers, pictures.
 
     python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|picture]
 

@@ -23,6 +23,7 @@ from transformers.image_utils import load_image
 
 from scripts.odd_pictures import TURNS, odd_pictures, turned_file
 from scripts.random_checkpoint import random_picture, tiny_config, with_pictures, write_checkpoint
+from scripts.sampling_cases import LARGE, SAMPLING_CASES, large_logits
 from scripts.witness import VERSIONS, Qwen2VLImageProcessorPil, Witness
 from tinyqwenvl import chat
 from tinyqwenvl.image import normalise, patchify
@@ -43,12 +44,6 @@ CASES = {
     "video": {"frames": [5, 84, 140], "grid": [[3, 6, 10]]},
 }
 
-SAMPLING_CASES = {
-    "repetition_penalty": (0.8, 1.05, 1.5),
-    "temperature": (1e-6, 0.1, 0.7, 2.0),
-    "top_k": (1, 5, 50, 1000),
-    "top_p": (0.001, 0.3, 0.9, 0.999),
-}
 PROCESSORS = {
     "repetition_penalty": logits_process.RepetitionPenaltyLogitsProcessor,
     "temperature": logits_process.TemperatureLogitsWarper,
@@ -117,7 +112,11 @@ def sampling_arrays() -> dict[str, np.ndarray]:
     for kind, values in SAMPLING_CASES.items():
         for value in values:
             arrays[f"{kind} {value}"] = PROCESSORS[kind](value)(seen, scores.clone()).numpy()
-    return arrays
+    kept = []
+    for row, (std, p) in enumerate(LARGE):
+        large = torch.from_numpy(large_logits(row, std)[None])
+        kept.append(int(PROCESSORS["top_p"](p)(None, large).isfinite().sum()))
+    return {**arrays, "large: tokens kept": np.array(kept)}
 
 
 def write(name: str, arrays: dict[str, np.ndarray], about: dict) -> None:

@@ -189,6 +189,10 @@ CHECKPOINTS = {
     "vision heads": (config(vision_config__num_heads=5), "num_heads"),
     "eps 0": (config(rms_norm_eps=0), "rms_norm_eps"),
     "theta nan": (config(rope_theta=float("nan")), "rope_theta"),
+    "theta huge": (config(rope_theta=1e308), "rope_theta"),
+    "rope of words": (config(rope_scaling="mrope"), "rope_scaling is 'mrope'"),
+    "quantised how": (config(quantization_config="awq"), "quantization_config is 'awq'"),
+    "size of a number": (edit("preprocessor_config.json", size=5), "size is 5"),
     "quantised": (config(quantization_config={"quant_method": "awq"}), "quantised"),
     "yarn": (config(rope_scaling={"type": "yarn", "mrope_section": [2, 3, 3]}), "yarn"),
     "limits of words": (edit("preprocessor_config.json", min_pixels="few"), "min_pixels"),
@@ -228,12 +232,23 @@ CHECKPOINTS = {
     "too many ids": (more_tokens, "more tokens than"),
     "placeholders disagree": (config(image_token_id=7), "disagree on <|image_pad|>"),
     "template no text": (write("chat_template.json", b'{"chat_template": 5}'), "not a text"),
+    "template of two lines": (
+        write("chat_template.jinja", b"{{ raise_exception('a\nb') }}"),
+        r"fails: a\nb",
+    ),
+    "template empty": (write("chat_template.jinja", b""), "0 picture placeholders for 1"),
     "template fails": (write("chat_template.jinja", b"{{ 1 / 0 }}"), "template of this"),
 }
 
 # Words of the command line, "{}" for the directory of the checkpoint, and the complaint.
 BAD_WORDS = {
     "no such picture": (["run", "nowhere.png"], "no such picture"),
+    "the last picture": (["run", "good.png", "nowhere.png"], "no such picture"),
+    "an address at the end": (["run", "good.png", "https://a.org/b.png"], "download the picture"),
+    "line end in a name": (["run", "a\nb.png", "?"], r"a\nb.png: no such picture"),
+    "escape in a name": (["run", "\x1b[31mred.png", "?"], r"\x1b[31mred.png"),
+    "a long option": (["run", "--" + "x" * 5000], "..."),
+    "limit of many digits": (["run", "good.png", "?", "--min-pixels", "9" * 4000], "fewer pixels"),
     "a directory": (["run", "folder", "?"], "is a directory"),
     "an address": (["run", "https://example.org/a.png", "?"], "download the picture"),
     "a very long name": (["run", "a" * 5000 + ".png", "?"], "cannot read"),
@@ -284,7 +299,16 @@ BAD_WORDS = {
     "shapes: limits": (["shapes", "9x9", "--max-pixels", "-1"], "at least 1"),
     "shapes: huge": (["shapes", "9x9", "--min-pixels", str(10**15)], "fewer pixels"),
     "shapes: svg nowhere": (["shapes", "9x9", "--svg", "nowhere/a.svg"], "cannot write"),
-    "shapes: svg a folder": (["shapes", "9x9", "--svg", "folder"], "cannot write"),
+    "shapes: svg a folder": (["shapes", "9x9", "--svg", "folder"], "not a file"),
+    "shapes: svg empty": (["shapes", "9x9", "--svg", ""], "not a file"),
+    "shapes: presets and svg": (["shapes", "--presets", "--svg", "a.svg"], "--json only"),
+    "shapes: many digits": (["shapes", "9x9", "--min-pixels", "9" * 400], "fewer pixels"),
+    "fps without video": (["run", "?", "--fps", "2"], "--fps is of a --video"),
+    "fps 0": (["run", "?", "--video", "animated.gif", "--fps", "0"], "over 0"),
+    "no such video": (["run", "?", "--video", "nowhere.mp4"], "no such"),
+    "video of words": (["run", "?", "--video", "words.png"], "words.png is"),
+    "video of nothing": (["run", "?", "--video", "folder"], "no frames"),
+    "chat and json": (["run", "--chat", "--json"], "--chat goes with no"),
 }
 
 
@@ -309,6 +333,20 @@ def bad(capsys, words, complaint):
     assert all(line.startswith("note: ") for line in notes)
     assert last.startswith("error: ") and complaint in last, last
     assert len(last) < 600 and sorted(os.listdir()) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and named pipes")
+def test_a_drawing_goes_where_a_link_points_and_never_over_a_pipe(tmp_path, capsys):
+    target, link = tmp_path / "a.svg", tmp_path / "link.svg"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert main(["shapes", "9x9", "--svg", str(link)]) == 0
+    assert link.is_symlink() and target.read_text().startswith("<svg")
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["shapes", "9x9", "--svg", str(tmp_path / "pipe")]) == 2
+    assert "not a file" in capsys.readouterr().err
+    assert main(["shapes", "9x9", "--svg", "-"]) == 0
+    assert capsys.readouterr().out == target.read_text()
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
@@ -362,7 +400,3 @@ def test_the_first_stage_that_is_not_finite_is_named(value, place, tmp_path, mon
     bad(capsys, words, "NaN or infinity")
     bad(capsys, [*words, "--check-finite"], "visual.blocks.2.mlp.up_proj is the first stage")
     assert main([*words[:-1], str(place / "checkpoint"), "--check-finite", "-n", "2"]) == 0
-
-
-def test_the_table_is_long():
-    assert len(ODD_FILES) + len(BAD_FILES) + len(CHECKPOINTS) + len(BAD_WORDS) >= 150

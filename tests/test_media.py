@@ -85,6 +85,11 @@ def test_one_frame_needs_no_word():
         open_picture(data)
 
 
+def test_a_float_picture_from_0_to_1_is_pointed_out():
+    with pytest.warns(PictureWarning, match="read as black"):
+        open_picture(Image.fromarray(np.ones((4, 4), np.float32)))
+
+
 # ------------------------------------------------------------------ as transformers has them
 
 
@@ -153,6 +158,7 @@ def test_bad_pictures_are_one_line(source, complaint):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
 def test_a_pipe_is_read_to_its_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(GOOD,))

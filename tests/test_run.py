@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import tinyqwenvl
 from scripts.random_checkpoint import random_weights, tiny_config, write_checkpoint
 from tinyqwenvl import run
-from tinyqwenvl.checkpoint import write_safetensors
+from tinyqwenvl.checkpoint import read_safetensors, write_safetensors
 from tinyqwenvl.media import open_picture
 from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE
 from tinyqwenvl.shapes.__main__ import parser as shapes_parser
@@ -97,6 +98,7 @@ def test_options_may_stand_anywhere():
         (["a.png", "what?"], (["a.png"], "what?")),
         (["a.png", "noted"], (["a.png"], "noted")),
         (["a.png", "here.png"], (["a.png", "here.png"], None)),
+        (["a.png", "gone.png"], (["a.png", "gone.png"], None)),  # and then: no such picture
         (["a.png", "b.png", "what is in b.png"], (["a.png", "b.png"], "what is in b.png")),
     ],
 )
@@ -240,6 +242,14 @@ def test_the_published_settings_are_used_only_when_asked(tmp_path, capsys):
     _, used, err = ask(capsys, *words, "--use-generation-config", "--top-k", 7, "-v")
     assert used["sampling"].items() >= {**settings, "top_k": 7}.items() - {("do_sample", True)}
     assert "top_k 7" in err and "(generation_config.json)" in err
+    (directory / "generation_config.json").write_text('{"num_beams": 3, "min_p": 0.1}')
+    _, _, err = ask(capsys, *words, "--use-generation-config", "--top-p", 0.5)
+    assert "also sets min_p, num_beams" in err and "--top-p without --temperature" in err
+    (directory / "generation_config.json").unlink()
+    _, _, err = ask(capsys, *words, "--use-generation-config", "-v")
+    assert "(there is no generation_config.json)" in err
+    _, _, err = ask(capsys, *words, "-v")
+    assert "generation_config.json" not in err
 
 
 def test_transparency(tmp_path, capsys, monkeypatch):
@@ -264,13 +274,14 @@ class Spy:
         raise StopIteration
 
 
-def test_many_tokens_get_a_hint(capsys):
-    words = [EXAMPLE_PICTURE, "?", "-n", 1, "--max-pixels", 9_000_000]
-    _, answer, err = ask(capsys, *words, "--min-pixels", 2_100_000)
+def test_many_tokens_get_a_hint(tmp_path, capsys):
+    Image.new("RGB", (1480, 1400), "white").save(tmp_path / "large.png")
+    words = [tmp_path / "large.png", "?", "-n", 1, "--max-pixels", 9_000_000]
+    _, answer, err = ask(capsys, *words)
     assert len(answer["prompt_token_ids"]) > 2560
     hint = next(line for line in err.splitlines() if "--max-pixels 2007040" in line)
     assert "tokens" in hint
-    _, answer, err = ask(capsys, EXAMPLE_PICTURE, "?", "-n", 1, "--max-pixels", 100_000)
+    _, _, err = ask(capsys, EXAMPLE_PICTURE, "?", "-n", 1, "--max-pixels", 100_000)
     assert "--max-pixels" not in err
 
 
@@ -330,14 +341,51 @@ def test_a_pipe_that_stays_open_does_not_stop_us():
         os.close(read)
         os.close(write)
     assert done.stdout.decode() == TRUTH
+    assert b"nothing came on stdin for 1 s" in done.stderr
 
 
-def test_no_stdin_at_all():
-    command = [sys.executable, "-m", "tinyqwenvl.run"]
+def test_text_that_comes_after_half_a_second_is_read(embedded):
+    command = [sys.executable, "-m", "tinyqwenvl.run", "Count:", "--json", "-n", "1"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, cwd=HERE) as process:
+        time.sleep(0.5)
+        out, _ = process.communicate(b"\xef\xbb\xbf  all shapes \n", timeout=60)
+    assert "Count:\n  all shapes <|im_end|>" in text_of(embedded, json.loads(out))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("closed", "words", "code"),
+    [
+        ("<&-", [], 0),
+        ("2>&-", [], 0),
+        (">&-", [], 0),
+        ("2>&-", ["nowhere.png"], 2),
+        ("2>/dev/full", ["nowhere.png"], 2),
+    ],
+)
+def test_closed_standard_streams(closed, words, code):
+    command = [sys.executable, "-m", "tinyqwenvl.run", *words]
     done = subprocess.run(
-        ["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, cwd=HERE, check=True
+        ["sh", "-c", f'"$@" {closed}', "sh", *command], capture_output=True, cwd=HERE
     )
-    assert done.stdout.decode() == TRUTH
+    assert done.returncode == code
+    expected = "" if code or closed == ">&-" else TRUTH
+    assert done.stdout.decode() == expected and b"Traceback" not in done.stderr
+
+
+def test_an_answer_that_breaks_off_is_ended_by_a_line_end(tmp_path, capsys):
+    """A weight that is not a number, of a token that is chosen but was not in the prompt."""
+    directory = endless_checkpoint(tmp_path / "model")
+    _, plain, _ = ask(capsys, "hello", "-m", directory, "-n", 20)
+    fresh = next(t for t in plain["token_ids"][:-1] if t not in plain["prompt_token_ids"])
+    weights = {
+        n: np.array(leaf()) for n, leaf in read_safetensors(directory / "model.safetensors").items()
+    }
+    weights["model.embed_tokens.weight"][fresh] = np.nan
+    write_safetensors(directory / "model.safetensors", weights)
+    assert run.main(["hello", "-m", str(directory)]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("\n") and "--check-finite" in err
 
 
 # ------------------------------------------------------------------ commands, help, terminals

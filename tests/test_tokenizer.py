@@ -59,6 +59,13 @@ def test_control_tokens_in_text_stay_text():
     assert written[1] == TOKEN_IDS["<|im_end|>"] and len(written) == 3
 
 
+def test_a_prompt_is_never_cut_or_padded():
+    backend = byte_tokenizer()
+    backend.enable_truncation(3)
+    backend.enable_padding(length=20)
+    assert len(Tokenizer(backend).encode("more than three")) == 15
+
+
 def test_neighbouring_texts_are_encoded_as_one():
     assert BYTES.encode(["a\u0065", "\u0301b"]).tolist() == BYTES.encode("aéb").tolist()
     assert BYTES.encode([]).shape == (0,)

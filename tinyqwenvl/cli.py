@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import stat
 import sys
@@ -33,7 +34,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""
-        raise UserError(f"{message}; see --help (after -- a word may begin with a dash)")
+        raise UserError(
+            f"{one_line(message, 300)}; see --help (a text that begins with a dash: "
+            "--option=-text, or a prompt after --)"
+        )
 
 
 def version() -> str:
@@ -45,7 +49,8 @@ def version() -> str:
 
 def note(message: Any) -> None:
     """A line for people, on stderr."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 MOST_TEXT, MOST_PICTURE = 1_000_000, 1_000_000_000  # bytes on stdin
@@ -82,17 +87,17 @@ class Piped:
     def text(self) -> str:
         """All of it, without the line end at its end. Raises UserError when it is not text."""
         if not self.first.wait(max(0.0, self.began + PATIENCE - time.monotonic())):
-            if sys.stderr.isatty():
-                note("nothing came on stdin; going on without it")
+            note(f"nothing came on stdin for {PATIENCE:g} s; going on without it")
             return ""
         while not self.end.wait(0.1):  # a wait without end could not be interrupted everywhere
             pass
         if len(self.data) > MOST_TEXT:
             raise UserError(f"more than {MOST_TEXT:,} bytes of text on stdin; send less")
         try:
-            return self.data.decode("utf-8").rstrip("\r\n")
+            text = self.data.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
             raise UserError("what came on stdin is not text; give - for a picture") from None
+        return text if text.strip() else ""
 
 
 def _stdin_is_piped() -> bool:
@@ -115,20 +120,34 @@ def picture_on_stdin() -> bytes:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a file whole or not at all. Raises UserError when it cannot be written."""
-    target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    """Write a file whole or not at all; ``-`` is stdout. Raises UserError when it cannot be."""
+    if path == "-":
+        print(text, end="")
+        return
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
+        target = Path(path).resolve()
+        if not path or (target.exists() and not target.is_file()):
+            raise UserError(
+                f"cannot write {path!r}: it is not a file; give a new name, or - for stdout"
+            )
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        part.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def command(run: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
     """Run a command; what goes wrong becomes a line on stderr and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as we run)
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # an answer that the terminal cannot show
     try:
@@ -139,22 +158,31 @@ def command(run: Callable[[list[str] | None], int | None], argv: list[str] | Non
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        complain(error)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        complain(None)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our answer went away
         _discard_output()
         return 0
     except MemoryError:
-        print("error: not enough memory; try a smaller --max-pixels", file=sys.stderr)
-        return BAD_INPUT
+        complain("not enough memory; try a smaller --max-pixels")
     except OSError as error:
         _discard_output()
-        print(f"error: {error.filename or 'cannot write the answer'}: {error.strerror}",
-              file=sys.stderr)  # fmt: skip
-        return BAD_INPUT
+        complain(f"{error.filename or 'cannot write the answer'}: {error.strerror}")
+    return BAD_INPUT
+
+
+def complain(error: Any) -> None:
+    """One line on stderr that says what is wrong; an empty one for None."""
+    with contextlib.suppress(OSError):
+        print("" if error is None else f"error: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def one_line(message: Any, most: int = 500) -> str:
+    """A message without line ends, terminal escapes and the like, and of bounded length."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(message))
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def _discard_output() -> None:

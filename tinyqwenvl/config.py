@@ -20,6 +20,7 @@ from .errors import UserError
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MOST_PIXELS = 10**15  # that anybody may ask for
 VIDEO_LIMITS = (128 * 28 * 28, 768 * 28 * 28)  # pixels of a frame, as qwen_vl_utils has them
 LARGEST = {"depth": 1000, "num_hidden_layers": 1000}  # nobody's model; a damaged file's
 
@@ -85,6 +86,8 @@ class ProcessorConfig:
                 raise UserError(
                     f"a limit of {asked!r} pixels: it must be a whole number, at least 1"
                 )
+            if asked is not None and asked > MOST_PIXELS:
+                raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; ask for fewer pixels")
         least = min_pixels or min(self.min_pixels, max_pixels or self.min_pixels)
         return least, max_pixels or max(self.max_pixels, least)
 
@@ -165,15 +168,17 @@ def parse_config(
     model_type = raw.get("model_type")
     if model_type not in FAMILIES:
         raise UserError(f"model_type is {model_type!r}; known are {', '.join(FAMILIES)}")
-    if quantised := raw.get("quantization_config"):
+    if "vision_config" not in raw:
+        raise KeyError("vision_config")
+    if quantised := _object(raw, "quantization_config"):
         method = quantised.get("quant_method", "unknown")
         raise UserError(f"the checkpoint is quantised ({method}); take the unquantised one")
-    text = {**raw, **(raw.get("text_config") or {})}
+    text = {**raw, **_object(raw, "text_config")}
     eos = (generation or {}).get("eos_token_id", text.get("eos_token_id"))
     tied = raw.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)
     config = Config(
         model_type=model_type,
-        vision=_vision(raw["vision_config"], model_type, text["hidden_size"]),
+        vision=_vision(_object(raw, "vision_config"), model_type, text["hidden_size"]),
         text=_text(text),
         image_token_id=raw.get("image_token_id", 151655),
         video_token_id=raw.get("video_token_id", 151656),
@@ -187,6 +192,14 @@ def parse_config(
     return config
 
 
+def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    """A setting that is an object itself; {} when it is not there."""
+    value = holder.get(name) or {}
+    if not isinstance(value, dict):
+        raise UserError(f"{name} is {value!r}, not a JSON object")
+    return value
+
+
 def _only(what: str, value: Any, *known: Any) -> None:
     """Refuse a setting that we would have to ignore."""
     if value not in known:
@@ -194,7 +207,7 @@ def _only(what: str, value: Any, *known: Any) -> None:
 
 
 def _text(text: dict[str, Any]) -> TextConfig:
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    rope = _object(text, "rope_scaling") or _object(text, "rope_parameters")
     _only("rope_type", rope.get("rope_type", rope.get("type", "default")), "default", "mrope")
     _only("hidden_act", text.get("hidden_act", "silu"), "silu")
     _only("use_sliding_window", text.get("use_sliding_window") or False, False)
@@ -229,7 +242,7 @@ def _vision(vision: dict[str, Any], model_type: str, text_width: int) -> VisionC
         if vision.get("fullatt_block_indexes") is not None:
             sizes["fullatt_block_indexes"] = tuple(vision["fullatt_block_indexes"])
     sizes |= {name: vision[name] for name in optional if name in vision}
-    if rope := vision.get("rope_parameters"):
+    if rope := _object(vision, "rope_parameters"):
         sizes["rope_theta"] = rope.get("rope_theta", VisionConfig.rope_theta)
     return VisionConfig(**sizes)
 
@@ -250,7 +263,7 @@ def _processor(processor: dict[str, Any]) -> ProcessorConfig:
 
 def _limits(processor: dict[str, Any], least: int, most: int) -> tuple[int, int]:
     """(least, most) pixels, under either of their names."""
-    size = processor.get("size") or {}
+    size = _object(processor, "size")
     return (
         processor.get("min_pixels") or size.get("shortest_edge", least),
         processor.get("max_pixels") or size.get("longest_edge", most),
@@ -300,7 +313,5 @@ def _check_number(name: str, value: Any, kind: str) -> None:
         most = LARGEST.get(name, 2**31)
         if type(value) is not int or not least <= value <= most:
             raise UserError(f"{name} is {value!r}, not a whole number from {least} to {most}")
-    elif kind == "float" and not (
-        type(value) in (int, float) and math.isfinite(value) and value > 0
-    ):
+    elif kind == "float" and not (type(value) in (int, float) and 0 < value <= 1e30):
         raise UserError(f"{name} is {value!r}, not a positive number")

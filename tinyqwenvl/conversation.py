@@ -27,7 +27,7 @@ class Conversation:
     """
 
     def __init__(self, model: Model, system: str | None = None, add_vision_id: bool = False):
-        if model.template:
+        if model.template is not None:
             raise UserError(
                 "this checkpoint has a chat template of its own, which need not grow turn by turn; "
                 "give each prompt whole"

@@ -57,6 +57,7 @@ class Generation:
 
     def __iter__(self) -> Iterator[int]:
         model, inputs = self.model, self.inputs
+        self.timings = dict.fromkeys(self.timings, 0.0)
         cache, before = self.past or Past(KVCache(), inputs.input_ids[:0])
         choose, ids = self.sampling.chooser(), np.append(before, inputs.input_ids)
         with self._timed("vision"):
@@ -90,20 +91,24 @@ class Generation:
 def until(parts: Iterable[str], stops: Collection[str]) -> Iterator[str]:
     """Hand on the parts of a text, but end before the first place where one of ``stops`` begins.
 
-    What may yet turn out to be the beginning of a stop is held back until it is decided.
+    What may yet turn out to be the beginning of a stop is held back until it is decided, or until
+    an interrupt.
     """
     held, longest = "", max(map(len, stops), default=0)
-    for part in parts:
-        held += part
-        found = [held.find(stop) for stop in stops if stop in held]
-        if found:
-            yield held[: min(found)]
-            return
-        may_begin = range(max(0, len(held) - longest + 1), len(held))
-        safe = next((i for i in may_begin if _begins(held[i:], stops)), len(held))
-        yield held[:safe]
-        held = held[safe:]
-    yield held
+    try:
+        for part in parts:
+            held += part
+            found = min((held.find(stop) for stop in stops if stop in held), default=len(held))
+            may_begin = range(max(0, len(held) - longest + 1), found)
+            safe = next((i for i in may_begin if _begins(held[i:], stops)), found)
+            yield held[:safe]
+            if safe == found < len(held):
+                return
+            held = held[safe:]
+    except KeyboardInterrupt:
+        yield held
+        raise
+    yield held[: min((held.find(stop) for stop in stops if stop in held), default=len(held))]
 
 
 def _begins(text: str, stops: Collection[str]) -> bool:

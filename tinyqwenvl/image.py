@@ -36,7 +36,9 @@ def smart_resize(
     if min(height, width) < 1:
         raise UserError(f"a picture of {width}x{height} pixels has nothing to see")
     if max(height, width) / min(height, width) > 200:
-        raise UserError(f"a picture of {width}x{height} pixels is over 200 times as long as wide")
+        raise UserError(
+            f"a picture of {width}x{height} pixels is over 200 times as long as wide; crop it"
+        )
     if not 0 < min_pixels <= max_pixels:
         raise UserError(
             f"min_pixels {min_pixels} and max_pixels {max_pixels} leave no size to choose"

@@ -63,6 +63,8 @@ def open_file(source: Any) -> tuple[Image.Image, str]:
             image = Image.open(stream)
     except Image.DecompressionBombError:
         raise UserError(f"{name} has too many pixels; make it smaller") from None
+    except MemoryError:
+        raise
     except Exception:  # Pillow's readers raise whatever comes of damaged bytes
         raise UserError(f"{name} is not a picture that Pillow can read, or is damaged") from None
     if image.format in NOT_PICTURES:
@@ -133,13 +135,19 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     """Decode all of the picture now, so that a cut file is noticed here."""
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{name} is cut or damaged: {reason}") from None
     if 0 in image.size:
         raise UserError(f"{name} has no pixels")
-    if image.mode[0] in "IF" and np.max(np.asarray(image)) > 255:
-        warn(f"{name} has values over 255, which become white; scale it to 8 bits first")
+    if image.mode[0] in "IF":
+        most = np.max(np.asarray(image))
+        if most > 255:
+            warn(f"{name} has values over 255, which become white; scale it to 8 bits first")
+        elif image.mode == "F" and most <= 1:
+            warn(f"{name} has no value over 1, and so is read as black; scale it to 0 .. 255 first")
     return image
 
 

@@ -92,7 +92,7 @@ class Model:
         :func:`chat.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
-        if self.template:
+        if self.template is not None:
             pieces = chat.render_with_jinja(self.template, messages, add_vision_id)
         else:
             pieces = chat.render(messages, add_vision_id=add_vision_id)
@@ -185,7 +185,11 @@ class Model:
         """Embeddings of the prompt, with the image tokens in place."""
         ids = inputs.input_ids
         if len(ids) == 0 or np.min(ids) < 0 or np.max(ids) >= self.config.text.vocab_size:
-            raise UserError("input_ids must be some, each a row of the vocabulary")
+            rows = self.config.text.vocab_size
+            raise UserError(
+                f"the prompt has no tokens, or one outside the vocabulary of {rows} rows: "
+                "do tokenizer and config.json belong together?"
+            )
         embeds = self.embed_tokens(ids)
         for pixels, grids, placeholder in (
             (inputs.pixel_values, inputs.image_grid_thw, self.config.image_token_id),

@@ -1,7 +1,7 @@
 """The seven published sizes, as their ``config.json`` has them, for work that needs no weights.
 
 No hub was at hand when these were written, so every row is second-hand: ``KNOWN_FROM`` says of what
-kind. The numbers of parameters that follow from them are the published ones (see the tests).
+kind. The numbers of parameters that follow are those the published files are remembered to have.
 """
 
 from __future__ import annotations

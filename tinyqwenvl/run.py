@@ -27,7 +27,7 @@ from .errors import UserError
 from .generate import until
 from .model import EXAMPLE_PICTURE, Inputs, Model, load
 from .repl import converse
-from .sampling import Sampling, published
+from .sampling import Sampling, not_followed, published
 from .tracing import check_finite, watching
 
 HELP = """\
@@ -101,10 +101,7 @@ def pictures_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
     if not words:
         return [str(EXAMPLE_PICTURE)], None
     *pictures, last = words
-    here = os.path.exists(last)
-    if last == "-" or (_named_like_a_picture(last) and (here or not pictures)):
-        return words, None
-    if here and not pictures:
+    if last == "-" or _named_like_a_picture(last) or (os.path.exists(last) and not pictures):
         return words, None
     if not last.strip():
         raise UserError("the prompt is empty; say what you want to know")
@@ -139,18 +136,21 @@ def asked_sampling(args: argparse.Namespace) -> dict[str, Any]:
     if not all(args.stop):
         raise UserError("--stop needs a text; an empty one would end every answer at once")
     asked = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
-    checked = Sampling(**asked)
-    idle = {"top_k", "top_p", "seed"} & set(asked)
-    if idle and not checked.temperature and not args.use_generation_config:
-        names = ", ".join("--" + name.replace("_", "-") for name in sorted(idle))
-        note(f"{names} without --temperature: the likeliest token is taken all the same")
+    Sampling(**asked)
     return asked
 
 
 def choose_sampling(args: argparse.Namespace, asked: dict[str, Any], model: Model) -> Sampling:
     """The options, on top of the checkpoint's own where these are wanted; with a seed to tell."""
-    from_file = args.use_generation_config
-    sampling = published(model.config.generation, **asked) if from_file else Sampling(**asked)
+    sampling = Sampling(**asked)
+    if args.use_generation_config:
+        sampling = published(model.config.generation, **asked)
+        if left_out := not_followed(model.config.generation):
+            note(f"generation_config.json also sets {', '.join(left_out)}, which is not done here")
+    idle = {"top_k", "top_p", "seed"} & set(asked)
+    if idle and not sampling.temperature:
+        names = ", ".join("--" + name.replace("_", "-") for name in sorted(idle))
+        note(f"{names} without --temperature: the likeliest token is taken all the same")
     if sampling.temperature and sampling.seed is None:
         sampling = replace(sampling, seed=secrets.randbits(32))
     return sampling
@@ -227,6 +227,10 @@ def say(
         reason = finish_reason() or "stop"
     except KeyboardInterrupt:
         reason = "interrupt"
+    except UserError:
+        if text and stream:
+            print(flush=True)
+        raise
     if stream:
         print(flush=True)
     return {"text": text, "token_ids": ids, "finish_reason": reason}
@@ -289,7 +293,8 @@ def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
     grids = [] if inputs.image_grid_thw is None else inputs.image_grid_thw.tolist()
     side = vision.patch_size * vision.spatial_merge_size
     for number, (t, h, w) in enumerate(grids, start=1):
-        if (tokens := t * h * w // vision.spatial_merge_size**2) > MANY_TOKENS:
+        tokens = t * h * w // vision.merged_patches
+        if tokens > MANY_TOKENS and (args.min_pixels or 0) <= MANY_TOKENS * side**2:
             note(
                 f"picture {number} makes {tokens:,} tokens, which takes time; "
                 f"--max-pixels {MANY_TOKENS * side**2} makes at most {MANY_TOKENS:,}"
@@ -346,6 +351,8 @@ def report(
     sizes = [f"{w * patch}x{h * patch}" for _, h, w in grids]
     used = ", ".join(f"{name} {value}" for name, value in asdict(sampling).items())
     source = " (generation_config.json)" if args.use_generation_config else ""
+    if source and not model.config.generation:
+        source = " (there is no generation_config.json)"
     count = parameter_count(model.config)
     lines = {
         "model": f"{args.model or 'embedded'}, {model.config.model_type}, {count:,} parameters",

@@ -8,7 +8,7 @@ top-k, top-p. Each gives the numbers of its processor (``RepetitionPenaltyLogits
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,12 @@ def keep_top_k(logits: Float[Array, "V"], k: int) -> Float[Array, "V"]:
 def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
     """Keep the likeliest tokens that together have probability ``p`` (Holtzman et al. 2020).
 
-    The token that crosses ``p`` stays, and so at least one does; the rest become -inf.
+    The token that crosses ``p`` stays, and so at least one does; the rest become -inf. Sums are
+    taken in float64 and rounded to float32 each, as PyTorch does.
     """
     ascending = np.argsort(logits, kind="stable")
-    below = np.cumsum(softmax(np.take(logits, ascending))) <= 1 - p
+    sums = np.cumsum(softmax(np.take(logits, ascending)), dtype=np.float64)
+    below = np.astype(sums, np.float32) <= np.float32(1 - p)
     dropped = below & (np.arange(logits.shape[0]) < logits.shape[0] - 1)
     return np.where(np.take(dropped, np.argsort(ascending)), -np.inf, logits)
 
@@ -120,6 +122,19 @@ class Sampling:
 
 
 GREEDY = Sampling()
+# What a generation_config.json may ask for besides, which would change the answer.
+NOT_FOLLOWED = {
+    "min_p": None, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "num_beams": 1,
+    "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "min_new_tokens": 0,
+    "min_length": 0, "bad_words_ids": None, "suppress_tokens": None, "forced_bos_token_id": None,
+    "forced_eos_token_id": None, "begin_suppress_tokens": None, "sequence_bias": None,
+    "exponential_decay_length_penalty": None, "guidance_scale": None,
+}  # fmt: skip
+
+
+def not_followed(generation: Mapping[str, Any]) -> list[str]:
+    """The settings of a ``generation_config.json`` that :func:`published` leaves out."""
+    return [n for n, off in NOT_FOLLOWED.items() if generation.get(n) not in (None, off)]
 
 
 def published(generation: Mapping[str, Any], **asked: Any) -> Sampling:
@@ -134,7 +149,8 @@ def published(generation: Mapping[str, Any], **asked: Any) -> Sampling:
     defaults = {"temperature": 1.0, "top_k": 50}
     settings: dict[str, Any] = defaults if generation.get("do_sample") else {}
     settings |= {n: generation[n] for n in names if generation.get(n) is not None}
+    settings |= {n: v for n, v in asked.items() if v is not None}
     try:
-        return replace(Sampling(**settings), **{n: v for n, v in asked.items() if v is not None})
+        return Sampling(**settings)
     except UserError as error:
         raise UserError(f"generation_config.json or the options: {error}") from None

@@ -38,6 +38,8 @@ class Tokenizer:
     def __init__(self, backend: Any):
         self.backend = backend
         self.backend.encode_special_tokens = True  # a control token inside text is text
+        self.backend.no_truncation()  # a prompt is never cut in silence
+        self.backend.no_padding()
 
     def encode(self, pieces: str | Sequence[str]) -> Int[Array, "S"]:
         """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one."""

@@ -78,17 +78,19 @@ def size_of(word: str) -> tuple[int, int]:
 def show(argv: list[str] | None) -> None:
     """Walk and print."""
     args = parser().parse_intermixed_args(argv)
+    if args.presets and (args.pictures or args.preset or args.model or args.svg is not None):
+        raise UserError("--presets is the table of all sizes: it goes with --json only")
     if args.presets:
         print(json.dumps(presets_json(), indent=1) if args.json else presets_text())
         return
     name, config = model_of(args)
     sizes = [size_of(word) for word in args.pictures or [str(EXAMPLE_PICTURE)]]
     found = walk(config, sizes, args.text_tokens, args.min_pixels, args.max_pixels)
-    if args.svg:
+    if args.svg is not None:
         write_text(args.svg, as_svg(name, found))
     if args.json:
         print(json.dumps(as_json(name, found), indent=1))
-    elif not args.svg:
+    elif args.svg is None:
         print(as_text(name, found, args.all))
 
 

@@ -43,11 +43,6 @@ class Abstract(np.lib.mixins.NDArrayOperatorsMixin):
         """How many numbers there would be."""
         return math.prod(self.shape)
 
-    @property
-    def nbytes(self) -> int:
-        """How many bytes they would take."""
-        return self.size * self.dtype.itemsize
-
     def __repr__(self) -> str:
         return f"Abstract({list(self.shape)}, {self.dtype})"
 

@@ -155,7 +155,7 @@ def _summary(found: Walk) -> Iterator[str]:
     parts = f"vision {short(p['vision'])}, decoder {short(p['decoder'])}, {head}"
     yield f"parameters  {p['total']:,}: {parts}"
     yield (
-        f"weights     {short(2 * p['total'])}B in bfloat16, as published; "
+        f"weights     {short(2 * p['total'])}B in bfloat16, as they are published; "
         f"{short(4 * p['total'])}B in float32, as computed here"
     )
     yield (
