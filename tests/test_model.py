@@ -168,6 +168,24 @@ def test_text_only_and_conversations(model):
     assert model.forward(alone).shape == (len(alone.input_ids), 300)
 
 
+def test_a_model_that_remembers_encodes_a_picture_once(model):
+    remembering = model.remembering(most=2)
+    inputs = model.prepare(user_message(PICTURES, "what is different?"))
+    with tinyqwenvl.trace("visual") as first:
+        logits = remembering.forward(inputs)
+    assert len(first["visual"]) == 2  # each by itself
+    np.testing.assert_allclose(logits, model.forward(inputs), rtol=1e-3, atol=1e-3)
+    other = model.prepare(user_message([PICTURES[1], PICTURES[0], PICTURES[1]], "and now?"))
+    with tinyqwenvl.trace("visual") as again:
+        logits = remembering.forward(other)
+    assert not again
+    np.testing.assert_allclose(logits, model.forward(other), rtol=1e-3, atol=1e-3)
+    remembering.ask(random_picture(3, 60, 60), "new", max_tokens=1)  # the oldest is forgotten
+    with tinyqwenvl.trace("visual") as once_more:
+        remembering.forward(inputs)
+    assert len(once_more["visual"]) >= 1
+
+
 def test_a_missing_video_is_named(model):
     with pytest.raises(UserError, match=r"a\.mp4: no such"):
         model.prepare([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}])

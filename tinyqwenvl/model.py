@@ -22,6 +22,7 @@ from .errors import UserError
 from .generate import Generation, Past
 from .image import preprocess
 from .media import open_picture, rgb
+from .memory import Memory
 from .nn import PlainCache
 from .position import rope_index
 from .sampling import GREEDY, Sampling
@@ -60,6 +61,7 @@ class Model:
     template: str | None = None  # a chat template other than the published one
     dtype: Any = np.float32
     plain: bool = False
+    memory: Memory | None = None  # of pictures seen, in place of the vision tower
 
     @cached_property
     def _attend(self) -> nn.Attend:
@@ -162,6 +164,10 @@ class Model:
         """
         return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling, past)
 
+    def remembering(self, most: int = 64) -> Model:
+        """The same model with a memory of the last pictures: asked again, they are not encoded."""
+        return replace(self, memory=Memory(self.see, most))
+
     # -------------------------------------------------------------- stage by stage
 
     def forward(self, inputs: Inputs) -> Float[Array, "S V"]:
@@ -197,7 +203,7 @@ class Model:
         ):
             if pixels is None or grids is None:
                 continue
-            tokens = self.see(pixels, grids)
+            tokens = (self.memory or self.see)(pixels, grids)
             if np.count_nonzero(ids == placeholder) != len(tokens):
                 raise UserError(
                     f"the prompt must have {len(tokens)} placeholders for its image tokens"
