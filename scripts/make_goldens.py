@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 import torch
+import transformers
 from PIL import Image
 from transformers.generation import logits_process
 from transformers.image_utils import load_image
@@ -27,6 +28,7 @@ from scripts.sampling_cases import LARGE, SAMPLING_CASES, large_logits
 from scripts.witness import VERSIONS, Qwen2VLImageProcessorPil, Witness
 from tinyqwenvl import chat
 from tinyqwenvl.image import normalise, patchify
+from tinyqwenvl.model import EMBEDDED
 from tinyqwenvl.tokenizer import load_tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
@@ -119,6 +121,24 @@ def sampling_arrays() -> dict[str, np.ndarray]:
     return {**arrays, "large: tokens kept": np.array(kept)}
 
 
+TEXTS = (
+    "Hello, how are you?", "What do you see in this image?", "Compare these two images.",
+    "1234 apples, it's   fine.\n\n  Done", "图片和\"a cat\"是否相关？", "naïve café – ünïcødé 🙂",
+)  # fmt: skip
+REAL_TOKENIZER = Path(__file__).parents[2] / "shared" / "qwen2-tokenizer" / "tokenizer.json"
+
+
+def token_vectors() -> dict[str, dict[str, list[int]]]:
+    """Ids that transformers gives some texts: the embedded tokenizer's, and the real one's."""
+    files = {"embedded": EMBEDDED / "tokenizer.json", "real": REAL_TOKENIZER}
+    found = {}
+    for name, file in files.items():
+        if file.exists():
+            fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(file))
+            found[name] = {text: fast(text)["input_ids"] for text in TEXTS}
+    return found
+
+
 def write(name: str, arrays: dict[str, np.ndarray], about: dict) -> None:
     """One golden file, with what made it."""
     about = {**about, "versions": VERSIONS, "command": COMMAND}
@@ -133,6 +153,8 @@ def main() -> None:
     GOLDENS.mkdir(exist_ok=True)
     write("pictures", odd_picture_arrays(), {})
     write("sampling", sampling_arrays(), {})
+    vectors = json.dumps(token_vectors(), ensure_ascii=False, indent=1)
+    (GOLDENS / "tokens.json").write_text(vectors + "\n", encoding="utf-8")
     for model_type in ("qwen2_vl", "qwen2_5_vl"):
         for name, case in CASES.items():
             with tempfile.TemporaryDirectory() as folder:

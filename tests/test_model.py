@@ -223,5 +223,5 @@ def test_inputs_that_do_not_fit_are_refused(model, inputs):
     with pytest.raises(UserError, match="placeholders"):
         model.forward(fewer)
     for bad in (-1, 300):
-        with pytest.raises(UserError, match="row of the vocabulary"):
+        with pytest.raises(UserError, match="outside the vocabulary"):
             model.forward(replace(inputs, input_ids=np.full_like(inputs.input_ids, bad)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import read_json
+from .config import read_text
 from .dims import Array, Int
 from .errors import UserError
 
@@ -43,21 +44,33 @@ class Tokenizer:
 
     def encode(self, pieces: str | Sequence[str]) -> Int[Array, "S"]:
         """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one."""
-        ids: list[int] = []
-        pieces = [pieces] if isinstance(pieces, str) else pieces
-        for control, run in groupby(pieces, lambda piece: isinstance(piece, Control)):
-            if control:
-                ids += map(self.token_id, run)
-            else:
-                ids += self._encode_text("".join(run))
-        return np.array(ids, dtype=np.int64)
+        return self.encode_parts([pieces] if isinstance(pieces, str) else pieces)[0]
 
-    def _encode_text(self, text: str) -> list[int]:
+    def encode_parts(self, pieces: Sequence[str]) -> tuple[Int[Array, "S"], Int[Array, "S"]]:
+        """Pieces -> ids, and for each the index of the piece in which it begins."""
+        ids: list[int] = []
+        parts: list[int] = []
+        begin = 0
+        for control, run in groupby(pieces, lambda piece: isinstance(piece, Control)):
+            together = list(run)
+            if control:
+                ids += map(self.token_id, together)
+                parts += range(begin, begin + len(together))
+            else:
+                encoding = self._encode_text("".join(together))
+                starts = [start for start, _ in encoding.offsets]
+                ends = np.cumsum([len(text) for text in together])
+                ids += encoding.ids
+                parts += (begin + np.searchsorted(ends, starts, side="right")).tolist()
+            begin += len(together)
+        return np.array(ids, dtype=np.int64), np.array(parts, dtype=np.int64)
+
+    def _encode_text(self, text: str) -> Any:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(f"the text is not Unicode: {error}") from None
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return self.backend.encode(text, add_special_tokens=False)
 
     def token_id(self, token: str) -> int:
         """The id of one token. Raises UserError when the vocabulary lacks it."""
@@ -89,36 +102,62 @@ class Tokenizer:
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` with their added tokens."""
+    if (directory / "tokenizer.json").exists():
+        return load_tokenizer_files(directory / "tokenizer.json")
+    vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
+    if not vocabulary.exists() or not merges.exists():
+        raise UserError(f"{directory} has no tokenizer.json and no vocab.json with merges.txt")
+    settings = directory / "tokenizer_config.json"
+    return load_tokenizer_files(vocabulary, merges, settings if settings.exists() else None)
+
+
+def load_tokenizer_files(
+    path: Path, merges: Any = None, added: Path | str | None = None
+) -> Tokenizer:
+    """A tokenizer.json; or a vocab.json with its merges, and a JSON file of the added tokens.
+
+    ``added`` is a tokenizer_config.json, a list of tokens in the order of their ids, or a dict from
+    token to id; None stands for the 22 of Qwen2.5. Raises UserError.
+    """
     from tokenizers import Tokenizer as Backend
 
     try:
-        if (directory / "tokenizer.json").exists():
-            return Tokenizer(Backend.from_file(str(directory / "tokenizer.json")))
-        if (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
-            return Tokenizer(_from_vocabulary(directory))
+        if merges is None and added is None:
+            return Tokenizer(Backend.from_file(str(path)))
+        if merges is None:
+            raise UserError(f"{path}: a vocabulary needs its merges too")
+        return Tokenizer(_from_vocabulary(path, Path(merges), _added_tokens(added)))
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exception for files it cannot read
-        raise UserError(f"cannot read the tokenizer in {directory}: {error}") from None
-    raise UserError(f"{directory} has no tokenizer.json and no vocab.json with merges.txt")
+        raise UserError(f"cannot read the tokenizer {path}: {error}") from None
 
 
-def _from_vocabulary(directory: Path) -> Any:
+def _added_tokens(path: Path | str | None) -> list[dict[str, Any]]:
+    """{"content", "special"} of every added token, in the order of the ids."""
+    special = ADDED_TOKENS[: ADDED_TOKENS.index("<tool_call>")]
+    value = json.loads(read_text(Path(path))) if path is not None else None
+    if isinstance(value, dict) and "added_tokens_decoder" in value:
+        listed = value["added_tokens_decoder"]
+        return [listed[number] for number in sorted(listed, key=int)]
+    tokens: Any = ADDED_TOKENS
+    if isinstance(value, dict) and value and all(type(v) is int for v in value.values()):
+        tokens = sorted(value, key=lambda token: value[token])
+    elif isinstance(value, list):
+        tokens = value
+    return [{"content": t, "special": t in special or t not in ADDED_TOKENS} for t in tokens]
+
+
+def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]]) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
     from tokenizers import pre_tokenizers as pre
 
-    model = models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
-    backend = Tokenizer(model)
+    backend = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre.Sequence(
         [pre.Split(Regex(PRETOKENS), "isolated"), pre.ByteLevel(False, use_regex=False)]
     )
     backend.decoder = decoders.ByteLevel()
-    listed = read_json(directory / "tokenizer_config.json").get("added_tokens_decoder")
-    special = ADDED_TOKENS[: ADDED_TOKENS.index("<tool_call>")]
-    tokens: list[dict[str, Any]] = [{"content": t, "special": t in special} for t in ADDED_TOKENS]
-    if listed:
-        tokens = [listed[number] for number in sorted(listed, key=int)]
     backend.add_tokens(
         [AddedToken(t["content"], special=t.get("special", True), normalized=False) for t in tokens]
     )
