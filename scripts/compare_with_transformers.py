@@ -5,8 +5,8 @@
 For each case: pixel_values bit-equal, position ids equal, 32 greedy ids equal, with a repetition
 penalty too, logits within ten times transformers' own distance between float32 and float64. That is
 around 1e-11, and we stay under 1e-10 unless a random model is so sharp that transformers itself
-does not. ``--embedded`` takes the embedded checkpoint instead, and fresh pictures. Exit code 1 when
-anything differs.
+does not. The logits again for a conversation with a clip, at our positions. ``--embedded`` takes
+the embedded checkpoint instead, and fresh pictures. Exit code 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -106,6 +106,28 @@ def compare(
     ids = list(endless.generate(inputs, 32, Sampling(repetition_penalty=penalty)))
     theirs = single.generate(inputs.input_ids, pixels, grids, penalty=penalty)
     yield f"32 ids at repetition penalty {penalty}", ids == theirs
+    yield compare_video(rng, model, directory)
+
+
+def compare_video(rng: np.random.Generator, model: Any, directory: Path) -> tuple[str, bool]:
+    """A conversation of three turns with a clip, at our positions (theirs differ after a video)."""
+    count, fps = int(rng.choice([*range(2, 10), 22])), float(rng.choice([0.5, 1.5, 2, 3, 24]))
+    size = rng.integers(30, 120, 2)
+    frames = [random_picture(int(rng.integers(2**31)), *size) for _ in range(count)]
+    clip = {"video": frames, "fps": fps, "min_pixels": 3136, "max_pixels": 20_000}
+    content, _ = draw_content(rng)
+    turns = [content[:-1], [{"type": "text", "text": "then"}, clip], content[:2]]
+    messages: list[dict[str, Any]] = []
+    for turn in turns:
+        messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": "Yes."}]
+    inputs = model.prepare(messages[:-1], max_pixels=40_000)
+    theirs, truth = (
+        Witness(directory, d).conversation(inputs) for d in (torch.float32, torch.float64)
+    )
+    ours, noise = distance(model.forward(inputs), truth), distance(theirs, truth)
+    holds = ours.nmse <= min(10 * noise.nmse, max(1e-10, 2 * noise.nmse))
+    grid = inputs.video_grid_thw.tolist()
+    return f"clip {grid} at {fps} a second: NMSE {ours.nmse:.1e} ({noise.nmse:.1e})", holds
 
 
 QUESTIONS = ("describe", "How many shapes are there?", "Is there a red circle? Reply Y or N.")

@@ -36,6 +36,7 @@ from tinyqwenvl.image import preprocess
 from tinyqwenvl.media import open_picture
 from tinyqwenvl.shapes import walk
 from tinyqwenvl.tokenizer import load_tokenizer
+from tinyqwenvl.video import read_video
 
 MEMORY, LONGEST = 6 * 2**30, 20  # bytes; seconds for one file
 FEW = 12  # tensors in a small file
@@ -172,9 +173,19 @@ class Targets:
                     continue  # a mode that this kind does not have
                 files.append(buffer.getvalue())
 
+        path = self.folder / "clip"
+        clip = [picture.convert("RGB") for picture in list(odd_pictures().values())[3:7]]
+        for kind in ("GIF", "PNG", "WEBP"):
+            buffer = io.BytesIO()
+            clip[0].save(buffer, kind, save_all=True, append_images=clip[1:], duration=300)
+            files.append(buffer.getvalue())
+
         def read(contents: bytes) -> None:
             picture = open_picture(contents)
             preprocess([(picture, 3136, 10**6)], self.config.processor, self.config.vision)
+            if getattr(Image.open(io.BytesIO(contents)), "is_animated", False):
+                path.write_bytes(contents)
+                read_video(path, self.config, max_pixels=10**5, most=4)
 
         return st.sampled_from(files).flatmap(damaged), read
 

@@ -66,6 +66,19 @@ class Witness:
             arguments["mm_token_type_ids"] = (ids == self.config.image_token_id).int()
         return arguments
 
+    @torch.no_grad()
+    def conversation(self, inputs: Any) -> np.ndarray:
+        """Logits of prepared inputs with pictures and videos, at the positions given in them."""
+        arguments = self.inputs(inputs.input_ids, inputs.pixel_values, inputs.image_grid_thw)
+        if inputs.pixel_values_videos is not None:
+            videos = torch.as_tensor(inputs.pixel_values_videos).to(self.model.dtype)
+            types = 2 * (arguments["input_ids"] == self.config.video_token_id).int()
+            arguments["mm_token_type_ids"] = arguments.get("mm_token_type_ids", 0) + types
+            arguments["pixel_values_videos"] = videos
+            arguments["video_grid_thw"] = torch.as_tensor(inputs.video_grid_thw)
+        arguments["position_ids"] = torch.as_tensor(inputs.position_ids)[:, None]
+        return self.model(**arguments).logits[0].numpy()
+
     @contextmanager
     def _recording(self) -> Iterator[dict[str, np.ndarray]]:
         """Hooks on every module: published stage name -> its last output."""

@@ -234,6 +234,7 @@ def test_video_files(name, tmp_path):
     np.testing.assert_allclose(firsts, expected, atol=3)
 
 
+@pytest.mark.filterwarnings("ignore:.*are used")
 def test_a_long_clip_takes_no_more_memory_than_a_short_one(tmp_path):
     """Twenty minutes and two, both sampled at 2 a second; only the frames used are kept."""
     peaks = []
@@ -287,6 +288,14 @@ def test_a_clip_that_holds_fewer_frames_than_it_says(monkeypatch):
     monkeypatch.setattr(video, "open_clip", lambda source: short)
     with pytest.raises(UserError, match="is cut: 7 of the 10 frames wanted"):
         read_video("a.mp4", CONFIG, fps=10)
+
+
+def test_too_many_frames_in_a_clip_say_how_many_are_used(tmp_path):
+    path = tmp_path / "clip.gif"
+    clip = [Image.new("RGB", (30, 30), (9 * i, 0, 0)) for i in range(24)]
+    clip[0].save(path, save_all=True, append_images=clip[1:], duration=250)
+    with pytest.warns(PictureWarning, match="has 24 frames at 4 a second; 8 are used"):
+        assert read_video(path, CONFIG, fps=4, most=8, **SMALL).grid[0] == 4
 
 
 def test_too_many_frames_in_a_list_say_how_many_are_used():

@@ -154,23 +154,24 @@ def _of_frames(name: str, sources: Sequence[Any]) -> Clip:
 
 
 def _of_animation(image: Image.Image, name: str) -> Clip:
-    def frames() -> Iterator[Image.Image]:
-        for index in range(total):
-            try:
-                image.seek(index)
-                yield rgb(image.copy())
-            except (EOFError, OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{name} is cut or damaged at frame {index + 1}: {error}") from None
-
-    total, seconds = getattr(image, "n_frames", 1), 0.0
-    try:
-        for index in range(total):
+    def frame(index: int) -> Image.Image:
+        try:
             image.seek(index)
             image.load()  # WebP tells the duration only then
-            seconds += image.info.get("duration", 0) / 1000
-    except (EOFError, OSError, SyntaxError, ValueError) as error:
+            return image
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's readers raise whatever comes of damaged bytes
+            raise UserError(f"{name} is cut or damaged at frame {index + 1}: {error}") from None
+
+    try:
+        total = getattr(image, "n_frames", 1)
+    except Exception as error:  # as above
         raise UserError(f"{name} is cut or damaged: {error}") from None
-    return Clip(name, total, total / seconds if seconds > 0 else GIF_RATE, frames)
+    lengths = [frame(index).info.get("duration", 0) for index in range(total)]
+    seconds = sum(length for length in lengths if isinstance(length, (int, float))) / 1000
+    rate = total / seconds if seconds > 0 else GIF_RATE
+    return Clip(name, total, rate, lambda: (rgb(frame(index).copy()) for index in range(total)))
 
 
 def _of_pyav(path: str) -> Clip:
@@ -240,6 +241,8 @@ def read_video(
     if clip.rate is not None:
         indices = sample(clip.total, clip.rate, fps, least, most)
         used = len(indices) / clip.total * clip.rate
+        if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
+            warn(f"{clip.name} has {wanted} frames at {fps:g} a second; {len(indices)} are used")
     else:
         indices = np.arange(clip.total)
         if clip.total > most:
