@@ -183,9 +183,8 @@ class Targets:
         def read(contents: bytes) -> None:
             picture = open_picture(contents)
             preprocess([(picture, 3136, 10**6)], self.config.processor, self.config.vision)
-            if getattr(Image.open(io.BytesIO(contents)), "is_animated", False):
-                path.write_bytes(contents)
-                read_video(path, self.config, max_pixels=10**5, most=4)
+            path.write_bytes(contents)  # and once more, as a video of one or more frames
+            read_video(path, self.config, max_pixels=10**5, most=4)
 
         return st.sampled_from(files).flatmap(damaged), read
 
