@@ -322,7 +322,7 @@ DAMAGE = {
         lambda d: change_config(d, vocab_size=270) or shrink(d, 270),
         "more tokens than",
     ),
-    "no vision": (lambda d: change_config(d, vision_config=None), "wrong kind"),
+    "no vision": (lambda d: change_config(d, vision_config=None), "lacks 'vision_config'"),
     "heads": (lambda d: change_config(d, num_attention_heads=5), "num_attention_heads"),
     "kv heads": (lambda d: change_config(d, num_key_value_heads=3), "num_key_value_heads"),
     "sections": (

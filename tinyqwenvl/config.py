@@ -168,7 +168,7 @@ def parse_config(
     model_type = raw.get("model_type")
     if model_type not in FAMILIES:
         raise UserError(f"model_type is {model_type!r}; known are {', '.join(FAMILIES)}")
-    if "vision_config" not in raw:
+    if not raw.get("vision_config"):
         raise KeyError("vision_config")
     if quantised := _object(raw, "quantization_config"):
         method = quantised.get("quant_method", "unknown")
