@@ -125,7 +125,19 @@ def test_leaving_an_answer_early_keeps_what_was_said(model):
     )
 
 
-@pytest.mark.parametrize("where", ["visual.blocks.2", "model.layers.1"])
+def test_one_answer_at_a_time(model):
+    talk = Conversation(model)
+    first = talk.say("a", max_tokens=20)
+    next(first)
+    with pytest.raises(UserError, match="still open"):
+        next(talk.say("b"))
+    first.close()
+    list(talk.say("b", max_tokens=2))
+
+
+@pytest.mark.parametrize(
+    "where", ["visual.blocks.2", "model.layers.1", "model.layers.2", "model.norm", "lm_head"]
+)
 def test_a_turn_that_fails_before_its_first_token_changes_nothing(model, where):
     talk = Conversation(model)
     list(talk.say("hello", max_tokens=3))
@@ -192,17 +204,36 @@ def test_turns_and_commands(tmp_path):
     for i in range(4):
         Image.new("RGB", (112, 112), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
     lines = [f"/image {EXAMPLE_PICTURE}", "describe", "", "How many shapes are there?"]
-    lines += ["/nonsense", "/image", "/image nowhere.png", "hello", "/clear", "/video x fast"]
+    lines += ["/nonsense", "/image", "/image nowhere.png", "hello", "/clear"]
+    lines += [f'/video "{tmp_path}" fast', "/video nowhere"]
     lines += [f'/video "{tmp_path}" 4', "When does it appear?", "/exit", "not reached"]
     done = chat(lines, "-v")
     assert done.returncode == 0
     answers = done.stdout.splitlines()
-    assert answers[0] + "\n" == TRUTH and len(answers) == 3
+    assert answers[0] + "\n" == TRUTH and len(answers) == 4
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 4
+    assert len(errors) == 5
     for word in ("/nonsense is", "/image is", "nowhere.png", "fast"):
         assert any(word in error for error in errors), word
-    assert done.stderr.count("tokens in the cache") == 3
+    assert done.stderr.count("tokens in the cache") == 4
+
+
+def test_a_mistake_costs_its_line_only(tmp_path):
+    (tmp_path / "thin.png").write_bytes(b"")
+    Image.new("L", (900, 2)).save(tmp_path / "thin.png")  # opens, but no model takes it
+    done = chat(
+        [f"/image {tmp_path / 'thin.png'}", "what?", f"/image {EXAMPLE_PICTURE}", "describe"]
+    )
+    assert done.stdout == TRUTH
+    assert "is dropped" in done.stderr and done.stderr.count("error: ") == 1
+
+
+def test_turns_are_drawn_apart_and_the_same_conversation_again():
+    words = ["--temperature", "3", "--seed", "4", "-n", "12", "-v"]
+    first, again = (chat(["hello", "/clear", "hello"], *words) for _ in range(2))
+    one, two = first.stdout.splitlines()
+    assert one != two and first.stdout == again.stdout
+    assert "note: seed 4\n" in first.stderr and "note: seed 5\n" in first.stderr
 
 
 def test_a_first_picture_and_prompt(capsys):

@@ -187,8 +187,13 @@ def test_a_model_that_remembers_encodes_a_picture_once(model):
 
 
 def test_a_missing_video_is_named(model):
-    with pytest.raises(UserError, match=r"a\.mp4: no such"):
-        model.prepare([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}])
+    for name in ("video", "path", "url"):
+        with pytest.raises(UserError, match=r"a\.mp4: no such"):
+            model.prepare([{"role": "user", "content": [{"type": "video", name: "a.mp4"}]}])
+    with pytest.raises(UserError, match="nframes of a video is not read"):
+        model.prepare([{"role": "user", "content": [{"video": "a.mp4", "nframes": 4}]}])
+    with pytest.raises(UserError, match="at least 1"):
+        model.remembering(0)
 
 
 def test_placeholders_typed_by_the_user_are_text(model):

@@ -178,6 +178,46 @@ def test_prompt_templates(path):
     assert text.startswith("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\n")
 
 
+def test_pictures_are_those_of_the_messages_as_the_template_left_them(path):
+    two = [
+        {"role": "user", "content": [{"image": PICTURE}, {"text": "a"}]},
+        {"role": "user", "content": [{"image": PICTURE[:60, :60]}, {"text": "b"}]},
+    ]
+    pads = TOKEN_IDS["<|image_pad|>"]
+    for template in (lambda m: m[1:], lambda m: m[::-1], lambda m: [*m, *m[:1]]):
+        result = Transform(path, prompt_template=template)({"messages": two})
+        images = result["encoder_input"]["vision"]["images"]
+        assert result["tokens"].count(pads) == sum(len(image) // 4 for image in images)
+        starts = [i for i, t in enumerate(result["tokens"]) if t == TOKEN_IDS["<|vision_start|>"]]
+        for start, image in zip(starts, images, strict=True):
+            assert result["tokens"][start + 1 :][: len(image) // 4] == [pads] * (len(image) // 4)
+            assert result["tokens"][start + 1 + len(image) // 4] == TOKEN_IDS["<|vision_end|>"]
+
+
+def test_the_end_of_text_is_masked_like_the_token_before_it(path):
+    said = Transform(path)({"messages": [{"role": "assistant", "content": "x", "masked": False}]})
+    asked = Transform(path)({"messages": conversation()[:1]})
+    assert (said["mask"][-1], asked["mask"][-1]) == (False, True)
+    open_end = Transform(path)({"messages": conversation()[:1]}, inference=True)
+    assert open_end["tokens"][-1] != TOKEN_IDS["<|endoftext|>"]
+
+
+def test_text_around_is_left_out_of_the_loss(path):
+    around = Transform(path, prompt_template={"assistant": ("Well: ", "!")}, add_eos=False)
+    result = around({"messages": conversation()[:2]})
+    learnt = [t for t, out in zip(result["tokens"], result["mask"], strict=True) if not out]
+    assert around.decode(learnt, skip_special_tokens=False) == "No.<|im_end|>"
+
+
+@pytest.mark.parametrize("name", ["image", "content", "image_url", "path", "url"])
+def test_spellings_of_a_picture(path, name, tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    for value in (str(tmp_path / "a.png"), {"url": str(tmp_path / "a.png")}):
+        item = {"type": "image", name: value}
+        result = Transform(path)({"messages": [{"role": "user", "content": [item]}]})
+        assert len(result["encoder_input"]["vision"]["images"]) == 1
+
+
 def test_text_that_joins_across_items(tmp_path):
     """An "e" and an accent in neighbouring items are one character, as in the rendered prompt."""
     file = tmp_path / "tokenizer.json"
@@ -245,6 +285,12 @@ def test_bad_samples_are_one_line(path, tmp_path):
         (lambda: ImageTransform()({"image": tmp_path / "nowhere.png"}), "no such picture"),
         (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": PICTURE}), "leave no size"),
         (lambda: Transform(path, max_seq_len=0), "max_seq_len is 0"),
+        (lambda: Transform(path, prompt_template="x"), "prompt_template is a function"),
+        (lambda: Transform(path, prompt_template={"user": "Q: "}), "prompt_template is a function"),
+        (
+            lambda: Transform(path, prompt_template=print)({"messages": conversation()}),
+            "return a list",
+        ),
         (lambda: Transform(tmp_path / "nowhere.json"), "cannot read the tokenizer"),
         (lambda: Transform(path, special_tokens_path=path), "needs its merges"),
         (lambda: transform({"tokens": []}), '"messages": a list'),

@@ -61,13 +61,13 @@ def rope_index_hf_4_52(
     config: Config,
     image_grid_thw: Int[Array, "I 3"] | None = None,
     video_grid_thw: Int[Array, "J 3"] | None = None,
-    second_per_grid_ts: Sequence[float] = (),
+    second_per_grid_ts: Sequence[float] | None = None,
 ) -> tuple[Int[Array, "3 S"], int]:
     """Transformers 4.52.4 to 5.2: the seconds of a grid are cut to whole ones before anything.
 
     So at more than 2 frames a second all frames of a video are at the same time.
     """
-    seconds = [int(s) for s in second_per_grid_ts]
+    seconds = None if second_per_grid_ts is None else [int(s) for s in second_per_grid_ts]
     return rope_index(input_ids, config, image_grid_thw, video_grid_thw, seconds)
 
 

@@ -42,6 +42,8 @@ class Conversation:
         self.ids = np.zeros(0, np.int64)
         self.cache = KVCache()
         self.media: dict[str, Any] = {}  # grids and seconds of all that was shown
+        self.generation: Generation | None = None  # of the last answer
+        self._speaking = False
 
     def say(
         self,
@@ -56,20 +58,27 @@ class Conversation:
         turn that fails, or is interrupted before its first token, leaves everything as it was.
         ``reading`` goes to :meth:`Model.read_media`. Raises UserError.
         """
+        if self._speaking:
+            raise UserError("the last answer is still open; finish or close it first")
+        self.generation = None
         inputs, messages, media = self._next(content, reading)
         before = self.ids[: self.cache.length]
         past = Past(self.cache, before)
-        self.generation: Generation = self.model.generate(inputs, max_tokens, sampling, past)
+        self.generation = self.model.generate(inputs, max_tokens, sampling, past)
         answer: list[int] = []
+        began, self._speaking = False, True
         try:
             for token in self.generation:
+                began = True
                 answer.append(token)
                 yield token
+            began = True
         finally:
+            self._speaking = False
             held = self.cache.whole(self.model.config.text.num_hidden_layers)
-            asked = np.append(before, inputs.input_ids)
-            self.cache.keep(held if held >= len(asked) else len(before))
-            if held >= len(asked):
+            self.cache.keep(held if began else len(before))
+            if began:
+                asked = np.append(before, inputs.input_ids)
                 text = self.model.tokenizer.decode(answer)
                 self.messages = [*messages, {"role": "assistant", "content": text}]
                 self.media = media

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from .errors import UserError
 
+IMAGE_KEYS = ("image", "image_url", "path", "url")  # a picture in a content item, as HF spells it
 MOST_PIXELS = 100_000_000  # in a file, before resizing
 NOT_PICTURES = ("EPS", "WMF")  # drawn by another program
 

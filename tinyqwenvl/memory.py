@@ -9,16 +9,19 @@ from collections.abc import Callable
 import numpy as np
 
 from .dims import Array, Float, Int
+from .errors import UserError
 
 
 class Memory:
     """The vision tower with a memory of the last ``most`` pictures and videos.
 
-    Each is told by its patches and its grid, and encoded by itself; what it gives is what the tower
-    gives, since pictures never see each other there.
+    Each is told by its patches and its grid, and encoded by itself; what comes out is, up to
+    rounding, what the tower gives, since pictures never see each other there.
     """
 
     def __init__(self, see: Callable[..., np.ndarray], most: int = 64):
+        if most < 1:
+            raise UserError(f"a memory of {most} pictures; it must hold at least 1")
         self.see, self.most = see, most
         self.known: OrderedDict[bytes, np.ndarray] = OrderedDict()
 

@@ -21,7 +21,7 @@ from .dims import Array, Float, Int
 from .errors import UserError
 from .generate import Generation, Past
 from .image import preprocess
-from .media import open_picture, rgb
+from .media import IMAGE_KEYS, open_picture, rgb
 from .memory import Memory
 from .nn import PlainCache
 from .position import rope_index
@@ -114,13 +114,17 @@ class Model:
         pictures, videos = [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
+            if unread := [key for key in NOT_READ if key in item]:
+                raise UserError(f"{unread[0]} of a {kind} is not read here; see docs/video.md")
             asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
             if kind == "image":
                 picture = open_picture(_source(item, IMAGE_KEYS), to_rgb)
                 pictures.append((picture, *processor.limits(*asked)))
             elif kind == "video":
                 extra = {here: item[there] for there, here in VIDEO_KEYS.items() if there in item}
-                videos.append(read_video(_source(item, ("video",)), self.config, *asked, **extra))
+                videos.append(
+                    read_video(_source(item, VIDEO_SOURCES), self.config, *asked, **extra)
+                )
         media: dict[str, Any] = {}
         if pictures:
             pixels, grids = preprocess(pictures, processor, self.config.vision)
@@ -257,8 +261,16 @@ def user_message(pictures: Any, prompt: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
 
 
-IMAGE_KEYS = ("image", "image_url", "path", "url")  # HF's spellings
+VIDEO_SOURCES = ("video", "path", "url")
 VIDEO_KEYS = {"fps": "fps", "min_frames": "least", "max_frames": "most", "recipe": "recipe"}
+NOT_READ = (
+    "nframes",
+    "video_start",
+    "video_end",
+    "total_pixels",
+    "resized_height",
+    "resized_width",
+)
 
 
 def _source(item: dict[str, Any], names: Sequence[str]) -> Any:

@@ -24,15 +24,17 @@ def text_positions(start: int, length: int) -> Int[Array, "3 S"]:
 
 
 def block_positions(
-    start: int, grid: Sequence[int], merge: int, steps_per_grid: np.float32
+    start: int, grid: Sequence[int], merge: int, seconds: float = 1.0, per_second: float = 1.0
 ) -> Int[Array, "3 S"]:
     """The tokens of a picture or video of ``grid`` = (t, h, w) patches, in raster order.
 
-    ``steps_per_grid`` is how far time moves in one temporal grid (two frames); the product is taken
-    in float32 and cut to an integer once, at the end.
+    One temporal grid (two frames) lasts ``seconds``, in each of which time moves ``per_second``
+    steps. Both products are taken in float32, in this order, and cut to an integer once, at the
+    end.
     """
     t, h, w = grid[0], grid[1] // merge, grid[2] // merge
-    time = np.astype(np.arange(t, dtype=np.float32) * np.float32(steps_per_grid), np.int64)
+    passed = np.arange(t, dtype=np.float32) * np.float32(seconds)
+    time = np.astype(passed * np.float32(per_second), np.int64)
     axes = np.meshgrid(time, np.arange(h), np.arange(w), indexing="ij")
     return start + np.reshape(np.stack(axes), (3, t * h * w))
 
@@ -40,13 +42,6 @@ def block_positions(
 def after_block(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
     """Where text goes on: one past the largest position of the block, over all three axes."""
     return int(np.max(block)) + 1
-
-
-def time_steps(config: Config, seconds: float) -> np.float32:
-    """Steps of time in one temporal grid: ``seconds`` * tokens_per_second (1 in Qwen2-VL)."""
-    if config.model_type == "qwen2_vl":
-        return np.float32(1)
-    return np.float32(seconds) * np.float32(config.vision.tokens_per_second)
 
 
 def rope_index(
@@ -89,8 +84,10 @@ def rope_index(
             grid = next(videos if video else pictures, None)
             if grid is None:
                 raise UserError("the prompt has more picture placeholders than pictures")
-            steps = time_steps(config, next(seconds) if video else 1.0)
-            block = block_positions(position, grid, merge, steps)
+            lasts = next(seconds) if video else 1.0
+            newer = config.model_type == "qwen2_5_vl"
+            pace = (lasts, config.vision.tokens_per_second) if newer else (1.0, 1.0)
+            block = block_positions(position, grid, merge, *pace)
             if (
                 np.count_nonzero(input_ids[index:][: block.shape[1]] == input_ids[index])
                 != block.shape[1]

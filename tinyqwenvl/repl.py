@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from .cli import complain
 from .conversation import Conversation
 from .errors import UserError
+from .media import open_picture
+from .video import open_clip
 
 COMMANDS = """\
 /image PATH         show a picture with the next words
@@ -21,38 +24,46 @@ COMMANDS = """\
 def converse(
     conversation: Conversation,
     first: Sequence[dict[str, Any]],
-    speak: Callable[[list[dict[str, Any]]], None],
+    speak: Callable[[list[dict[str, Any]]], bool],
 ) -> None:
-    """Read lines, obey commands, and let ``speak`` answer all else; a mistake ends a turn only.
+    """Read lines, obey commands, and let ``speak`` answer all else; a mistake costs its line only.
 
     ``first`` are items to show with the first words; when a text is among them it is said at once.
+    ``speak`` tells whether anything was said; if not, what was to be shown waits for the next turn.
     """
     waiting = list(first)
     if any(item.get("type") == "text" for item in waiting):
-        _turn(waiting, speak)
-        waiting = []
+        waiting = _turn(waiting[:-1], waiting[-1], speak)
     for line in _lines():
         try:
             if line.startswith("/"):
                 waiting = _obey(line, conversation, waiting)
             elif line.strip():
-                _turn([*waiting, {"type": "text", "text": line}], speak)
-                waiting = []
+                waiting = _turn(waiting, {"type": "text", "text": line}, speak)
         except EOFError:
             return
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
 
 
-def _turn(items: list[dict[str, Any]], speak: Callable) -> None:
-    """One answer; Ctrl-C ends it, and the conversation goes on."""
+def _turn(
+    waiting: list[dict[str, Any]], text: dict[str, Any], speak: Callable
+) -> list[dict[str, Any]]:
+    """One answer; Ctrl-C ends it, and the conversation goes on. Returns what still waits."""
     try:
-        speak(items)
+        return [] if speak([*waiting, text]) else waiting
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        complain(None)
+    except UserError as error:
+        dropped = "; what was to be shown is dropped" if waiting else ""
+        complain(f"{error}{dropped}")
+        return []
+    return waiting
 
 
 def _lines() -> Iterator[str]:
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
     prompt = "> " if sys.stdin.isatty() else ""
     if prompt:
         with contextlib.suppress(ImportError):
@@ -68,7 +79,10 @@ def _obey(
 ) -> list[dict[str, Any]]:
     """Do what a command says; returns the items that wait for words. EOFError: it is the end."""
     try:
-        command, *words = shlex.split(line, posix=sys.platform != "win32")
+        if sys.platform == "win32":  # where a backslash is no escape
+            command, *words = (w.strip('"') for w in shlex.split(line, posix=False))
+        else:
+            command, *words = shlex.split(line)
     except ValueError as error:
         raise UserError(f"{line[:100]}: {error}") from None
     if command == "/exit" and not words:
@@ -77,8 +91,10 @@ def _obey(
         conversation.clear()
         return []
     if command == "/image" and len(words) == 1:
+        open_picture(words[0])  # so that this line is refused, not the next
         return [*waiting, {"type": "image", "image": words[0]}]
     if command == "/video" and len(words) in (1, 2):
+        open_clip(words[0])
         item: dict[str, Any] = {"type": "video", "video": words[0]}
         try:
             return [*waiting, item | ({"fps": float(words[1])} if words[1:] else {})]

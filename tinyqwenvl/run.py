@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -246,14 +247,24 @@ def chat(
     if args.model is None:
         note(EMBEDDED_NOTE)
 
-    def speak(items: list[dict[str, Any]]) -> None:
-        with closing(talk.say(items, args.max_tokens, sampling, **reading)) as tokens:
-            reason = lambda: talk.generation.finish_reason  # noqa: E731
+    turns = count()
+
+    def reason() -> str | None:
+        return talk.generation.finish_reason if talk.generation else None
+
+    def speak(items: list[dict[str, Any]]) -> bool:
+        drawn = sampling
+        if sampling.seed is not None:  # another one each turn, the same in the same conversation
+            drawn = replace(sampling, seed=sampling.seed + next(turns))
+        with closing(talk.say(items, args.max_tokens, drawn, **reading)) as tokens:
             said = say(model, tokens, reason, args.stop, lambda: None, stream=True)
-        if args.verbose:
+        if args.verbose and talk.generation:
+            if drawn.temperature:
+                note(f"seed {drawn.seed}")
             spent = ", ".join(f"{n} {s:.2f}" for n, s in talk.generation.timings.items())
             note(f"{len(said['token_ids'])} tokens, {said['finish_reason']}; seconds: {spent}; "
                  f"{talk.cache.length} tokens in the cache")  # fmt: skip
+        return bool(said["token_ids"]) or said["finish_reason"] != "interrupt"
 
     converse(talk, first, speak)
 
@@ -290,9 +301,8 @@ def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
     vision = model.config.vision
     if args.model is None:
         note(EMBEDDED_NOTE)
-    grids = [] if inputs.image_grid_thw is None else inputs.image_grid_thw.tolist()
     side = vision.patch_size * vision.spatial_merge_size
-    for number, (t, h, w) in enumerate(grids, start=1):
+    for number, (t, h, w) in enumerate(grids_of(inputs.image_grid_thw), start=1):
         tokens = t * h * w // vision.merged_patches
         if tokens > MANY_TOKENS and (args.min_pixels or 0) <= MANY_TOKENS * side**2:
             note(
@@ -325,16 +335,20 @@ def as_json(
     said: dict[str, Any], inputs: Inputs, sampling: Sampling, timings: dict[str, float]
 ) -> dict[str, Any]:
     """Everything about the answer; times in seconds."""
-    grids, videos = inputs.image_grid_thw, inputs.video_grid_thw
     return {
         **said,
         "prompt_token_ids": inputs.input_ids.tolist(),
-        "image_grid_thw": [] if grids is None else grids.tolist(),
-        "video_grid_thw": [] if videos is None else videos.tolist(),
+        "image_grid_thw": grids_of(inputs.image_grid_thw),
+        "video_grid_thw": grids_of(inputs.video_grid_thw),
         "second_per_grid_ts": list(inputs.second_per_grid_ts),
         "sampling": asdict(sampling),
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
     }
+
+
+def grids_of(grid_thw: Any) -> list[list[int]]:
+    """Grids as lists; an empty one for None."""
+    return [] if grid_thw is None else grid_thw.tolist()
 
 
 def report(
@@ -347,8 +361,14 @@ def report(
 ) -> None:
     """What ``-v`` adds, on stderr."""
     patch = model.config.vision.patch_size
-    grids = [] if inputs.image_grid_thw is None else inputs.image_grid_thw.tolist()
-    sizes = [f"{w * patch}x{h * patch}" for _, h, w in grids]
+    sizes = [f"{w * patch}x{h * patch}" for _, h, w in grids_of(inputs.image_grid_thw)]
+    clips = [
+        f"{t * model.config.vision.temporal_patch_size} frames of {w * patch}x{h * patch}, "
+        f"{t * seconds:.2f} s"
+        for (t, h, w), seconds in zip(
+            grids_of(inputs.video_grid_thw), inputs.second_per_grid_ts, strict=True
+        )
+    ]
     used = ", ".join(f"{name} {value}" for name, value in asdict(sampling).items())
     source = " (generation_config.json)" if args.use_generation_config else ""
     if source and not model.config.generation:
@@ -357,6 +377,7 @@ def report(
     lines = {
         "model": f"{args.model or 'embedded'}, {model.config.model_type}, {count:,} parameters",
         "pictures": f"read at {', '.join(sizes)} pixels" if sizes else "none",
+        "videos": f"read as {'; '.join(clips)}" if clips else "none",
         "prompt": f"{len(inputs.input_ids)} tokens",
         "sampling": (used if sampling.temperature else "the likeliest token, repetition_penalty "
                      f"{sampling.repetition_penalty}") + source,

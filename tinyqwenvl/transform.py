@@ -6,6 +6,7 @@ token is left OUT of the loss (TorchTune's polarity).
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from . import chat
 from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .errors import UserError
 from .image import preprocess
-from .media import open_picture, warn
+from .media import IMAGE_KEYS, open_picture, warn
 from .tokenizer import Tokenizer, load_tokenizer_files
 
 EOS = "<|endoftext|>"
@@ -96,10 +97,11 @@ class Transform:
     image_transform: ImageTransform = field(default_factory=ImageTransform)
 
     def __post_init__(self) -> None:
-        if self.max_seq_len is not None and (
-            type(self.max_seq_len) is not int or self.max_seq_len < 1
-        ):
+        most, template = self.max_seq_len, self.prompt_template
+        if most is not None and (not isinstance(most, numbers.Integral) or most < 1):
             raise UserError(f"max_seq_len is {self.max_seq_len!r}; it must be at least 1, or None")
+        if template is not None and not callable(template) and not _is_around(template):
+            raise UserError("prompt_template is a function, or {role: (before, after)}")
         added = None if self.special_tokens_path is None else Path(self.special_tokens_path)
         self.tokenizer: Tokenizer = load_tokenizer_files(Path(self.path), self.merges_file, added)
         self.eos_id, self.pad_id = self.tokenizer.token_id(EOS), self.tokenizer.token_id(EOS)
@@ -139,6 +141,7 @@ class Transform:
         self, messages: Sequence[Any], add_eos: bool | None = None
     ) -> tuple[list[int], list[bool]]:
         """(tokens, mask) of a conversation, cut to ``max_seq_len``."""
+        messages = self._templated(messages)
         tokens, mask, _ = self._cut(messages, self.add_eos if add_eos is None else add_eos)
         return tokens, mask
 
@@ -156,7 +159,7 @@ class Transform:
         """
         if not isinstance(sample, Mapping) or not isinstance(sample.get("messages"), (list, tuple)):
             raise UserError('a sample is a dict with "messages": a list')
-        messages = list(sample["messages"])
+        messages = self._templated(sample["messages"])
         images = []
         for message in messages:
             for item in _items(message):
@@ -167,6 +170,17 @@ class Transform:
         tokens, mask, kept = self._cut(messages, self.add_eos and not inference, inference)
         vision = {"vision": {"images": images[:kept]}}
         return {**sample, "tokens": tokens, "mask": mask, "encoder_input": vision}
+
+    def _templated(self, messages: Sequence[Any]) -> list[Any]:
+        """The messages as the template changes them, with a system prompt at their beginning."""
+        changed = list(messages)
+        if callable(self.prompt_template):
+            changed = self.prompt_template(changed)
+            if not isinstance(changed, list):
+                raise UserError("prompt_template must return a list of messages")
+        if changed and _get(changed[0], "role") != "system":
+            changed = [{"role": "system", "content": chat.SYSTEM_PROMPT}, *changed]
+        return changed
 
     def _tokens(self, message: Any) -> list[tuple[int, bool, int]]:
         """(id, left out of the loss, picture) of a message; picture is -1 outside of any."""
@@ -201,14 +215,9 @@ class Transform:
         self, messages: Sequence[Any], add_eos: bool, inference: bool = False
     ) -> tuple[list[int], list[bool], int]:
         """(tokens, mask, pictures that stayed whole)."""
-        changed = list(messages)
-        if callable(self.prompt_template):
-            changed = self.prompt_template(changed)
-        if changed and _get(changed[0], "role") != "system":
-            changed = [{"role": "system", "content": chat.SYSTEM_PROMPT}, *changed]
         tokens: list[tuple[int, bool, int]] = []
         pictures = 0
-        for message in changed:
+        for message in messages:
             new = self._tokens(message)
             tokens += [(i, out, n + pictures if n >= 0 else -1) for i, out, n in new]
             pictures += max((n for _, _, n in new), default=-1) + 1
@@ -234,6 +243,14 @@ class Transform:
 
 
 # ------------------------------------------------------------------ messages of two kinds
+
+
+def _is_around(template: Any) -> bool:
+    """Whether it is {role: (text before, text after)}."""
+    return isinstance(template, Mapping) and all(
+        isinstance(pair, (list, tuple)) and [type(text) for text in pair] == [str, str]
+        for pair in template.values()
+    )
 
 
 def _get(message: Any, name: str, *default: Any) -> Any:
@@ -265,7 +282,8 @@ def _kind(item: Mapping[str, Any]) -> str:
 
 def _value(item: Mapping[str, Any], kind: str) -> Any:
     """What an item holds: HF says ``text`` or ``image``, TorchTune ``content`` for both."""
-    for name in (kind, "content"):
-        if name in item:
-            return item[name]
-    raise UserError(f"an item of type {kind} has neither {kind!r} nor 'content'")
+    names = (*IMAGE_KEYS, "content") if kind == "image" else (kind, "content")
+    value = next((item[name] for name in names if name in item), None)
+    if value is None:
+        raise UserError(f"an item of type {kind} has neither {kind!r} nor 'content'")
+    return value.get("url") if isinstance(value, dict) else value

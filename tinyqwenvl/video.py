@@ -10,10 +10,11 @@ transformers ("hf").
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from .media import open_file, open_picture, rgb, warn
 
 FPS, LEAST_FRAMES, MOST_FRAMES = 2.0, 4, 768
 ALL_PIXELS = 128_000 * 28 * 28 * 0.9  # of all frames, two counted as one
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 GIF_RATE = 10.0  # frames a second where an animation does not say, as browsers play it
 
 
@@ -122,29 +124,37 @@ def open_clip(source: Any) -> Clip:
     Animated GIF, WebP and PNG are read by Pillow, all else by PyAV (``pip install
     "tinyqwenvl[video]"``). Raises UserError, in one line.
     """
-    if isinstance(source, np.ndarray):
-        source = list(source)
-    if isinstance(source, (list, tuple)):
-        return _of_frames("the list of frames", source)
+    if isinstance(source, np.ndarray) and source.ndim != 4:
+        raise UserError(f"a video array is uint8 [F, H, W, 3], not {list(source.shape)}")
+    if isinstance(source, (list, tuple, np.ndarray)):
+        return _of_frames("the list of frames", list(source))
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(f"a video cannot be made of {type(source).__name__}; give a path or frames")
     path = os.fspath(source).removeprefix("file://")
     if os.path.isdir(path):
-        known = Image.registered_extensions()
-        names = [n for n in os.listdir(path) if os.path.splitext(n)[1].lower() in known]
-        return _of_frames(path, [os.path.join(path, n) for n in sorted(names, key=_natural)])
+        whole = [os.path.join(path, name) for name in sorted(os.listdir(path), key=_natural)]
+        return _of_frames(path, [p for p in whole if _is_frame(p)])
+    if not path.startswith(("data:", "http://", "https://")) and not os.path.exists(path):
+        raise UserError(f"{path[:200] or 'an empty name'}: no such video")
     try:
         image, name = open_file(path)
     except UserError:
         if not os.path.isfile(path) or os.path.getsize(path) == 0:
             raise
         return _of_pyav(path)
-    return _of_animation(image, name)
+    return _of_animation(image, name, path)
+
+
+def _is_frame(path: str) -> bool:
+    """Whether a file of a folder is one of its frames: a picture, and not hidden."""
+    name = os.path.basename(path)
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in FRAME_SUFFIXES and not name.startswith(".") and os.path.isfile(path)
 
 
 def _natural(name: str) -> list[Any]:
     """Sort key by which frame2 comes before frame10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _of_frames(name: str, sources: Sequence[Any]) -> Clip:
@@ -153,7 +163,7 @@ def _of_frames(name: str, sources: Sequence[Any]) -> Clip:
     return Clip(name, len(sources), None, lambda: map(open_picture, sources))
 
 
-def _of_animation(image: Image.Image, name: str) -> Clip:
+def _of_animation(image: Image.Image, name: str, path: str) -> Clip:
     def frame(index: int) -> Image.Image:
         try:
             image.seek(index)
@@ -168,6 +178,8 @@ def _of_animation(image: Image.Image, name: str) -> Clip:
         total = getattr(image, "n_frames", 1)
     except Exception as error:  # as above
         raise UserError(f"{name} is cut or damaged: {error}") from None
+    if total == 1:  # a still: by the policy of pictures
+        return Clip(name, 1, GIF_RATE, lambda: iter([open_picture(path)]))
     lengths = [frame(index).info.get("duration", 0) for index in range(total)]
     seconds = sum(length for length in lengths if isinstance(length, (int, float))) / 1000
     rate = total / seconds if seconds > 0 else GIF_RATE
@@ -179,8 +191,8 @@ def _of_pyav(path: str) -> Clip:
         import av
     except ImportError:
         raise UserError(
-            f"{path} is no animation that Pillow can read; for other videos pip install "
-            '"tinyqwenvl[video]" (PyAV), or give a folder of frames'
+            f"{path} is no animation that Pillow can read; for other videos pip install av, or "
+            "give a folder of frames"
         ) from None
 
     def frames() -> Iterator[Image.Image]:
@@ -193,12 +205,16 @@ def _of_pyav(path: str) -> Clip:
 
     try:
         with av.open(path) as container:
-            (stream, *_) = container.streams.video
+            stream = next(iter(container.streams.video), None)
+            if stream is None or stream.codec_context is None:
+                raise UserError(f"{path} holds no video that can be decoded")
             if stream.width * stream.height > LARGEST_PICTURE:
                 raise UserError(f"{path} has frames of over {LARGEST_PICTURE:,} pixels")
-            rate = stream.average_rate or stream.guessed_rate
+            rate = stream.guessed_rate or stream.average_rate
             total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
-    except (av.FFmpegError, ValueError, IndexError) as error:
+            if stream.duration and stream.time_base and total:  # the mean, where it varies too
+                rate = total / (stream.duration * stream.time_base)
+    except (av.FFmpegError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path} is not a video that can be read: {error}") from None
     if not total or not rate:
         raise UserError(f"{path} holds no frames; a video needs one at least")
@@ -232,15 +248,34 @@ def read_video(
     all are used up to ``most``. An odd number of frames is made even by repeating the last.
     """
     fps = FPS if fps is None else fps
-    if type(fps) not in (int, float) or not 0 < fps < float("inf"):
+    if isinstance(fps, bool) or not isinstance(fps, numbers.Real) or not 1e-6 <= fps <= 1e6:
         raise UserError(f"fps is {fps!r}; it must be a number over 0")
-    if recipe not in RECIPES:
-        raise UserError(f"no recipe is called {recipe}; known are {', '.join(RECIPES)}")
-    sample, limits = RECIPES[recipe]
+    for name, count in (("min_frames", least), ("max_frames", most)):
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+            raise UserError(f"{name} is {count!r}; it must be a whole number, at least 1")
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise UserError(f"no recipe is called {recipe!r}; known are {', '.join(RECIPES)}")
+    config.processor.limits(min_pixels, max_pixels)  # refuses what is no limit
     clip = open_clip(source)
+    indices, seconds = _chosen(clip, float(fps), int(least), int(most), recipe)
+    limits = RECIPES[recipe].limits(len(indices), config, min_pixels, max_pixels)
+    try:
+        frames = _resized(clip, indices, limits, config)
+    except _Short as short:
+        warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
+        clip = replace(clip, total=short.held)
+        indices, seconds = _chosen(clip, float(fps), int(least), int(most), recipe)
+        frames = _resized(clip, indices, limits, config)
+    step = config.vision.temporal_patch_size
+    pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
+    _, h, w = pairs[0][1]
+    return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), seconds)
+
+
+def _chosen(clip: Clip, fps: float, least: int, most: int, recipe: str) -> tuple[list[int], float]:
+    """Which frames of a clip, and the seconds from one pair of them to the next."""
     if clip.rate is not None:
-        indices = sample(clip.total, clip.rate, fps, least, most)
-        used = len(indices) / clip.total * clip.rate
+        indices = RECIPES[recipe].sample(clip.total, clip.rate, fps, least, most)
         if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
             warn(f"{clip.name} has {wanted} frames at {fps:g} a second; {len(indices)} are used")
     else:
@@ -248,15 +283,33 @@ def read_video(
         if clip.total > most:
             indices = sample_qwen_vl_utils(clip.total, 1.0, 1.0, 1, most)
             warn(f"{clip.name} holds {clip.total} frames; {len(indices)} of them are used")
-        used = len(indices) / clip.total * fps
-    vision = config.vision
-    factor = vision.patch_size * vision.spatial_merge_size
-    patches, first, size = [], None, (0, 0)
-    for frame in _picked(clip, indices.tolist()):
-        if first is None:
+    return indices.tolist(), 2 * clip.total / len(indices) / (clip.rate or fps)
+
+
+class _Short(Exception):
+    """A clip that holds fewer frames than it says."""
+
+    def __init__(self, held: int):
+        self.held = held
+
+
+def _resized(
+    clip: Clip, indices: list[int], limits: tuple[int, float], config: Config
+) -> list[np.ndarray]:
+    """The frames of these rising indices at the size at which they are read, uint8 [H, W, 3] each.
+
+    Frames are decoded one after another, no more than needed, and only these are kept.
+    """
+    factor = config.vision.patch_size * config.vision.spatial_merge_size
+    frames: list[np.ndarray] = []
+    first, size, held = (0, 0), (0, 0), 0
+    for index, frame in enumerate(clip.frames()):
+        held = index + 1
+        if index != indices[len(frames)]:
+            continue
+        if not frames:
             first = frame.size
-            bounds = limits(len(indices), config, min_pixels, max_pixels)
-            size = smart_resize(frame.height, frame.width, factor, *bounds)
+            size = smart_resize(frame.height, frame.width, factor, *limits)
             if size[0] * size[1] > LARGEST_PICTURE:
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
         if frame.size != first:
@@ -264,12 +317,12 @@ def read_video(
                 f"{clip.name}: one frame is {frame.width}x{frame.height} pixels, the first "
                 f"{first[0]}x{first[1]}; all frames of a video have one size"
             )
-        patches.append(resize(frame, *size))
-    pairs = [_patches(patches[i : i + vision.temporal_patch_size], config)
-             for i in range(0, len(patches), vision.temporal_patch_size)]  # fmt: skip
-    _, h, w = pairs[0][1]
-    seconds = vision.temporal_patch_size / used
-    return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), seconds)
+        frames.append(resize(frame, *size))
+        if len(frames) == len(indices):
+            return frames
+    if not held:
+        raise UserError(f"{clip.name} holds no frames; a video needs one at least")
+    raise _Short(held)
 
 
 def _patches(frames: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, tuple]:
@@ -277,15 +330,3 @@ def _patches(frames: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, 
     vision, processor = config.vision, config.processor
     x = normalise(np.stack(frames), processor.image_mean, processor.image_std)
     return patchify(x, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-
-
-def _picked(clip: Clip, indices: Sequence[int]) -> Iterable[Image.Image]:
-    """The frames of these rising indices, decoded one after another, no more than needed."""
-    wanted, found = list(indices), 0
-    for index, frame in enumerate(clip.frames()):
-        while found < len(wanted) and wanted[found] == index:
-            found += 1
-            yield frame
-        if found == len(wanted):
-            return
-    raise UserError(f"{clip.name} is cut: {found} of the {len(wanted)} frames wanted could be read")
