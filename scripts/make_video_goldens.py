@@ -4,8 +4,8 @@
     python -m scripts.make_video_goldens
 
 Later versions place text after a video wrongly (docs/differences.md), so this one is the witness.
-Positions for clips of many lengths and rates; pixels, positions and logits of conversations of
-three turns with two pictures and a video.
+Positions for clips of many lengths and rates; pixels, positions and logits of a prompt with two
+pictures and a video.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def positions(model: torch.nn.Module, ids: list[int], seconds: list[float], **gr
 
 @torch.no_grad()
 def conversation(model: torch.nn.Module, processor: Qwen2VLImageProcessor) -> dict[str, np.ndarray]:
-    """Three turns: a picture; a video and a picture; words."""
+    """A prompt: a picture, a video and a picture with words between."""
     pictures = [Image.fromarray(random_picture(i, *SIZES[n])) for i, n in enumerate(SIZES) if i < 2]
     frames = [Image.fromarray(random_picture(70 + i, *SIZES["video"])) for i in range(FRAMES)]
     images = processor(images=pictures, return_tensors="pt")
