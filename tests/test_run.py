@@ -228,7 +228,7 @@ def test_an_option_that_does_nothing_is_pointed_out(capsys):
 
 def test_the_penalty_makes_other_words_likelier(capsys):
     _, plain, _ = ask(capsys, EXAMPLE_PICTURE)
-    _, other, _ = ask(capsys, EXAMPLE_PICTURE, "--repetition-penalty", 2)
+    _, other, _ = ask(capsys, EXAMPLE_PICTURE, "--repetition-penalty", 100)
     assert plain["text"] != other["text"]
 
 
