@@ -22,7 +22,10 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MOST_PIXELS = 10**15  # that anybody may ask for
 VIDEO_LIMITS = (128 * 28 * 28, 768 * 28 * 28)  # pixels of a frame, as qwen_vl_utils has them
-LARGEST = {"depth": 1000, "num_hidden_layers": 1000}  # nobody's model; a damaged file's
+LARGEST = {  # nobody's model; a damaged file's
+    "depth": 1000, "num_hidden_layers": 1000, "hidden_size": 2**20, "out_hidden_size": 2**20,
+    "patch_size": 2**10, "spatial_merge_size": 2**6, "temporal_patch_size": 2**6,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
