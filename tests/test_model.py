@@ -9,6 +9,7 @@ from PIL import Image
 import tinyqwenvl
 from scripts.random_checkpoint import TOKEN_IDS, random_picture, tiny_config, write_checkpoint
 from tinyqwenvl import UserError, nn
+from tinyqwenvl.memory import Memory
 from tinyqwenvl.model import user_message
 
 PICTURES = [random_picture(1, 150, 210), random_picture(2, 60, 240)]
@@ -184,6 +185,20 @@ def test_a_model_that_remembers_encodes_a_picture_once(model):
     with tinyqwenvl.trace("visual") as once_more:
         remembering.forward(inputs)
     assert len(once_more["visual"]) >= 1
+
+
+def test_a_memory_tells_grids_apart_and_forgets_the_longest_unseen():
+    seen = []
+    memory = Memory(lambda pixels, grid: seen.append(grid[0].tolist()) or pixels[::4], most=2)
+    a, b, c = (np.full((16, 2), value, np.float32) for value in (1, 2, 3))
+    flat, tall = np.array([[1, 2, 8]]), np.array([[1, 8, 2]])
+    memory(a, flat), memory(a, tall)
+    assert seen == [[1, 2, 8], [1, 8, 2]]  # the same numbers in another shape are another picture
+    memory = Memory(lambda pixels, grid: seen.append(float(pixels[0, 0])) or pixels[::4], most=2)
+    seen.clear()
+    for picture in (a, b, a, c, a, b):
+        memory(picture, flat)
+    assert seen == [1, 2, 3, 2]  # when c came, b was the longest unseen
 
 
 def test_a_missing_video_is_named(model):

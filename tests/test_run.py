@@ -215,6 +215,7 @@ def test_sampling_options(capsys):
     assert code == 0 and first["sampling"]["seed"] == 5
     assert first["token_ids"] == ask(capsys, *words, "--seed", 5)[1]["token_ids"]
     _, unseeded, _ = ask(capsys, *words)
+    assert unseeded["sampling"]["seed"] != ask(capsys, *words)[1]["sampling"]["seed"]
     again = ask(capsys, *words, "--seed", unseeded["sampling"]["seed"])[1]
     assert unseeded["token_ids"] == again["token_ids"]
     _, narrow, _ = ask(capsys, *words, "--top-k", 1)

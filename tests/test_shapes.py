@@ -224,6 +224,12 @@ def test_text_and_json_agree(capsys):
     assert all(f"{s['name']} " in every for s in answer["stages"])
     assert answer["bytes"]["weights"]["bfloat16"] == 2 * 2_208_985_600
     assert answer["tokens"]["total"] == 409
+    assert answer["second_hand"] == "from memory"
+    for what, numbers in (("weights", 2_208_985_600), ("kv_cache", 409 * 14336)):
+        assert answer["bytes"][what] == {"bfloat16": 2 * numbers, "float32": 4 * numbers}
+    summary = text.split("FLOPs", 2)[2]
+    assert "4.42 GB in bfloat16" in text and "8.84 GB in float32" in text
+    assert "lm_head 467 M a row" in summary and "11.7 MB for this prompt" in summary
 
 
 def test_blocks_that_differ_are_told_apart():

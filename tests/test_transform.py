@@ -273,6 +273,24 @@ def test_a_file_of_added_tokens(tmp_path):
         assert transform.base_vocab_size == 256
 
 
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({"additional_special_tokens": ["<|im_end|>"]}, "no list of tokens"),  # special_tokens_map
+        ([1, 2], "no list of tokens"),
+        (7, "no list of tokens"),
+        ({"<|endoftext|>": 256, "<|im_end|>": 999}, "should have the id 999"),
+    ],
+)
+def test_files_of_added_tokens_that_do_not_fit(value, complaint, tmp_path):
+    backend = json.loads(byte_tokenizer().to_str())
+    (tmp_path / "vocab.json").write_text(json.dumps(backend["model"]["vocab"]))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "added.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=complaint):
+        Transform(tmp_path / "vocab.json", tmp_path / "merges.txt", tmp_path / "added.json")
+
+
 # ------------------------------------------------------------------ bad input
 
 

@@ -342,6 +342,13 @@ def test_a_clip_that_holds_fewer_frames_than_it_says(monkeypatch):
         read_video("a.mp4", CONFIG)
 
 
+def test_a_grid_lasts_as_long_as_its_frames():
+    """Three frames in a patch, as no published model has: a grid is three frames long."""
+    config = replace(CONFIG, vision=replace(CONFIG.vision, temporal_patch_size=3))
+    found = read_video(frames(6), config, fps=2, **SMALL)
+    assert found.grid[0] == 2 and found.seconds == 1.5
+
+
 def test_without_pyav_a_video_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     monkeypatch.setitem(sys.modules, "av", None)

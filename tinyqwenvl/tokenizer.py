@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import read_text
+from .config import read_json, read_text
 from .dims import Array, Int
 from .errors import UserError
 
@@ -108,7 +108,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     if not vocabulary.exists() or not merges.exists():
         raise UserError(f"{directory} has no tokenizer.json and no vocab.json with merges.txt")
     settings = directory / "tokenizer_config.json"
-    return load_tokenizer_files(vocabulary, merges, settings if settings.exists() else None)
+    listed = "added_tokens_decoder" in read_json(settings)  # older files list none
+    return load_tokenizer_files(vocabulary, merges, settings if listed else None)
 
 
 def load_tokenizer_files(
@@ -134,18 +135,21 @@ def load_tokenizer_files(
 
 
 def _added_tokens(path: Path | str | None) -> list[dict[str, Any]]:
-    """{"content", "special"} of every added token, in the order of the ids."""
+    """{"content", "special", and "id" where it is said} of all added tokens, by their ids."""
     special = ADDED_TOKENS[: ADDED_TOKENS.index("<tool_call>")]
-    value = json.loads(read_text(Path(path))) if path is not None else None
+    value: Any = ADDED_TOKENS if path is None else json.loads(read_text(Path(path)))
     if isinstance(value, dict) and "added_tokens_decoder" in value:
         listed = value["added_tokens_decoder"]
-        return [listed[number] for number in sorted(listed, key=int)]
-    tokens: Any = ADDED_TOKENS
-    if isinstance(value, dict) and value and all(type(v) is int for v in value.values()):
-        tokens = sorted(value, key=lambda token: value[token])
-    elif isinstance(value, list):
-        tokens = value
-    return [{"content": t, "special": t in special or t not in ADDED_TOKENS} for t in tokens]
+        return [{**listed[number], "id": int(number)} for number in sorted(listed, key=int)]
+    ids: dict[str, int] = {}
+    if isinstance(value, dict) and all(type(number) is int for number in value.values()):
+        ids, value = value, sorted(value, key=lambda token: value[token])
+    if not isinstance(value, (list, tuple)) or not all(isinstance(t, str) for t in value):
+        raise UserError(f"{path} is no list of tokens, nor a dict from token to id")
+    return [
+        {"content": t, "special": t in special or t not in ADDED_TOKENS, "id": ids.get(t)}
+        for t in value
+    ]
 
 
 def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]]) -> Any:
@@ -161,4 +165,11 @@ def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]
     backend.add_tokens(
         [AddedToken(t["content"], special=t.get("special", True), normalized=False) for t in tokens]
     )
+    for token in tokens:
+        given = backend.token_to_id(token["content"])
+        if token.get("id") not in (None, given):
+            raise UserError(
+                f"{token['content']} should have the id {token['id']}, but {vocabulary} makes it "
+                f"{given}: these files do not belong together"
+            )
     return backend

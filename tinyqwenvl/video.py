@@ -121,8 +121,8 @@ class Clip:
 def open_clip(source: Any) -> Clip:
     """Open a video: a list or folder of frames, an array [F, H, W, 3], or a file.
 
-    Animated GIF, WebP and PNG are read by Pillow, all else by PyAV (``pip install
-    "tinyqwenvl[video]"``). Raises UserError, in one line.
+    Animated GIF, WebP and PNG are read by Pillow, all else by PyAV (the extra ``video``). Raises
+    UserError, in one line.
     """
     if isinstance(source, np.ndarray) and source.ndim != 4:
         raise UserError(f"a video array is uint8 [F, H, W, 3], not {list(source.shape)}")
@@ -257,23 +257,25 @@ def read_video(
         raise UserError(f"no recipe is called {recipe!r}; known are {', '.join(RECIPES)}")
     config.processor.limits(min_pixels, max_pixels)  # refuses what is no limit
     clip = open_clip(source)
-    indices, seconds = _chosen(clip, float(fps), int(least), int(most), recipe)
-    limits = RECIPES[recipe].limits(len(indices), config, min_pixels, max_pixels)
+
+    def look(clip: Clip) -> tuple[list[np.ndarray], float]:
+        indices, between = _chosen(clip, float(fps), int(least), int(most), recipe)
+        limits = RECIPES[recipe].limits(len(indices), config, min_pixels, max_pixels)
+        return _resized(clip, indices, limits, config), between
+
     try:
-        frames = _resized(clip, indices, limits, config)
+        frames, between = look(clip)
     except _Short as short:
         warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
-        clip = replace(clip, total=short.held)
-        indices, seconds = _chosen(clip, float(fps), int(least), int(most), recipe)
-        frames = _resized(clip, indices, limits, config)
+        frames, between = look(replace(clip, total=short.held))
     step = config.vision.temporal_patch_size
     pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
     _, h, w = pairs[0][1]
-    return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), seconds)
+    return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), step * between)
 
 
 def _chosen(clip: Clip, fps: float, least: int, most: int, recipe: str) -> tuple[list[int], float]:
-    """Which frames of a clip, and the seconds from one pair of them to the next."""
+    """Which frames of a clip, and the mean seconds from one of them to the next."""
     if clip.rate is not None:
         indices = RECIPES[recipe].sample(clip.total, clip.rate, fps, least, most)
         if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
@@ -283,7 +285,7 @@ def _chosen(clip: Clip, fps: float, least: int, most: int, recipe: str) -> tuple
         if clip.total > most:
             indices = sample_qwen_vl_utils(clip.total, 1.0, 1.0, 1, most)
             warn(f"{clip.name} holds {clip.total} frames; {len(indices)} of them are used")
-    return indices.tolist(), 2 * clip.total / len(indices) / (clip.rate or fps)
+    return indices.tolist(), clip.total / len(indices) / (clip.rate or fps)
 
 
 class _Short(Exception):

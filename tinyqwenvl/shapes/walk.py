@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,9 @@ class Walk:
     pictures: list[dict[str, Any]]
     tokens: dict[str, int]
     rows: list[Row]
-    parameters: dict[str, int] = field(default_factory=dict)
-    flops: dict[str, int] = field(default_factory=dict)
-    cache: dict[str, int] = field(default_factory=dict)
+    parameters: dict[str, int]
+    flops: dict[str, int]
+    cache: dict[str, int]
 
     def row(self, name: str) -> Row:
         """The first stage of that name."""
