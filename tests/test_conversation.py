@@ -143,7 +143,7 @@ def test_a_turn_that_fails_before_its_first_token_changes_nothing(model, where):
     list(talk.say("hello", max_tokens=3))
     ids, messages, held = talk.ids.copy(), list(talk.messages), talk.cache.length
 
-    def fail(name, value):
+    def fail(name, value, _):
         if name == where:
             raise KeyboardInterrupt
 
@@ -164,7 +164,7 @@ def test_an_interrupt_in_the_middle_of_a_token_keeps_whole_tokens(model):
     tokens = talk.say("hello", max_tokens=50)
     said = [next(tokens)]
 
-    def fail(name, value):
+    def fail(name, value, _):
         if name == "model.layers.1":
             raise KeyboardInterrupt
 

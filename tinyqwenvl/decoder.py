@@ -53,8 +53,7 @@ def attention(
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
     if cache is not None:
         k, v = cache.append(layer, k, v)
-    nn.record_attention(self_attn, q, k, v, spans)
-    out = np.swapaxes(record(f"{self_attn.path}.context", attend(q, k, v, spans)), 0, 1)
+    out = np.swapaxes(nn.attend_to(attend, self_attn, q, k, v, spans), 0, 1)
     return nn.linear(np.reshape(out, (x.shape[0], -1)), self_attn.o_proj)
 
 
@@ -90,10 +89,10 @@ def decode(
     attend: Attend = nn.attention,
 ) -> Float[Array, "S D"]:
     """All layers and the last norm. A cache's tokens are seen too, and the new ones added to it."""
-    record("model.position_ids", position_ids)
+    position_ids = record("model.position_ids", position_ids)
+    x = record("model.inputs_embeds", embeds)
     cos, sin = mrope_cos_sin(position_ids, config, embeds.dtype.type)
     spans = nn.causal_spans(embeds.shape[0], cache.length if cache is not None else 0)
-    x = embeds
     for i in range(config.num_hidden_layers):
         x = decoder_layer(x, model.layers[i], config, cos, sin, spans, cache, i, attend)
     return nn.rms_norm(x, model.norm, config.rms_norm_eps)

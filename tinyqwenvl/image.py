@@ -120,9 +120,10 @@ def preprocess(
         height, width = smart_resize(picture.height, picture.width, patch * merge, least, most)
         if height * width > LARGEST_PICTURE:
             raise UserError(f"a picture would be {width}x{height} pixels; ask for fewer pixels")
-        frames = normalise(
-            resize(picture, height, width)[None], processor.image_mean, processor.image_std
-        )
+        record("picture", np.asarray(picture))
+        resized = record("image.resize", resize(picture, height, width)[None])
+        frames = normalise(resized, processor.image_mean, processor.image_std)
+        frames = record("image.normalise", frames)
         rows, grid = patchify(frames, patch, merge, vision.temporal_patch_size)
         patches.append(rows)
         grids.append(grid)

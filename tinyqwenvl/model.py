@@ -99,6 +99,7 @@ class Model:
         else:
             pieces = chat.render(messages, add_vision_id=add_vision_id)
         ids = self.encode(chat.obey(pieces) if parse_special else pieces, media)
+        ids = record("input_ids", ids)
         positions, delta = self.positions(ids, media)
         return Inputs(ids, positions, delta, **media)
 
@@ -129,13 +130,14 @@ class Model:
         if pictures:
             pixels, grids = preprocess(pictures, processor, self.config.vision)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
+            grids = record("image_grid_thw", grids)
             media |= {"pixel_values": pixels, "image_grid_thw": grids}
         if videos:
             patches = np.concatenate([video.patches for video in videos])
             patches = record("pixel_values_videos", patches.astype(self.dtype, copy=False))
             media |= {
                 "pixel_values_videos": patches,
-                "video_grid_thw": np.array([video.grid for video in videos]),
+                "video_grid_thw": record("video_grid_thw", np.array([v.grid for v in videos])),
                 "second_per_grid_ts": tuple(video.seconds for video in videos),
             }
         return media

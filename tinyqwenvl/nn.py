@@ -193,14 +193,15 @@ def _attention_in_blocks(q, k, v, spans, rows: int = 128):
     return np.reshape(out, q.shape)
 
 
-def record_attention(weights: Weights, q: Any, k: Any, v: Any, spans: Any) -> None:
-    """Show what attention works on as ``<path>.q``, ``.k`` (both turned), ``.v`` and ``.spans``."""
-    for name, value in (("q", q), ("k", k), ("v", v), ("spans", spans)):
-        record(f"{weights.path}.{name}", value)
-
-
 Attend: TypeAlias = Callable[..., np.ndarray]
 """The type of :func:`attention` and :func:`fast_attention`."""
+
+
+def attend_to(attend: Attend, weights: Weights, q: Any, k: Any, v: Any, spans: Any) -> Any:
+    """``attend(q, k, v, spans)``, recorded as ``<path>.context``; what goes in as ``.q`` ...."""
+    given = {"q": q, "k": k, "v": v, "spans": spans}
+    given = {name: record(f"{weights.path}.{name}", value) for name, value in given.items()}
+    return record(f"{weights.path}.context", attend(*given.values()), **given)
 
 
 # ------------------------------------------------------------------ the key/value cache

@@ -286,7 +286,7 @@ def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
     shape = "{desc} {bar} {n}/{total}"
     bar = tqdm(total=blocks + layers, delay=1, leave=False, bar_format=shape, file=sys.stderr)
 
-    def watch(name: str, _: Any) -> None:
+    def watch(name: str, _: Any, __: Any) -> None:
         if re.fullmatch(r"(visual\.blocks|model\.layers)\.\d+", name):
             what = "reading the pictures" if name.startswith("visual") else "reading the prompt"
             bar.set_description_str(what, refresh=False)  # shown by the next update

@@ -9,40 +9,49 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .errors import UserError
 
-_watchers: list[Callable[[str, Any], None]] = []
+Watch: TypeAlias = Callable[[str, Any, dict[str, Any]], Any]
+"""``watch(name, value, inputs)``, ``inputs`` being the arrays that ``value`` was made of. What it
+returns, unless None, takes the place of ``value``."""
+
+_watchers: list[Watch] = []
 
 
-def record(name: str, value: Any) -> Any:
-    """Show ``value`` to whoever watches ``name``, and hand it on unchanged."""
+def record(name: str, value: Any, **inputs: Any) -> Any:
+    """Show ``value``, made of ``inputs``, to whoever watches, and hand it (or what they say) on."""
     for watch in _watchers:
-        watch(name, value)
+        other = watch(name, value, inputs)
+        value = value if other is None else other
     return value
 
 
 def stage(function):
     """Record what ``function(x, weights, ...)`` returns under the path of its weights."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(x, weights, *args, **kwargs):
         result = function(x, weights, *args, **kwargs)
         if _watchers:
-            record(weights.path, result)
+            given = signature.bind(x, weights, *args, **kwargs).arguments
+            arrays = {n: v for n, v in given.items() if hasattr(v, "shape")}
+            result = record(weights.path, result, **arrays)
         return result
 
     return call
 
 
 @contextmanager
-def watching(watch: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call ``watch(name, value)`` for every stage while the ``with`` block runs."""
+def watching(watch: Watch) -> Iterator[None]:
+    """Call ``watch(name, value, inputs)`` for every stage while the ``with`` block runs."""
     _watchers.append(watch)
     try:
         yield
@@ -59,7 +68,7 @@ def trace(*patterns: str) -> Iterator[dict[str, list[Any]]]:
     """
     stages: dict[str, list[Any]] = {}
 
-    def keep(name: str, value: Any) -> None:
+    def keep(name: str, value: Any, _: Any) -> None:
         if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             stages.setdefault(name, []).append(value)
 
@@ -71,7 +80,7 @@ def trace(*patterns: str) -> Iterator[dict[str, list[Any]]]:
 def check_finite() -> Iterator[None]:
     """Raise UserError at the first stage in the ``with`` block that yields NaN or infinity."""
 
-    def watch(name: str, value: Any) -> None:
+    def watch(name: str, value: Any, _: Any) -> None:
         if wrong := np.size(value) - np.count_nonzero(np.isfinite(value)):
             raise UserError(
                 f"{name} is the first stage with NaN or infinity: {wrong} of its "

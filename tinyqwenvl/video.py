@@ -300,28 +300,31 @@ def _resized(
 ) -> list[np.ndarray]:
     """The frames of these rising indices at the size at which they are read, uint8 [H, W, 3] each.
 
-    Frames are decoded one after another, no more than needed, and only these are kept.
+    Frames are decoded one after another, no more than needed, and only these are kept, in room
+    taken beforehand (small arrays kept between large ones would hold on to the large ones' memory).
     """
     factor = config.vision.patch_size * config.vision.spatial_merge_size
-    frames: list[np.ndarray] = []
-    first, size, held = (0, 0), (0, 0), 0
+    room = np.empty(0, np.uint8)
+    first, size, held, used = (0, 0), (0, 0), 0, 0
     for index, frame in enumerate(clip.frames()):
         held = index + 1
-        if index != indices[len(frames)]:
+        if index != indices[used]:
             continue
-        if not frames:
+        if not used:
             first = frame.size
             size = smart_resize(frame.height, frame.width, factor, *limits)
             if size[0] * size[1] > LARGEST_PICTURE:
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
+            room = np.empty((len(indices), *size, 3), np.uint8)
         if frame.size != first:
             raise UserError(
                 f"{clip.name}: one frame is {frame.width}x{frame.height} pixels, the first "
                 f"{first[0]}x{first[1]}; all frames of a video have one size"
             )
-        frames.append(resize(frame, *size))
-        if len(frames) == len(indices):
-            return frames
+        room[used] = resize(frame, *size)
+        used += 1
+        if used == len(indices):
+            return list(room)
     if not held:
         raise UserError(f"{clip.name} holds no frames; a video needs one at least")
     raise _Short(held)

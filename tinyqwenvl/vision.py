@@ -109,8 +109,7 @@ def attention(
     qkv = np.reshape(nn.linear(x, attn.qkv), (x.shape[0], 3, heads, -1))
     q, k, v = np.transpose(qkv, (1, 2, 0, 3))  # each [A, N, d]
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
-    nn.record_attention(attn, q, k, v, spans)
-    out = record(f"{attn.path}.context", attend(q, k, v, spans))
+    out = nn.attend_to(attend, attn, q, k, v, spans)
     return nn.linear(np.reshape(np.swapaxes(out, 0, 1), x.shape), attn.proj)
 
 
@@ -163,12 +162,12 @@ def tower(
 
     ``attend`` and ``gelu`` choose the plain form (as here) or the fast one of the same function.
     """
-    frames = windows = frame_seqlens(grid_thw)
+    frames = windows = record("visual.cu_seqlens", frame_seqlens(grid_thw))
     index = np.arange(pixel_values.shape[0] // config.vision.spatial_merge_size**2)
     if config.model_type == "qwen2_5_vl":
         index, windows = window_index(grid_thw, config.vision)
-        record("visual.window_index", index)
-        record("visual.cu_window_seqlens", windows)
+        index = record("visual.window_index", index)
+        windows = record("visual.cu_window_seqlens", windows)
 
     x = reorder_blocks(embed_patches(pixel_values, visual.patch_embed), index)
     angles = reorder_blocks(rotary_angles(grid_thw, config.vision, pixel_values.dtype.type), index)
@@ -181,4 +180,4 @@ def tower(
         spans = frame_spans if i in config.vision.fullatt_block_indexes else window_spans
         x = vision_block(x, visual.blocks[i], config, cos, sin, spans, attend)
     merged = merge(x, visual.merger, config, gelu)
-    return record("visual", np.take(merged, np.argsort(index), axis=0))
+    return record("visual", np.take(merged, np.argsort(index), axis=0), merged=merged, index=index)

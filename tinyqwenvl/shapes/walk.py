@@ -84,6 +84,7 @@ def walk(
     if len(ids) > MOST_TOKENS:
         raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
 
+    watch("input_ids", ids)
     shapes = weight_shapes(config)
     weights = assemble({n: Abstract(s, meter=watch.meter) for n, s in shapes.items()}, config)
     positions, delta = rope_index(ids, config, grids)
@@ -164,7 +165,7 @@ class _Watch:
     def __init__(self, meter: Meter):
         self.meter, self.rows, self.seen = meter, list[Row](), 0
 
-    def __call__(self, name: str, value: Any) -> None:
+    def __call__(self, name: str, value: Any, _: Any = None) -> None:
         done, self.seen = self.meter.flops - self.seen, self.meter.flops
         self.rows.append(Row(name, tuple(np.shape(value)), str(value.dtype), flops=done))
 
