@@ -26,7 +26,7 @@ import transformers
 from PIL import Image
 
 import tinyqwenvl
-from scripts.distances import distance
+from tinyqwenvl.oracle.metrics import distance
 from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
 from scripts.witness import VERSIONS, Witness
 from tinyqwenvl.config import FAMILIES

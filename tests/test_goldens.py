@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 import tinyqwenvl
-from scripts.distances import distance
+from tinyqwenvl.oracle.metrics import distance
 from scripts.random_checkpoint import (
     random_picture,
     tiny_config,

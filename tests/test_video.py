@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from scripts.distances import distance
+from tinyqwenvl.oracle.metrics import distance
 from scripts.odd_pictures import turned_file
 from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
 from scripts.video_cases import FPS, FRAMES, GRID, LENGTHS, RATES, SIZES, pad

@@ -50,11 +50,13 @@ def to_bfloat16(array: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def read_header(path: Path) -> tuple[dict[str, dict], int]:
+def read_header(
+    path: Path, kinds: Mapping[str, np.dtype] = STORED_DTYPES
+) -> tuple[dict[str, dict], int]:
     """The table of a safetensors file, checked against the file's size, and where its data begins.
 
     Layout: u64 length of the header, the header (JSON), the bytes of the tensors without a gap.
-    Raises UserError when the file is cut, or is something else.
+    Raises UserError when the file is cut, is something else, or holds other ``kinds`` of numbers.
     """
     try:
         size = path.stat().st_size
@@ -66,16 +68,16 @@ def read_header(path: Path) -> tuple[dict[str, dict], int]:
         header.pop("__metadata__", None)
         end = 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            end = _check_entry(path, name, entry, end)
+            end = _check_entry(path, name, entry, end, kinds)
         if end != size - 8 - length:
             raise ValueError(f"it has {size - 8 - length} bytes of data, its header says {end}")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch the whole checkpoint again") from None
+        raise UserError(f"{path} is missing: get the whole of it again") from None
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path} is cut or is not a safetensors file ({error}): fetch it again"
+            f"{path} is cut or is not a safetensors file ({error}): get it again"
         ) from None
     return header, 8 + length
 
@@ -86,16 +88,19 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _check_entry(path: Path, name: str, entry: dict, begins: int) -> int:
+def _check_entry(
+    path: Path, name: str, entry: dict, begins: int, kinds: Mapping[str, np.dtype]
+) -> int:
     """One tensor's entry, which must begin where the one before it ended; returns its own end."""
     kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if kind not in STORED_DTYPES:
-        raise UserError(f"{path}: {name} is stored as {kind}; take an unquantised checkpoint")
+    if kind not in kinds:
+        known = ", ".join(kinds)
+        raise UserError(f"{path}: {name} is stored as {kind}; only {known} are read (unquantised)")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise ValueError(f"the shape or place of {name} is not of whole numbers")
     if begin != begins:
         raise ValueError(f"{name} overlaps its neighbour or leaves a gap")
-    if math.prod(shape) * STORED_DTYPES[kind].itemsize != end - begin:
+    if math.prod(shape) * kinds[kind].itemsize != end - begin:
         raise ValueError(f"the shape of {name} does not fit its bytes")
     return end
 

@@ -1,0 +1,278 @@
+"""A dump: every stage of one run, in one safetensors file with a JSON manifest beside it.
+
+A tensor's key is its stage's name; that of a later call ends in ``#1``, ``#2`` .... What a stage
+was made of is found in ``inputs`` of the manifest: names of other tensors, or tensors of their own
+under ``inputs/``. Nothing is read before it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import STORED_DTYPES, read_header, to_float
+from ..cli import write_text
+from ..config import read_json
+from ..errors import UserError
+from .stages import about, canonical
+
+FORMAT, VERSION = "tinyqwenvl dump", 1
+DTYPES = STORED_DTYPES | {  # safetensors' names
+    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}  # fmt: skip
+_KINDS = {dtype: kind for kind, dtype in DTYPES.items() if kind != "BF16"}
+INPUTS = "inputs/"
+
+
+def key_of(name: str, call: int = 0) -> str:
+    """The key of a stage's tensor."""
+    return f"{name}#{call}" if call else name
+
+
+def split_key(key: str) -> tuple[str, int]:
+    """The stage's name, in our names, and the number of the call."""
+    name, mark, call = key.rpartition("#")
+    if mark and call.isdecimal():
+        return canonical(name), int(call)
+    return canonical(key), 0
+
+
+# ------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a dump; :meth:`read` reads it."""
+
+    name: str
+    call: int
+    shape: tuple[int, ...]
+    dtype: str  # as stored: "float32", "bfloat16", "int64", ...
+    load: Callable[[], np.ndarray]
+    info: Mapping[str, Any] = field(default_factory=dict)  # its line of the manifest
+
+    @property
+    def key(self) -> str:
+        """``NAME`` or ``NAME#CALL``."""
+        return key_of(self.name, self.call)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it must be equal to the last bit: integers, pixels, truth values."""
+        return "float" not in self.dtype
+
+    def read(self) -> np.ndarray:
+        """The tensor; bfloat16 as float32."""
+        return self.load()
+
+
+@dataclass
+class Dump:
+    """The tensors of a dump in the order of the calls, and what the manifest says besides."""
+
+    source: str
+    entries: dict[tuple[str, int], Entry]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Entry] = field(default_factory=dict)  # key -> what only stages were made of
+    notes: list[str] = field(default_factory=list)
+
+    def get(self, name: str, call: int = 0) -> Entry | None:
+        """A stage, or None."""
+        return self.entries.get((name, call))
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries.values())
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        """Read ``NAME``, ``NAME#CALL`` or ``inputs/...``. Raises UserError when it is not there."""
+        entry = self.inputs.get(key) or self.entries.get(split_key(key))
+        if entry is None:
+            raise UserError(f"{self.source} holds no {key}")
+        return entry.read()
+
+
+def make_dump(
+    source: str, entries: Iterable[Entry], about: Mapping[str, Any] | None = None
+) -> Dump:
+    """A dump of tensors under any known names. Raises UserError when two are the same stage's."""
+    found: dict[tuple[str, int], Entry] = {}
+    inputs: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.name.startswith(INPUTS):
+            inputs[entry.key] = entry
+        elif (entry.name, entry.call) in found:
+            raise UserError(f"{source}: {entry.key} stands twice in it, under two names")
+        else:
+            found[entry.name, entry.call] = entry
+    if not found:
+        raise UserError(f"{source} holds no tensors; its keys should be the names of stages")
+    return Dump(source, found, about or {}, inputs)
+
+
+def read_dump_file(path: Path) -> Dump:
+    """A safetensors file, with or without a manifest (``.json`` beside it)."""
+    header, start = read_header(path, DTYPES)
+    manifest = read_manifest(path.with_suffix(".json"))
+    lines = {line["key"]: line for line in manifest.get("stages", ())}
+    order = {key: i for i, key in enumerate(lines)}
+    entries = []
+    for key in sorted(header, key=lambda k: order.get(k, len(order))):
+        kind, shape = header[key]["dtype"], tuple(header[key]["shape"])
+        load = _Part(path, kind, shape, start + header[key]["data_offsets"][0])
+        dtype = "bfloat16" if kind == "BF16" else str(DTYPES[kind])
+        name, call = (key, 0) if key.startswith(INPUTS) else split_key(key)
+        entries.append(Entry(name, call, shape, dtype, load, lines.get(key, {})))
+    return make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: Path
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def __call__(self) -> np.ndarray:
+        if 0 in self.shape:
+            return np.zeros(self.shape, DTYPES[self.kind])
+        bits = np.memmap(self.path, DTYPES[self.kind], "r", self.offset, self.shape)
+        return to_float(bits, self.kind, np.dtype(np.float32)) if self.kind == "BF16" else bits
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a dump; {} when there is none, or the file is about something else."""
+    manifest = read_json(path)
+    if manifest.get("format") != FORMAT:
+        return {}
+    if manifest.get("version") != VERSION:
+        raise UserError(f"{path} is of version {manifest.get('version')}; this reads {VERSION}")
+    stages = manifest.get("stages")
+    if not isinstance(stages, list) or not all(
+        isinstance(s, dict) and isinstance(s.get("key"), str) for s in stages
+    ):
+        raise UserError(f"{path}: its stages should be a list of objects with a key")
+    return manifest
+
+
+# ------------------------------------------------------------------ writing
+
+
+class Writer:
+    """Writes a dump tensor by tensor; the file appears whole when the ``with`` block ends well.
+
+    ``model_type`` decides what is said of the order of rows.
+    """
+
+    def __init__(self, path: str | os.PathLike, about: Mapping[str, Any] | None = None):
+        self.path = Path(path)
+        if self.path.suffix != ".safetensors":
+            raise UserError(f"{self.path}: the name of a dump ends in .safetensors")
+        self.about = dict(about or {})
+        self.calls: dict[str, int] = {}
+        self.header: dict[str, Any] = {}
+        self.stages: list[dict[str, Any]] = []
+        self.offset = 0
+
+    def __enter__(self) -> Writer:
+        part = f"{self.path.name}.{os.getpid()}"
+        self._data_path = self.path.with_name(f"{part}.data.part")
+        self._whole_path = self.path.with_name(f"{part}.part")
+        try:
+            self._data = self._data_path.open("wb")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+        return self
+
+    def add(
+        self,
+        name: str,
+        value: Any,
+        inputs: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Write the next call of a stage; returns its key.
+
+        ``inputs``: argument -> key of a tensor in this dump.
+        """
+        call = self.calls[name] = self.calls.get(name, -1) + 1
+        array, key = np.ascontiguousarray(value), key_of(name, call)
+        array = np.reshape(array, np.shape(value))  # ascontiguousarray makes a number an array [1]
+        self._write(key, array)
+        what = about(name, self.about.get("model_type", ""))
+        line: dict[str, Any] = {"sequence": len(self.stages), "name": name, "call": call}
+        line |= {"key": key, "shape": list(array.shape), "dtype": str(array.dtype)}
+        line |= {"axes": list(what.axes), "order": what.order}
+        line |= {"kind": "float" if array.dtype.kind == "f" else "exact"}
+        line |= {"statistics": statistics(array), "inputs": dict(inputs or {})}
+        self.stages.append(line | ({"settings": dict(settings)} if settings else {}))
+        return key
+
+    def add_input(self, stage: str, argument: str, value: Any) -> str:
+        """Write what a stage was made of and no stage gave; returns its key."""
+        key = f"{INPUTS}{stage}/{argument}"
+        self._write(key, np.ascontiguousarray(value))
+        return key
+
+    def _write(self, key: str, array: np.ndarray) -> None:
+        dtype = array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype
+        if dtype not in _KINDS:
+            raise UserError(f"{key} is of {array.dtype}, which a dump cannot hold")
+        data = array.astype(dtype, copy=False).tobytes()
+        self._data.write(data)
+        places = [self.offset, self.offset + len(data)]
+        self.header[key] = {"dtype": _KINDS[dtype], "shape": array.shape, "data_offsets": places}
+        self.offset = places[1]
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        self._data.close()
+        try:
+            if kind is None:
+                self._finish()
+        except OSError as failure:
+            raise UserError(f"cannot write {self.path}: {failure.strerror}") from None
+        finally:
+            for path in (self._data_path, self._whole_path):
+                path.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        text = json.dumps(self.header).encode()
+        text += b" " * (-len(text) % 8)
+        with self._whole_path.open("wb") as whole, self._data_path.open("rb") as data:
+            whole.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(data, whole, 1 << 24)
+        self._whole_path.replace(self.path)
+        write_manifest(self.path, self.about, self.stages)
+
+
+def write_manifest(path: Path, about: Mapping[str, Any], stages: list[dict[str, Any]]) -> None:
+    """Write the manifest of the dump ``path``: what it is about, and a line a stage."""
+    head = {"format": FORMAT, "version": VERSION, **about}
+    lines = ",\n  ".join(json.dumps(stage, allow_nan=False) for stage in stages)
+    whole = json.dumps(head, indent=1)[:-2] + f',\n "stages": [\n  {lines}\n ]\n}}\n'
+    write_text(str(path.with_suffix(".json")), whole)
+
+
+def statistics(array: np.ndarray) -> dict[str, Any]:
+    """Least, greatest, mean and standard deviation of what is finite, and how many are not."""
+    flat = np.reshape(array, -1)
+    finite = flat
+    if flat.dtype.kind == "f" and not np.all(np.isfinite(flat)):
+        finite = flat[np.isfinite(flat)]
+    found: dict[str, Any] = {"non_finite": int(flat.size - finite.size)}
+    if finite.size:
+        found |= {"min": float(np.min(finite)), "max": float(np.max(finite))}
+        found |= {"mean": float(np.mean(finite, dtype=np.float64))}
+        found |= {"std": float(np.std(finite, dtype=np.float64))}
+    return found

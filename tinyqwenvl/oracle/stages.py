@@ -1,0 +1,104 @@
+"""What is known of a stage by its name: its axes, its order of rows, and what others call it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class About(NamedTuple):
+    """Letters of the axes (:data:`tinyqwenvl.dims.GLOSSARY`), and the order of the rows.
+
+    ``order``: "raster" (frame, row, column), "merge" (the four patches of a 2x2 block together),
+    "window" (blocks of a window together), "sequence" (tokens of the prompt), or "".
+    """
+
+    axes: tuple[str, ...]
+    order: str
+
+
+_VISUAL, _TEXT = r"visual\.blocks\.\d+\.attn\.", r"model\.layers\.\d+\.self_attn\."
+_RULES = (  # the first that fits
+    (r"picture", "H W C", "raster"),
+    (r"image\.(resize|normalise)", "F H W C", "raster"),
+    (r"image\.nine_dimensions", "t h/2 w/2 2 2 C 2 14 14", "merge"),
+    (r"pixel_values(_videos)?", "N P", "merge"),
+    (r"(image|video)_grid_thw", "I 3", ""),
+    (r"input_ids|generated", "S", "sequence"),
+    (r"visual\.(cu_seqlens|cu_window_seqlens)", "G", ""),
+    (r"visual\.window_index", "M", "window"),
+    (r"visual\.patch_embed(\..*)?", "N D", "merge"),
+    (r"visual\.merger\.mlp.*|visual\.merger", "M D", "window"),
+    (r"visual", "M D", "raster"),
+    (_VISUAL + r"(q|k|v|context)", "A N d", "window"),
+    (_VISUAL + r"spans", "N 2", "window"),
+    (r"visual\..*", "N D", "window"),
+    (r"model\.position_ids", "3 S", "sequence"),
+    (_TEXT + r"(q|context)", "A S d", "sequence"),
+    (_TEXT + r"(k|v)", "B K d", "sequence"),
+    (_TEXT + r"spans", "S 2", "sequence"),
+    (r"lm_head", "S V", "sequence"),
+    (r"model\.rope_delta", "", ""),
+    (r"model\..*", "S D", "sequence"),
+)
+
+
+def about(name: str, model_type: str = "qwen2_5_vl") -> About:
+    """What is known of the stage called ``name``; empty when nothing is."""
+    for pattern, axes, order in _RULES:
+        if re.fullmatch(pattern, name):
+            if order == "window" and model_type == "qwen2_vl":
+                order = "merge"  # this family has no windows
+            return About(tuple(axes.split()), order)
+    return About((), "")
+
+
+# ------------------------------------------------------------------ what others call it
+
+_PREFIXES = (
+    ("thinker.", ""),  # Qwen2.5-Omni
+    ("model.visual.", "visual."),  # transformers >= 4.52 in memory
+    ("model.language_model.", "model."),
+    ("language_model.model.", "model."),  # mlx-vlm
+    ("language_model.lm_head", "lm_head"),
+    ("vision_tower.", "visual."),
+    ("vision_model.", "visual."),
+)
+_WHOLE = {
+    "model.visual": "visual", "vision_tower": "visual", "image_embeds": "visual",
+    "image_features": "visual", "logits": "lm_head", "position_ids": "model.position_ids",
+    "inputs_embeds": "model.inputs_embeds", "rope_deltas": "model.rope_delta",
+    "rope_delta": "model.rope_delta", "window_index": "visual.window_index",
+    "cu_window_seqlens": "visual.cu_window_seqlens", "cu_seqlens": "visual.cu_seqlens",
+    "rotary_pos_emb": "visual.rotary_angles", "result_norm": "model.norm",
+    "result_output": "lm_head", "inp_embd": "model.inputs_embeds",
+}  # fmt: skip
+_GGML = {  # llama.cpp: NAME-LAYER, in the language model and (from norm1 on) in the vision tower
+    "attn_norm": "model.layers.{}.input_layernorm",
+    "ffn_norm": "model.layers.{}.post_attention_layernorm",
+    "l_out": "model.layers.{}",
+    "ffn_out": "model.layers.{}.mlp",
+    "layer_inp_normed": "visual.blocks.{}.norm1",
+    "ffn_inp_normed": "visual.blocks.{}.norm2",
+    "layer_out": "visual.blocks.{}",
+}
+
+
+def canonical(name: str) -> str:
+    """Any known name of a stage -> ours, which is its path in the published checkpoint.
+
+    Known are those of transformers (all layouts), ONNX nodes (``/visual/blocks.0/attn/qkv/Add_
+    output_0``), llama.cpp's callback (``l_out-3``) and mlx-vlm. A name that is not known stays.
+    """
+    if name.startswith("/"):
+        parts = [part for part in name.split("/") if part]
+        if len(parts) > 1 and re.fullmatch(r"[A-Z]\w*?(_\d+)?_output_\d+", parts[-1]):
+            parts.pop()
+        name = ".".join(parts)
+    if match := re.fullmatch(r"(\w+)-(\d+)", name):
+        pattern = _GGML.get(match[1])
+        name = pattern.format(match[2]) if pattern else name
+    for there, here in _PREFIXES:
+        if name.startswith(there):
+            name = here + name[len(there) :]
+    return _WHOLE.get(name, name)
