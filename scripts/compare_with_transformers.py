@@ -26,11 +26,11 @@ import transformers
 from PIL import Image
 
 import tinyqwenvl
-from tinyqwenvl.oracle.metrics import distance
 from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
 from scripts.witness import VERSIONS, Witness
 from tinyqwenvl.config import FAMILIES
 from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE, user_message
+from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.sampling import Sampling
 
 

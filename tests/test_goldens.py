@@ -10,7 +10,6 @@ import pytest
 from safetensors import safe_open
 
 import tinyqwenvl
-from tinyqwenvl.oracle.metrics import distance
 from scripts.random_checkpoint import (
     random_picture,
     tiny_config,
@@ -18,6 +17,7 @@ from scripts.random_checkpoint import (
     write_checkpoint,
 )
 from tinyqwenvl.image import normalise, patchify
+from tinyqwenvl.oracle.metrics import distance
 
 FILES = sorted((Path(__file__).parent / "goldens").glob("qwen2*.safetensors"))
 PROMPT = ("input_ids", "generated", "image_grid_thw", "pixel_values.last48")

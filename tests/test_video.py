@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from tinyqwenvl.oracle.metrics import distance
 from scripts.odd_pictures import turned_file
 from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
 from scripts.video_cases import FPS, FRAMES, GRID, LENGTHS, RATES, SIZES, pad
@@ -23,6 +22,7 @@ from tinyqwenvl import UserError, compat, run, video
 from tinyqwenvl.config import parse_config
 from tinyqwenvl.media import PictureWarning
 from tinyqwenvl.model import Inputs
+from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.position import rope_index
 from tinyqwenvl.video import (
     RECIPES,

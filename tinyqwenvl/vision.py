@@ -82,6 +82,11 @@ def reorder_blocks(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Arra
     return np.reshape(np.take(blocks, index, axis=0), x.shape)
 
 
+def restore_order(merged: Float[Array, "M E"], index: Int[Array, "M"]) -> Float[Array, "M E"]:
+    """Undo ``index``: token ``index[i]`` of the result is token i of ``merged``."""
+    return np.take(merged, np.argsort(index), axis=0)
+
+
 # ------------------------------------------------------------------ the stages
 
 
@@ -180,4 +185,4 @@ def tower(
         spans = frame_spans if i in config.vision.fullatt_block_indexes else window_spans
         x = vision_block(x, visual.blocks[i], config, cos, sin, spans, attend)
     merged = merge(x, visual.merger, config, gelu)
-    return record("visual", np.take(merged, np.argsort(index), axis=0), merged=merged, index=index)
+    return record("visual", restore_order(merged, index), merged=merged, index=index)

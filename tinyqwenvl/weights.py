@@ -6,7 +6,7 @@ the code, and every node knows its path, which is the name of the stage that use
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .errors import UserError
@@ -60,6 +60,18 @@ def nest(flat: Mapping[str, Any], path: str = "") -> Weights:
     return Weights(
         {n: nest(c, prefix + n) if isinstance(c, dict) else c for n, c in children.items()}, path
     )
+
+
+def change(weights: Weights, function: Callable[[str, Any], Any]) -> Weights:
+    """The same tree with ``function(name, leaf)`` in the place of each leaf, when it is used."""
+    prefix = f"{weights.path}." if weights.path else ""
+
+    def changed(name: str, child: Any) -> Any:
+        if isinstance(child, Weights):
+            return change(child, function)
+        return lambda: function(prefix + name, weights[name])
+
+    return Weights({n: changed(n, c) for n, c in weights._children.items()}, weights.path)
 
 
 def flatten(weights: Weights) -> dict[str, Any]:

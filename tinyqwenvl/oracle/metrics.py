@@ -39,7 +39,7 @@ def distance(candidate: np.ndarray, reference: np.ndarray) -> Distance:
     same does not count.
     """
     assert candidate.shape == reference.shape, (candidate.shape, reference.shape)
-    width = reference.shape[-1] if reference.ndim else 1
+    width = max(reference.shape[-1], 1) if reference.ndim else 1
     a, b = np.reshape(candidate, (-1, width)), np.reshape(reference, (-1, width))
     if a.size == 0 or (a.dtype == b.dtype and np.array_equal(a, b)):
         return Distance(0.0, 0.0, 0.0, 1.0, 0.0, int(a.size - np.count_nonzero(np.isfinite(a))))
@@ -54,7 +54,7 @@ def distance(candidate: np.ndarray, reference: np.ndarray) -> Distance:
             e = x - y
             if not np.isfinite(np.sum(e)):  # a sum is quick, and not finite if anything is not
                 good = np.isfinite(x) & np.isfinite(y)
-                sums[5] += np.count_nonzero(~good & (x != y))
+                sums[5] += np.count_nonzero(~good & (x != y) & ~(np.isnan(x) & np.isnan(y)))
                 e, y = np.where(good, e, 0), np.where(good, y, 0)
             rows = _row_sums(e, y)
             sums[:3] += rows.sum(axis=1)

@@ -1,0 +1,292 @@
+"""Running a prompt stage by stage, and writing down all of it: the reference of a comparison."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, chat, decoder, sampling
+from ..checkpoint import parameter_count
+from ..config import Config
+from ..errors import UserError
+from ..model import Inputs, Model
+from ..nn import KVCache
+from ..tracing import record as show
+from ..tracing import watching
+from . import dump as dumps
+from .dump import Dump, Writer, key_of
+from .metrics import Distance, distance
+from .precision import Rounded, in_precision, inputs_in, rounded
+
+SMALL = 100_000_000  # weights up to which noise floors are measured unasked
+MEASURED = ("float32", "float16", "bfloat16", "int8")
+MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
+# What a run began with: in every dump, whatever stages are chosen.
+BEGINNINGS = (*MEDIA, "picture", "input_ids", "second_per_grid_ts", "generated")
+
+
+# ------------------------------------------------------------------ what a run begins with
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt: messages, or ids and patches that somebody else prepared.
+
+    After it ``tokens`` ids are generated, or those of ``forced`` taken.
+    """
+
+    messages: Sequence[dict[str, Any]] | None = None
+    media: Mapping[str, Any] = field(default_factory=dict)  # with input_ids, without messages
+    tokens: int = 0
+    forced: Sequence[int] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of Model.prepare
+
+    def inputs(self, model: Model) -> Inputs:
+        """Ready for the model; every stage up to there is recorded."""
+        if self.messages is not None:
+            return model.prepare(self.messages, **self.options)
+        media = dict(self.media)
+        ids = show("input_ids", np.asarray(media.pop("input_ids")))
+        media |= {name: show(name, media[name]) for name in MEDIA if name in media}
+        positions, delta = model.positions(ids, media)
+        return Inputs(ids, positions, delta, **media)
+
+
+def job_from_file(dump: Dump, config: Config, tokens: int = 0) -> Job:
+    """The job of a dump that holds what a run begins with: input_ids, pixel_values, grids."""
+    if dump.get("input_ids") is None:
+        raise UserError(f"{dump.source} holds no input_ids; they are needed to run the model")
+    forced = [int(e.read().reshape(-1)[0]) for e in dump if e.name == "generated"]
+    forced = forced[: tokens or None]
+    if isinstance(told := dump.about.get("messages"), list):
+        pictures = [e.read() for e in dump if e.name == "picture"]
+        messages = _with_pictures(told, lambda item: {"image": pictures[item["picture"]]})
+        options = dump.about.get("options", {})
+        return Job(messages, tokens=len(forced), forced=forced, options=options)
+    names = (*MEDIA, "input_ids")
+    media: dict[str, Any] = {n: e.read() for n in names if (e := dump.get(n)) is not None}
+    media["input_ids"] = np.reshape(media["input_ids"], -1)
+    if (seconds := dump.get("second_per_grid_ts")) is not None:
+        media["second_per_grid_ts"] = tuple(seconds.read().reshape(-1).tolist())
+    _check(dump.source, media, config)
+    return Job(None, media, tokens=len(forced), forced=forced)
+
+
+def _check(source: str, media: dict[str, Any], config: Config) -> None:
+    """Shapes of what a porter made: each mistake gets its own line."""
+    vision = config.vision
+    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    ids = media["input_ids"]
+    if ids.dtype.kind not in "iu" or not len(ids):
+        raise UserError(f"{source}: input_ids should be whole numbers, at least one")
+    for pixels, grids in zip(MEDIA[::2], MEDIA[1::2], strict=True):
+        if (pixels in media) != (grids in media):
+            raise UserError(f"{source}: {pixels} and {grids} belong together")
+        if pixels not in media:
+            continue
+        grid = media[grids] = np.reshape(media[grids], (-1, 3))
+        if grid.dtype.kind not in "iu" or np.any(grid < 1):
+            raise UserError(f"{source}: {grids} should be whole numbers from 1, [pictures, 3]")
+        if np.any(grid[:, 1:] % vision.spatial_merge_size):
+            raise UserError(f"{source}: rows and columns of {grids} should be even")
+        found = media[pixels] = np.squeeze(media[pixels]).astype(np.float32, copy=False)
+        patches = int(np.sum(np.prod(grid, axis=1)))
+        if found.shape != (patches, width):
+            raise UserError(
+                f"{source}: {pixels} is {list(found.shape)}, but {grids} makes it "
+                f"{[patches, width]}"
+            )
+
+
+def _with_pictures(messages: Sequence[Any], put: Callable[[dict], dict]) -> list[dict[str, Any]]:
+    """Messages in which every item with a ``picture`` number is what ``put`` makes of it."""
+    return [
+        {
+            **message,
+            "content": [put(item) if "picture" in item else item for item in message["content"]],
+        }
+        for message in messages
+    ]
+
+
+def _tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Messages for the manifest, pictures by their number; None where there is a video."""
+    told: list[dict[str, Any]] = []
+    count = 0
+    for message in messages or ():
+        items: list[dict[str, Any]] = []
+        for item in chat.content_items(message):
+            kind = chat.media_kind(item)
+            if kind == "video":
+                return None
+            if kind == "image":
+                limits = {n: item[n] for n in ("min_pixels", "max_pixels") if n in item}
+                items.append({"type": "image", "picture": count} | limits)
+                count += 1
+            else:
+                items.append({"type": "text", "text": item["text"]})
+        told.append({"role": message["role"], "content": items})
+    return told if messages is not None else None
+
+
+# ------------------------------------------------------------------ one run
+
+
+def run(model: Model, job: Job, precision: str = "float32") -> None:
+    """Everything from the prompt to the last token; whoever watches sees every stage."""
+    inputs = job.inputs(model)
+    show("second_per_grid_ts", np.array(inputs.second_per_grid_ts, np.float32))
+    show("model.rope_delta", np.array(inputs.rope_delta))
+    inputs, cache = inputs_in(inputs, precision), KVCache()
+    choose, ids = sampling.GREEDY.chooser(), inputs.input_ids
+    embeds, positions = model.embed(inputs), inputs.position_ids
+    for step in range(job.tokens + 1):
+        x = model.decode(embeds, positions, cache)
+        logits = decoder.logits(x, model.weights.lm_head)
+        if step == job.tokens:
+            return
+        token = choose(np.asarray(logits[-1]), ids)
+        show("generated", np.array([token]))
+        token = job.forced[step] if job.forced else token
+        ids = np.append(ids, token)
+        embeds = model.embed_tokens(np.array([token]))
+        positions = np.full((3, 1), cache.length + inputs.rope_delta)
+
+
+# ------------------------------------------------------------------ recording
+
+
+def record(
+    model: Model,
+    job: Job,
+    path: str | Path,
+    stages: Sequence[str] = ("*",),
+    inputs: bool = True,
+    floors: Sequence[str] | None = None,
+    source: str | None = None,
+) -> Dump:
+    """Run a prompt and write a dump of all stages whose name fits one of the globs ``stages``.
+
+    ``inputs``: write what a stage was made of too, where no other stage gave it. ``floors``: the
+    number formats whose noise is measured (None: all of them for models of up to 100 million
+    weights, else none). ``source`` says which checkpoint it is. Returns the dump, open.
+    """
+    path = Path(path)
+    about = {
+        "made_by": {"tinyqwenvl": __version__, "numpy": np.__version__},
+        "model_type": model.config.model_type,
+        "model": {"source": source, "fingerprint": fingerprint(model.config)},
+        "dtype": np.dtype(model.dtype).name,
+        "messages": _tell(job.messages),
+        "options": dict(job.options),
+    }
+    with Writer(path, about) as writer, watching(_Keep(writer, stages, inputs)):
+        run(model, job)
+    if floors is None:
+        floors = MEASURED if parameter_count(model.config) <= SMALL else ()
+    if floors:
+        measure_floors(model, path, floors)
+    return dumps.read_dump_file(path)
+
+
+def fingerprint(config: Config) -> str:
+    """Twelve digits that tell one model's shape from another's."""
+    said = repr((config.model_type, config.vision, config.text))
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+class _Keep:
+    """A watcher that writes the chosen stages, and by name what each was made of."""
+
+    def __init__(self, writer: Writer, globs: Sequence[str], inputs: bool):
+        self.writer, self.globs, self.inputs = writer, tuple(globs), inputs
+        self.keys: dict[int, tuple[Any, str]] = {}  # id -> (weak reference, key)
+
+    def __call__(self, name: str, value: Any, inputs: dict[str, Any]) -> None:
+        if name not in BEGINNINGS and not any(fnmatch.fnmatchcase(name, g) for g in self.globs):
+            return
+        made_of: dict[str, str] = {}
+        if self.inputs:
+            stage = key_of(name, self.writer.calls.get(name, -1) + 1)
+            made_of = {n: self._key(stage, n, x) for n, x in inputs.items()}
+        self._remember(value, self.writer.add(name, value, made_of))
+
+    def _key(self, stage: str, argument: str, x: Any) -> str:
+        reference, key = self.keys.get(id(x), (lambda: None, ""))
+        if reference() is x:
+            return key
+        key = self.writer.add_input(stage, argument, x)
+        self._remember(x, key)
+        return key
+
+    def _remember(self, value: Any, key: str) -> None:
+        if isinstance(value, np.ndarray):
+            self.keys[id(value)] = weakref.ref(value), key
+
+
+# ------------------------------------------------------------------ noise floors
+
+
+def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
+    """Add to a dump's manifest how far rounding alone moves each stage.
+
+    For "float32" the dump is compared with a float64 run; the others are run themselves and
+    compared with the dump. "entire": of the whole run up to the stage; "single": of the stage
+    alone, when what goes into it is the dump's.
+    """
+    reference = dumps.read_dump_file(path)
+    manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    job = job_from_file(reference, model.config)
+    found: dict[str, dict[str, Any]] = {}
+    for precision in precisions:
+        run_in = "float64" if precision == "float32" else precision
+        other = in_precision(model, run_in)
+        for scope in ("entire", "single"):
+            watch = _Measure(reference, scope == "single")
+            with watching(watch), np.errstate(over="ignore", invalid="ignore"):
+                run(other, job, run_in)
+            for key, far in watch.found.items():
+                found.setdefault(key, {}).setdefault(precision, {})[scope] = far
+    for line in manifest["stages"]:
+        line["floor"] = found.get(line["key"], {})
+    about = {n: v for n, v in manifest.items() if n not in ("format", "version", "stages")}
+    dumps.write_manifest(path, about, manifest["stages"])
+
+
+class _Measure:
+    """A watcher: distances of a run from a dump. A single run goes on with what the dump holds."""
+
+    def __init__(self, reference: Dump, single: bool):
+        self.reference, self.single = reference, single
+        self.calls: dict[str, int] = {}
+        self.found: dict[str, dict[str, float]] = {}
+
+    def __call__(self, name: str, value: Any, _: Any) -> Any:
+        call = self.calls[name] = self.calls.get(name, -1) + 1
+        entry = self.reference.get(name, call)
+        if entry is None or entry.exact or entry.shape != np.shape(value):
+            return None
+        expected = entry.read()
+        self.found[entry.key] = floor_of(distance(np.asarray(value), expected))
+        return like(expected, value) if self.single else None
+
+
+def like(array: np.ndarray, other: Any) -> np.ndarray:
+    """The numbers of ``array`` as an array of the kind of ``other``."""
+    if isinstance(other, Rounded):
+        return rounded(array, other.rounding)
+    return np.asarray(array, other.dtype)
+
+
+def floor_of(far: Distance) -> dict[str, float]:
+    """The three distances that decide, for a manifest (JSON has no infinity)."""
+    three = {"nmse": far.nmse, "cosine_error": far.cosine_error, "max_error": far.max_error}
+    return {n: float(min(v, 1e30)) if np.isfinite(v) else 1e30 for n, v in three.items()}
