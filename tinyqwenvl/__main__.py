@@ -11,6 +11,7 @@ from .errors import UserError
 COMMANDS = {
     "run": ("tinyqwenvl.run", "ask a model about pictures"),
     "shapes": ("tinyqwenvl.shapes.__main__", "every stage's shape and cost, without weights"),
+    "oracle": ("tinyqwenvl.oracle.__main__", "where a port first goes wrong, and why"),
 }
 HELP = f"""\
 usage: tinyqwenvl COMMAND ...      (or: python -m tinyqwenvl COMMAND ...)

@@ -171,6 +171,7 @@ def judge(
     precision: str,
     expected: np.ndarray | None = None,
     scope: str = "entire",
+    multiple: float = MULTIPLE,
 ) -> Verdict:
     """One stage of the candidate against the reference's (or against ``expected``)."""
     kind = "exact" if reference.exact else "float"
@@ -186,7 +187,7 @@ def judge(
     if theirs.dtype.kind not in "fiu":
         return replace(verdict, verdict="differs", note=f"of dtype {candidate.dtype}")
     far = distance(theirs, ours)
-    limits = band(reference, precision, scope)
+    limits = band(reference, precision, scope, multiple)
     word = "agrees" if within(far, limits) else "differs"
     if far.not_finite:
         word, note = "not finite", f"{far.not_finite} of {theirs.size} are NaN or infinite"
@@ -196,10 +197,12 @@ def judge(
 
 
 def _judge_exact(verdict: Verdict, ours: Any, theirs: Any, precision: str) -> Verdict:
-    wrong = int(np.count_nonzero(ours != theirs))
+    differ = np.atleast_1d(ours != theirs)
+    wrong = int(np.count_nonzero(differ))
     if not wrong:
         return replace(verdict, verdict="equal")
-    first = tuple(int(i[0]) for i in np.nonzero(ours != theirs))
+    ours, theirs = np.atleast_1d(ours), np.atleast_1d(theirs)
+    first = tuple(int(i[0]) for i in np.nonzero(differ))
     pair = f"{theirs[first]} for {ours[first]}"
     note = f"{wrong} of {ours.size} differ; first at {list(first)}: {pair}"
     if verdict.name.startswith(AFTER) and precision != "float32":
@@ -210,11 +213,14 @@ def _judge_exact(verdict: Verdict, ours: Any, theirs: Any, precision: str) -> Ve
 # ------------------------------------------------------------------ two dumps
 
 
-def compare(reference: Dump, candidate: Dump, precision: str | None = None) -> Comparison:
+def compare(
+    reference: Dump, candidate: Dump, precision: str | None = None, multiple: float = MULTIPLE
+) -> Comparison:
     """Every stage of the reference that the candidate holds.
 
     ``precision`` is the format in which the candidate was computed (None: as its tensors are
-    stored). Raises UserError when the two hold no stage in common.
+    stored), ``multiple`` how far over the noise floor a stage may be. Raises UserError when the
+    two hold no stage in common.
     """
     precision = _precision(candidate, precision)
     verdicts = []
@@ -225,7 +231,7 @@ def compare(reference: Dump, candidate: Dump, precision: str | None = None) -> C
             place = entry.info.get("sequence", 0)
             verdicts.append(Verdict(entry.key, "missing", kind, place, entry.shape))
         else:
-            verdicts.append(judge(entry, theirs, precision))
+            verdicts.append(judge(entry, theirs, precision, multiple=multiple))
     return _comparison(reference, candidate, precision, verdicts)
 
 
@@ -269,7 +275,11 @@ def _comparison(
 
 
 def single(
-    model: Model, reference: Dump, candidate: Dump, precision: str | None = None
+    model: Model,
+    reference: Dump,
+    candidate: Dump,
+    precision: str | None = None,
+    multiple: float = MULTIPLE,
 ) -> Comparison:
     """Each stage on its own: what ours gives for the candidate's own input, against its output.
 
@@ -278,7 +288,7 @@ def single(
     the candidate does not hold, ours are run.
     """
     precision = _precision(candidate, precision)
-    watch = _Steer(reference, candidate, precision)
+    watch = _Steer(reference, candidate, precision, multiple)
     with watching(watch), np.errstate(all="ignore"):
         run(model, job_from_file(reference, model.config))
     found = watch.verdicts
@@ -294,8 +304,9 @@ def single(
 class _Steer:
     """A watcher that judges each stage and then puts the candidate's in its place."""
 
-    def __init__(self, reference: Dump, candidate: Dump, precision: str):
-        self.reference, self.candidate, self.precision = reference, candidate, precision
+    def __init__(self, reference: Dump, candidate: Dump, precision: str, multiple: float):
+        self.reference, self.candidate = reference, candidate
+        self.precision, self.multiple = precision, multiple
         self.calls: dict[str, int] = {}
         self.verdicts: dict[str, Verdict] = {}
 
@@ -305,7 +316,8 @@ class _Steer:
         if ours is None or theirs is None:
             return None
         expected = None if ours.exact else np.asarray(value)
-        self.verdicts[ours.key] = judge(ours, theirs, self.precision, expected, "single")
+        how = (self.precision, expected, "single", self.multiple)
+        self.verdicts[ours.key] = judge(ours, theirs, *how)
         if ours.exact or fit(theirs, ours.shape)[0] != ours.shape:
             return None
         return like(np.reshape(theirs.read(), ours.shape), value)

@@ -72,7 +72,12 @@ class Entry:
 
     def read(self) -> np.ndarray:
         """The tensor; bfloat16 as float32."""
-        return self.load()
+        try:
+            return self.load()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.key} cannot be read any more ({error}): write it again"
+            ) from None
 
 
 @dataclass

@@ -38,35 +38,39 @@ BEGINNINGS = (*MEDIA, "picture", "input_ids", "second_per_grid_ts", "generated")
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt: messages, or ids and patches that somebody else prepared.
+    """A prompt: messages, or ids and patches that somebody else prepared (or messages, and the
+    patches of what is in them).
 
     After it ``tokens`` ids are generated, or those of ``forced`` taken.
     """
 
     messages: Sequence[dict[str, Any]] | None = None
-    media: Mapping[str, Any] = field(default_factory=dict)  # with input_ids, without messages
+    media: Mapping[str, Any] = field(default_factory=dict)  # with input_ids or messages
     tokens: int = 0
     forced: Sequence[int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of Model.prepare
 
     def inputs(self, model: Model) -> Inputs:
         """Ready for the model; every stage up to there is recorded."""
-        if self.messages is not None:
+        if self.messages is not None and not self.media:
             return model.prepare(self.messages, **self.options)
         media = dict(self.media)
-        ids = show("input_ids", np.asarray(media.pop("input_ids")))
+        ids = media.pop("input_ids", None)
         media |= {name: show(name, media[name]) for name in MEDIA if name in media}
+        if self.messages is not None:
+            ids = model.encode(chat.render(self.messages), media)
+        ids = show("input_ids", np.asarray(ids))
         positions, delta = model.positions(ids, media)
         return Inputs(ids, positions, delta, **media)
 
 
-def job_from_file(dump: Dump, config: Config, tokens: int = 0) -> Job:
+def job_from_file(dump: Dump, config: Config) -> Job:
     """The job of a dump that holds what a run begins with: input_ids, pixel_values, grids."""
     if dump.get("input_ids") is None:
         raise UserError(f"{dump.source} holds no input_ids; they are needed to run the model")
-    forced = [int(e.read().reshape(-1)[0]) for e in dump if e.name == "generated"]
-    forced = forced[: tokens or None]
-    if isinstance(told := dump.about.get("messages"), list):
+    forced = generated(dump)
+    told = dump.about.get("messages")
+    if isinstance(told, list) and not _clips(told):
         pictures = [e.read() for e in dump if e.name == "picture"]
         messages = _with_pictures(told, lambda item: {"image": pictures[item["picture"]]})
         options = dump.about.get("options", {})
@@ -77,7 +81,19 @@ def job_from_file(dump: Dump, config: Config, tokens: int = 0) -> Job:
     if (seconds := dump.get("second_per_grid_ts")) is not None:
         media["second_per_grid_ts"] = tuple(seconds.read().reshape(-1).tolist())
     _check(dump.source, media, config)
+    if isinstance(told, list):
+        media.pop("input_ids")
+        return Job(told, media, tokens=len(forced), forced=forced)
     return Job(None, media, tokens=len(forced), forced=forced)
+
+
+def generated(dump: Dump) -> list[int]:
+    """The ids that were generated in a dump."""
+    return [int(np.reshape(e.read(), -1)[0]) for e in dump if e.name == "generated"]
+
+
+def _clips(messages: Sequence[dict[str, Any]]) -> bool:
+    return any(chat.media_kind(item) == "video" for item in chat.all_items(messages))
 
 
 def _check(source: str, media: dict[str, Any], config: Config) -> None:
@@ -118,7 +134,7 @@ def _with_pictures(messages: Sequence[Any], put: Callable[[dict], dict]) -> list
 
 
 def _tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Messages for the manifest, pictures by their number; None where there is a video."""
+    """Messages for the manifest, pictures by their number."""
     told: list[dict[str, Any]] = []
     count = 0
     for message in messages or ():
@@ -126,8 +142,8 @@ def _tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | N
         for item in chat.content_items(message):
             kind = chat.media_kind(item)
             if kind == "video":
-                return None
-            if kind == "image":
+                items.append({"type": "video"})
+            elif kind == "image":
                 limits = {n: item[n] for n in ("min_pixels", "max_pixels") if n in item}
                 items.append({"type": "image", "picture": count} | limits)
                 count += 1

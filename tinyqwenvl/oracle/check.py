@@ -1,0 +1,53 @@
+"""Running somebody's function on recorded inputs, and judging what it gives."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from .diff import Verdict, judge, precision_of
+from .dump import Dump, Entry
+
+
+def check(
+    stage: str, fn: Callable[..., Any], dump: Dump, call: int = 0, precision: str | None = None
+) -> Verdict:
+    """Call ``fn`` with what ``stage`` was made of, in order, and judge what it returns.
+
+    What goes in is what the dump recorded (NumPy arrays; :func:`inputs_of` shows them by name);
+    weights and settings are the function's own affair. It is judged as one stage alone, in
+    ``precision`` (None: as the dump is stored). Raises UserError when the dump does not hold the
+    stage, or not what it was made of.
+    """
+    entry = _entry(dump, stage, call)
+    given = inputs_of(stage, dump, call)
+    result = np.asarray(_array(fn(*given.values())))
+    theirs = Entry(entry.name, call, result.shape, str(result.dtype), lambda: result)
+    verdict = judge(entry, theirs, precision or precision_of(dump), scope="single")
+    return replace(verdict, sequence=list(dump.entries).index((entry.name, call)))
+
+
+def inputs_of(stage: str, dump: Dump, call: int = 0) -> dict[str, np.ndarray]:
+    """What a stage was made of: argument -> array, in order."""
+    keys = _entry(dump, stage, call).info.get("inputs")
+    if not keys:
+        raise UserError(f"{dump.source} does not say what {stage} was made of; record its inputs")
+    return {argument: dump[key] for argument, key in keys.items()}
+
+
+def _entry(dump: Dump, stage: str, call: int) -> Entry:
+    entry = dump.get(stage, call)
+    if entry is None:
+        near = [e.key for e in dump if fnmatch.fnmatchcase(e.name, f"*{stage.split('.')[-1]}*")]
+        raise UserError(f"{dump.source} holds no {stage}; it holds {', '.join(near[:4])} ...")
+    return entry
+
+
+def _array(value: Any) -> Any:
+    """An array of any library -> one of NumPy."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value

@@ -1,0 +1,218 @@
+"""Naming the fault: which mistake, made in our own model, gives what the candidate holds.
+
+Every mutant is run on the reference's prompt and followed stage by stage until it parts from the
+candidate. One that parts before the first wrong stage, or there, explains nothing; the further it
+goes beyond, the better it explains. Layouts (rows or numbers in another order) are tried on the
+tensor itself and need no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..model import Model
+from ..tracing import watching
+from .diff import BANDS, Comparison, band, fit, within
+from .dump import Dump, Entry
+from .metrics import distance
+from .mutants import MUTANTS, apply
+from .record import Job, generated, job_from_file, run
+
+MOST_STAGES = 200  # that a layout is tried on
+
+
+def explain(
+    comparison: Comparison, model: Model | None = None, most: int = 5
+) -> list[dict[str, Any]]:
+    """[{"mutant": name, "score": 0 .. 1, "what": one line, "report": where it was seen}].
+
+    Best first, none that explains nothing. ``score`` is the share of the candidate's stages, from
+    the first wrong one on, that the mistake reproduces before it parts from them.
+    """
+    if comparison.first is None:
+        return []
+    found = [] if model is None else _mutants(comparison, model)
+    found += [
+        {"mutant": f"layout: {name}", "score": round(score, 4), "what": name, "report": ""}
+        for name, score in _layouts(comparison)
+    ]
+    return sorted(found, key=lambda line: -line["score"])[:most]
+
+
+# ------------------------------------------------------------------ mutants
+
+
+def _mutants(comparison: Comparison, model: Model) -> list[dict[str, Any]]:
+    job = job_from_file(comparison.reference, model.config)
+    if theirs := generated(comparison.candidate):
+        job = replace(job, forced=theirs, tokens=min(job.tokens, len(theirs)))
+    scored: list[tuple[float, float, dict[str, Any]]] = []
+    for name, mutant in MUTANTS.items():
+        follow = _follow(comparison, model, job, name)
+        if follow.reproduced:
+            score = follow.reproduced / max(follow.to_reproduce, 1)
+            line = {"mutant": name, "score": round(score, 4), "what": mutant.what}
+            scored.append((-score, follow.error, line | {"report": mutant.report}))
+    return [line for *_, line in sorted(scored, key=lambda item: item[:2])]
+
+
+class _Parted(Exception):
+    """A mutant has parted from the candidate: no need to run it to its end."""
+
+
+def _follow(comparison: Comparison, model: Model, job: Job, name: str) -> _Follow:
+    follow = _Follow(comparison)
+    try:
+        with apply(name), watching(follow), np.errstate(all="ignore"):
+            run(model, job)
+    except _Parted:
+        pass
+    except Exception:  # a mistake may break the run; what was reproduced until then counts
+        follow.reproduced = follow.reproduced if follow.begun else 0
+    return follow
+
+
+class _Follow:
+    """A watcher that counts how far a mutant gives what the candidate holds."""
+
+    def __init__(self, comparison: Comparison):
+        self.candidate, self.precision = comparison.candidate, comparison.precision
+        self.reference = comparison.reference
+        verdicts = {v.name: v for v in comparison.compared}
+        first = comparison.first
+        assert first is not None
+        self.first, self.sequence = first.name, first.sequence
+        self.wrong = {name for name, v in verdicts.items() if v.bad}
+        self.to_reproduce = sum(v.sequence >= first.sequence for v in verdicts.values())
+        self.calls: dict[str, int] = {}
+        self.begun, self.reproduced, self.error = False, 0, 0.0
+
+    def __call__(self, name: str, value: Any, _: Mapping[str, Any]) -> None:
+        call = self.calls[name] = self.calls.get(name, -1) + 1
+        theirs, ours = self.candidate.get(name, call), self.reference.get(name, call)
+        if theirs is None or ours is None:
+            return
+        self.begun = self.begun or theirs.key == self.first
+        near, error = _near(np.asarray(value), theirs, ours, self.precision)
+        if not near:
+            # Exact stages are named first, whatever floats come before: what is not reproduced
+            # there is only known not to be the first fault.
+            raise _Parted
+        if self.begun:
+            self.reproduced += 1
+            self.error += error
+
+
+def _near(value: np.ndarray, theirs: Entry, ours: Entry, precision: str) -> tuple[bool, float]:
+    """Whether a mutant's stage is the candidate's, and how far they are apart."""
+    if fit(theirs, value.shape)[0] != value.shape:
+        return False, 0.0
+    array = np.reshape(theirs.read(), value.shape)
+    if ours.exact:
+        return bool(np.array_equal(array, value)), 0.0
+    far = distance(array, value.astype(array.dtype, copy=False))
+    limits = band(ours, precision) if ours.shape == value.shape else BANDS[precision]
+    return within(far, limits) and not far.not_finite, min(far.nmse, 1.0)
+
+
+# ------------------------------------------------------------------ layouts
+
+
+def _layouts(comparison: Comparison) -> Iterator[tuple[str, float]]:
+    """Layouts of the first wrong stage, each with the share of stages that it makes right."""
+    first = comparison.first
+    assert first is not None
+    entries = {e.key: e for e in comparison.reference}
+    later = [v for v in comparison.compared if v.sequence >= first.sequence][:MOST_STAGES]
+    for name in layouts_that_fit(comparison, entries[first.name]):
+        right = [not v.bad or name in layouts_that_fit(comparison, entries[v.name]) for v in later]
+        yield name, sum(right) / len(right)
+
+
+def layouts_that_fit(comparison: Comparison, entry: Entry) -> list[str]:
+    """Orders of one stage in which the candidate is the reference after all."""
+    theirs = comparison.candidate.get(entry.name, entry.call)
+    if theirs is None:
+        return []
+    ours, array = entry.read(), np.squeeze(theirs.read())
+    found = []
+    for name, other in layouts(entry, ours, comparison.reference):
+        other = np.squeeze(other)
+        if other.shape == array.shape and not np.array_equal(other, np.squeeze(ours)):
+            limits = (0.0, 0.0, 0.0) if entry.exact else band(entry, comparison.precision)
+            if within(distance(array, other.astype(array.dtype, copy=False)), limits):
+                found.append(name)
+    return found
+
+
+def layouts(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, np.ndarray]]:
+    """(what it is, the reference's tensor in that order), for every order worth trying."""
+    if x.ndim == 2:
+        yield "transposed", x.T
+    if x.ndim == 3:
+        for name, axes in (("heads after tokens", (1, 0, 2)), ("last two axes swapped", (0, 2, 1))):
+            yield name, np.transpose(x, axes)
+    if x.ndim < 2:
+        return
+    yield from _rows(entry, x, reference)
+    if x.ndim == 4 and x.shape[-1] == 3:
+        yield "colours blue, green, red", x[..., ::-1]
+        yield "channels first", np.moveaxis(x, -1, 1)
+    if entry.name.startswith("pixel_values") and x.shape[-1] % 3 == 0:
+        planes = np.reshape(x, (len(x), 3, -1))
+        yield "colours blue, green, red", np.reshape(planes[:, ::-1], x.shape)
+        yield "channels last in a patch", np.reshape(np.swapaxes(planes, 1, 2), x.shape)
+    if entry.name.endswith((".q", ".k")) and x.shape[-1] % 2 == 0:
+        halves = np.reshape(x, (*x.shape[:-1], 2, -1))
+        paired = np.reshape(np.swapaxes(halves, -1, -2), x.shape)
+        yield "rotary pairs side by side (interleaved), not half a head apart", paired
+    axis = x.ndim - 2
+    yield "rows shifted by one", np.roll(x, 1, axis=axis)
+    yield "rows shifted by one the other way", np.roll(x, -1, axis=axis)
+
+
+def _rows(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, np.ndarray]]:
+    """Rows of patches or image tokens in raster, merge or window order, or that undone twice."""
+    index, grids = reference.get("visual.window_index"), reference.get("image_grid_thw")
+    order = entry.info.get("order", "")
+    axis = x.ndim - 2
+    rows = x.shape[axis]
+    if index is not None:
+        block = rows // len(window := index.read()) if len(index.read()) else 0
+        if block and block * len(window) == rows and order in ("window", "raster", "merge"):
+            for name, blocks in (
+                ("rows in window order undone", np.argsort(window)),
+                ("rows in window order", window),
+                ("window order applied twice", window[window]),
+                ("window order undone twice", np.argsort(window)[np.argsort(window)]),
+            ):
+                at = np.reshape(blocks[:, None] * block + np.arange(block), -1)
+                yield name, np.take(x, at, axis=axis)
+    if grids is not None and order in ("merge", "raster"):
+        grid = np.reshape(grids.read(), (-1, 3))
+        if int(np.sum(np.prod(grid, axis=1))) == rows:
+            raster = np.concatenate(list(_raster(grid)))
+            yield "patches in raster order", np.take(x, raster, axis=axis)
+        if int(np.sum(np.prod(grid, axis=1))) == 4 * rows:
+            turned = np.concatenate(list(_columns(grid // (1, 2, 2))))
+            yield "tokens column by column", np.take(x, turned, axis=axis)
+
+
+def _raster(grids: np.ndarray) -> Iterator[np.ndarray]:
+    start = 0
+    for t, h, w in grids.tolist():
+        merged = np.reshape(np.arange(t * h * w), (t, h // 2, w // 2, 2, 2))
+        yield start + np.reshape(np.transpose(merged, (0, 1, 3, 2, 4)), -1)
+        start += t * h * w
+
+
+def _columns(grids: np.ndarray) -> Iterator[np.ndarray]:
+    start = 0
+    for t, h, w in grids.tolist():
+        frame = np.reshape(np.arange(t * h * w), (t, h, w))
+        yield start + np.reshape(np.swapaxes(frame, 1, 2), -1)
+        start += t * h * w

@@ -1,0 +1,106 @@
+"""What a comparison looks like on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..cli import one_line
+from .diff import Comparison, Verdict
+
+COLOURS = {"equal": "32", "agrees": "32", "differs": "31", "shape": "31", "not finite": "31",
+           "missing": "2", "not judged": "33"}  # fmt: skip
+SHOWN = 40  # rows, unless all are asked for
+AROUND = 3  # agreeing stages shown before and after a wrong one
+HEAD = (
+    f"{'stage':44} {'verdict':10} {'NMSE':>8} {'1-cos':>8} {'max/std':>8} {'Pearson':>8} {'ULP':>7}"
+)
+
+
+def as_text(comparison: Comparison, colour: bool = False, everything: bool = False) -> str:
+    """The table, the first wrong stage, and what explains it."""
+    lines = [HEAD, *_rows(comparison, colour, everything), ""]
+    lines += [f"note: {one_line(note)}" for note in comparison.notes]
+    if comparison.extra:
+        some = ", ".join(one_line(name, 80) for name in comparison.extra[:5])
+        lines.append(f"note: {len(comparison.extra)} stages of the candidate are not known: {some}")
+    lines += [*_conclusion(comparison), *_explanation(comparison)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(comparison: Comparison, colour: bool, everything: bool) -> Iterator[str]:
+    verdicts = comparison.verdicts
+    wanted = {i for i in range(len(verdicts)) if everything or len(verdicts) <= SHOWN}
+    for i, verdict in enumerate(verdicts):
+        if verdict.bad or verdict.verdict == "not judged":
+            wanted |= set(range(i - AROUND, i + 2))
+            if len(wanted) > SHOWN and not everything:
+                break
+    skipped: list[Verdict] = []
+    for i, verdict in enumerate(verdicts):
+        if i in wanted:
+            yield from _summary(skipped)
+            skipped = []
+            yield row(verdict, colour)
+        else:
+            skipped.append(verdict)
+    yield from _summary(skipped)
+
+
+def _summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """One line for stages that are not shown."""
+    if verdicts:
+        counts = {v.verdict: 0 for v in verdicts}
+        for verdict in verdicts:
+            counts[verdict.verdict] += 1
+        told = ", ".join(f"{count} {word}" for word, count in counts.items())
+        yield f"  ... {len(verdicts)} stages: {told}"
+
+
+def row(verdict: Verdict, colour: bool) -> str:
+    """One line of the table."""
+    word = f"{verdict.verdict:10}"
+    if colour:
+        word = f"\x1b[{COLOURS[verdict.verdict]}m{word}\x1b[0m"
+    name = one_line(verdict.name)
+    far = verdict.distance
+    if far is None:
+        return f"{name:44} {word} {verdict.note}".rstrip()
+    numbers = f"{far.nmse:8.1e} {far.cosine_error:8.1e} {far.max_error:8.1e} {far.pearson:8.5f}"
+    return f"{name:44} {word} {numbers} {far.ulp:7.3g} {verdict.note}".rstrip()
+
+
+def _conclusion(comparison: Comparison) -> Iterator[str]:
+    compared, first, between = comparison.compared, comparison.first, comparison.between
+    known = len(comparison.verdicts)
+    if first is None or between is None:
+        yield f"all {len(compared)} stages agree (of {known} in the reference)"
+        return
+    wrong = sum(v.bad for v in compared)
+    yield f"{wrong} of {len(compared)} stages differ (of {known} in the reference)"
+    if first.distance is not None and first.band is not None:
+        over = first.distance.nmse / first.band[0] if first.band[0] else float("inf")
+        yield (
+            f"first: {first.name}, NMSE {first.distance.nmse:.1e}: {over:.3g} times what "
+            f"{comparison.precision} allows there"
+        )
+    else:
+        yield f"first: {first.name}: {first.note or first.verdict}"
+    last, name = between
+    skipped = _skipped(comparison, last, first)
+    if last is not None and skipped:
+        yield f"the first difference lies between {last} and {name} ({skipped} stages not given)"
+
+
+def _skipped(comparison: Comparison, last: str | None, first: Verdict) -> int:
+    """How many stages between the two the candidate does not hold."""
+    start = next((v.sequence for v in comparison.verdicts if v.name == last), -1)
+    return sum(
+        v.verdict == "missing" and start < v.sequence < first.sequence for v in comparison.verdicts
+    )
+
+
+def _explanation(comparison: Comparison) -> Iterator[str]:
+    for line in comparison.explanation:
+        seen = f" ({line['report']})" if line["report"] else ""
+        what = "" if line["what"] in line["mutant"] else f" {line['what']}{seen}"
+        yield f"explained by {line['mutant']} [{100 * line['score']:.0f} %]:{what}".rstrip(":")
