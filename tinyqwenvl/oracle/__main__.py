@@ -258,7 +258,7 @@ def run_check(argv: list[str]) -> int:
     p.add_argument("--call", type=int, default=0)
     p.add_argument("--precision", choices=tuple(BANDS))
     p.add_argument("--show", action="store_true")
-    args = p.parse_args(argv)
+    args = p.parse_intermixed_args(argv)
     if args.show and args.dump is None:
         args.dump, args.function = args.function, None
     if args.dump is None or (args.function is None and not args.show):

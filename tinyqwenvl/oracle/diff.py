@@ -18,7 +18,7 @@ from ..model import Model
 from ..tracing import watching
 from .dump import Dump, Entry
 from .metrics import Distance, distance
-from .record import job_from_file, like, run
+from .record import following, job_from_file, like, run
 
 # How far over its noise floor a stage may be: NMSE and 1 - cosine, which are squares, so that the
 # largest error may be the root of it. docs/oracle.md says how the number was found.
@@ -289,8 +289,9 @@ def single(
     """
     precision = _precision(candidate, precision)
     watch = _Steer(reference, candidate, precision, multiple)
+    job = following(job_from_file(reference, model.config), candidate)
     with watching(watch), np.errstate(all="ignore"):
-        run(model, job_from_file(reference, model.config))
+        run(model, job)
     found = watch.verdicts
     verdicts = []
     for entry in _ordered(reference):
@@ -315,7 +316,8 @@ class _Steer:
         ours, theirs = self.reference.get(name, call), self.candidate.get(name, call)
         if ours is None or theirs is None:
             return None
-        expected = None if ours.exact else np.asarray(value)
+        follows = not ours.exact or name in AFTER
+        expected = np.asarray(value) if follows else None
         how = (self.precision, expected, "single", self.multiple)
         self.verdicts[ours.key] = judge(ours, theirs, *how)
         if ours.exact or fit(theirs, ours.shape)[0] != ours.shape:

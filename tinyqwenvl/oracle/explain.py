@@ -9,7 +9,6 @@ tensor itself and need no model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from .diff import BANDS, Comparison, band, fit, within
 from .dump import Dump, Entry
 from .metrics import distance
 from .mutants import MUTANTS, apply
-from .record import Job, generated, job_from_file, run
+from .record import Job, following, job_from_file, run
 
 MOST_STAGES = 200  # that a layout is tried on
 
@@ -47,9 +46,7 @@ def explain(
 
 
 def _mutants(comparison: Comparison, model: Model) -> list[dict[str, Any]]:
-    job = job_from_file(comparison.reference, model.config)
-    if theirs := generated(comparison.candidate):
-        job = replace(job, forced=theirs, tokens=min(job.tokens, len(theirs)))
+    job = following(job_from_file(comparison.reference, model.config), comparison.candidate)
     scored: list[tuple[float, float, dict[str, Any]]] = []
     for name, mutant in MUTANTS.items():
         follow = _follow(comparison, model, job, name)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,12 @@ def job_from_file(dump: Dump, config: Config) -> Job:
 def generated(dump: Dump) -> list[int]:
     """The ids that were generated in a dump."""
     return [int(np.reshape(e.read(), -1)[0]) for e in dump if e.name == "generated"]
+
+
+def following(job: Job, candidate: Dump) -> Job:
+    """The same job, with the ids that a candidate generated, where it holds them."""
+    theirs = generated(candidate)
+    return replace(job, forced=theirs, tokens=min(job.tokens, len(theirs))) if theirs else job
 
 
 def _clips(messages: Sequence[dict[str, Any]]) -> bool:

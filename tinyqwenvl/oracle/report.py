@@ -23,7 +23,7 @@ def as_text(comparison: Comparison, colour: bool = False, everything: bool = Fal
     if comparison.extra:
         some = ", ".join(one_line(name, 80) for name in comparison.extra[:5])
         lines.append(f"note: {len(comparison.extra)} stages of the candidate are not known: {some}")
-    lines += [*_conclusion(comparison), *_explanation(comparison)]
+    lines += [*conclusion(comparison), *explanation(comparison)]
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +69,8 @@ def row(verdict: Verdict, colour: bool) -> str:
     return f"{name:44} {word} {numbers} {far.ulp:7.3g} {verdict.note}".rstrip()
 
 
-def _conclusion(comparison: Comparison) -> Iterator[str]:
+def conclusion(comparison: Comparison) -> Iterator[str]:
+    """How many stages differ, which is the first, and what it lies between."""
     compared, first, between = comparison.compared, comparison.first, comparison.between
     known = len(comparison.verdicts)
     if first is None or between is None:
@@ -99,7 +100,8 @@ def _skipped(comparison: Comparison, last: str | None, first: Verdict) -> int:
     )
 
 
-def _explanation(comparison: Comparison) -> Iterator[str]:
+def explanation(comparison: Comparison) -> Iterator[str]:
+    """One line for each mistake that explains it."""
     for line in comparison.explanation:
         seen = f" ({line['report']})" if line["report"] else ""
         what = "" if line["what"] in line["mutant"] else f" {line['what']}{seen}"
