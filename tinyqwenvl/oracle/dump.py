@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import STORED_DTYPES, read_header, to_float
+from ..checkpoint import STORED_DTYPES, read_header, to_bfloat16, to_float
 from ..cli import write_text
 from ..config import read_json
 from ..errors import UserError
@@ -103,6 +103,7 @@ class Dump:
     def __getitem__(self, key: str) -> np.ndarray:
         """Read ``NAME``, ``NAME#CALL`` or ``inputs/...``. Raises UserError when it is not there."""
         entry = self.inputs.get(key) or self.entries.get(split_key(key))
+        entry = entry or next((e for e in self if e.key == key), None)  # a name that we do not use
         if entry is None:
             raise UserError(f"{self.source} holds no {key}")
         return entry.read()
@@ -137,9 +138,17 @@ def read_dump_file(path: Path) -> Dump:
         kind, shape = header[key]["dtype"], tuple(header[key]["shape"])
         load = _Part(path, kind, shape, start + header[key]["data_offsets"][0])
         dtype = "bfloat16" if kind == "BF16" else str(DTYPES[kind])
+        line = lines.get(key, {})
         name, call = (key, 0) if key.startswith(INPUTS) else split_key(key)
-        entries.append(Entry(name, call, shape, dtype, load, lines.get(key, {})))
-    return make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
+        if isinstance(line.get("name"), str) and type(line.get("call")) is int:
+            name, call = line["name"], line["call"]  # as it was written, whoever else uses the name
+        entries.append(Entry(name, call, shape, dtype, load, line))
+    dump = make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
+    notes = manifest.get("notes")
+    dump.notes = (
+        [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    )
+    return dump
 
 
 @dataclass(frozen=True)
@@ -206,38 +215,49 @@ class Writer:
         value: Any,
         inputs: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        dtype: str | None = None,
     ) -> str:
         """Write the next call of a stage; returns its key.
 
-        ``inputs``: argument -> key of a tensor in this dump.
+        ``inputs``: argument -> key of a tensor in this dump. ``dtype`` "bfloat16" stores float32
+        as such, rounded to nearest even; all else is stored as it is.
         """
         call = self.calls[name] = self.calls.get(name, -1) + 1
         array, key = np.ascontiguousarray(value), key_of(name, call)
         array = np.reshape(array, np.shape(value))  # ascontiguousarray makes a number an array [1]
-        self._write(key, array)
+        self._write(key, array, dtype)
         what = about(name, self.about.get("model_type", ""))
         line: dict[str, Any] = {"sequence": len(self.stages), "name": name, "call": call}
-        line |= {"key": key, "shape": list(array.shape), "dtype": str(array.dtype)}
+        line |= {"key": key, "shape": list(array.shape), "dtype": dtype or str(array.dtype)}
         line |= {"axes": list(what.axes), "order": what.order}
         line |= {"kind": "float" if array.dtype.kind == "f" else "exact"}
         line |= {"statistics": statistics(array), "inputs": dict(inputs or {})}
         self.stages.append(line | ({"settings": dict(settings)} if settings else {}))
         return key
 
-    def add_input(self, stage: str, argument: str, value: Any) -> str:
+    def add_input(self, stage: str, argument: str, value: Any, dtype: str | None = None) -> str:
         """Write what a stage was made of and no stage gave; returns its key."""
         key = f"{INPUTS}{stage}/{argument}"
-        self._write(key, np.ascontiguousarray(value))
+        self._write(key, np.reshape(np.ascontiguousarray(value), np.shape(value)), dtype)
         return key
 
-    def _write(self, key: str, array: np.ndarray) -> None:
+    def _write(self, key: str, array: np.ndarray, stored_as: str | None) -> None:
+        if key in self.header:
+            raise UserError(
+                f"{key} would stand twice in {self.path}; give one of them another name"
+            )
         dtype = array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype
-        if dtype not in _KINDS:
-            raise UserError(f"{key} is of {array.dtype}, which a dump cannot hold")
-        data = array.astype(dtype, copy=False).tobytes()
-        self._data.write(data)
-        places = [self.offset, self.offset + len(data)]
-        self.header[key] = {"dtype": _KINDS[dtype], "shape": array.shape, "data_offsets": places}
+        if dtype not in _KINDS or stored_as not in (None, str(array.dtype), "bfloat16"):
+            raise UserError(f"{key} is of {stored_as or array.dtype}, which a dump cannot hold")
+        kind, data = _KINDS[dtype], array.astype(dtype, copy=False)
+        if stored_as == "bfloat16":
+            kind, data = "BF16", to_bfloat16(array)
+        try:
+            self._data.write(data.tobytes())
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+        places = [self.offset, self.offset + data.nbytes]
+        self.header[key] = {"dtype": kind, "shape": array.shape, "data_offsets": places}
         self.offset = places[1]
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:

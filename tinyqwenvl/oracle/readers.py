@@ -227,27 +227,7 @@ def _open_folder(path: Path) -> Dump:
 
 
 def _torch(path: Path) -> Iterator[Entry]:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"{path} needs torch; pip install torch, or save safetensors") from None
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged or forbidden pickle: torch has many
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise UserError(f"{path} is not tensors alone, or is damaged: {reason}") from None
-    for key, tensor in _tensors(found, ""):
-        plain = tensor.detach().cpu()
-        dtype = str(plain.dtype).removeprefix("torch.")
-        wide = plain.float() if dtype == "bfloat16" else plain
-        yield _entry(key or path.stem, tuple(plain.shape), dtype, wide.numpy)
+    from .torch import read_pt
 
-
-def _tensors(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every tensor in nested dicts and lists, under its dotted path."""
-    if isinstance(value, (dict, list, tuple)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, item in items:
-            yield from _tensors(item, f"{key}.{name}" if key else str(name))
-    elif hasattr(value, "detach"):
-        yield key, value
+    for key, dtype, shape, load in read_pt(path):
+        yield _entry(key or path.stem, shape, dtype, load)
