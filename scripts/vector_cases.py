@@ -316,7 +316,7 @@ mrope("two-pictures-older", "The same in Qwen2-VL.", "pictures", [4, (4, 4), 3, 
 mrope("two-pictures-side-by-side", "No text between two pictures, only their markers.", "pictures",
       [2, (4, 8), (8, 4), 2])  # fmt: skip
 mrope("clip", "Two steps a second: frames are two apart; rows and columns begin anew in each.",
-      "video", [2, (3, 6, 8), 2], [1.0], reason=LATER, result="valid")  # fmt: skip
+      "video", [2, (3, 6, 12), 2], [1.0])  # fmt: skip
 mrope("clip-older", "In Qwen2-VL frames are one apart, whatever the seconds.", "video",
       [2, (3, 6, 8), 2], family=OLD)  # fmt: skip
 mrope("clip-half-second", "0.5 s a grid: one step.", "video seconds", [1, (4, 4, 8), 2], [0.5])
@@ -338,9 +338,11 @@ mrope("text-after-a-long-video", "Text goes on after the largest position over a
       reason=LATER, result="valid")  # fmt: skip
 mrope("text-after-a-long-video-older", "The same in Qwen2-VL.", "video text-after-video",
       [3, (10, 4, 4), 4], family=OLD, reason=LATER, result="valid")  # fmt: skip
-mrope("tokens-per-second", "Other configs have other steps a second: 25 here.",
-      "video seconds text-after-video", [1, (4, 4, 4), 2], [0.08],
-      change={"tokens_per_second": 25}, reason=LATER, result="valid")  # fmt: skip
+mrope("tokens-per-second",
+      "25 steps a second; time * seconds * steps in float32, in this order: 9 at the sixth grid.",
+      "video seconds float32 text-after-video", [1, (6, 4, 4), 2], [0.08],
+      change={"tokens_per_second": 25}, result="valid",
+      reason=LATER + " It also multiplies seconds and steps first, which gives 10.")  # fmt: skip
 mrope("clip-between-pictures",
       "Pictures and videos have each their own grids, and only videos have seconds.",
       "pictures video text-after-video", [2, (4, 6), 1, (3, 4, 2), 2, (2, 6), 3], [2.5],
