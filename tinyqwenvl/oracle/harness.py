@@ -1,0 +1,291 @@
+"""Ask another program the unit vectors, in JSON lines over its stdin and stdout.
+
+One question a line: ``{"id": ..., "family": ..., "input": ...}``; one answer a line, in any order:
+``{"id": ..., "output": ...}``, ``{"id": ..., "error": "why it is refused"}`` or
+``{"id": ..., "skip": true}``. Stdin is closed after the last question. ``docs/vectors.md`` is for
+those who write such a program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from ..errors import UserError
+from .vectors import Case, family_of, judge, known, unit_cases
+
+TIMEOUT = 10.0  # seconds to wait for the next answer
+GIVE_UP = 3  # starts in a row without one answer
+LONGEST_LINE = 10_000_000  # bytes
+SHOWN = 200  # characters of a value in a report
+FAILURES_SHOWN = 20
+
+
+# ------------------------------------------------------------------ what comes of it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that was answered wrongly, or not at all."""
+
+    id: str
+    pins: str
+    expected: Any  # the output, or "an error"
+    got: Any  # the output, or in words what happened
+
+
+@dataclass
+class Count:
+    """How the cases of a family went."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+@dataclass
+class Report:
+    """All that was asked."""
+
+    families: dict[str, Count] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what else the program did, one line each
+
+    @property
+    def passed(self) -> int:
+        """Cases answered rightly."""
+        return sum(count.passed for count in self.families.values())
+
+    @property
+    def failed(self) -> int:
+        """Cases answered wrongly, or not at all."""
+        return sum(count.failed for count in self.families.values())
+
+    @property
+    def skipped(self) -> int:
+        """Cases that the program does not answer."""
+        return sum(count.skipped for count in self.families.values())
+
+    def note(self, line: str) -> None:
+        """Add a note, once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
+
+def report_text(report: Report) -> str:
+    """The report for people."""
+    wide = max(map(len, report.families), default=0)
+    lines = []
+    for failure in report.failures[:FAILURES_SHOWN]:
+        lines.append(f"{failure.id}: {failure.pins}")
+        lines.append(f"    expected {_brief(failure.expected)}")
+        lines.append(f"    got      {_brief(failure.got)}")
+    if more := len(report.failures) - FAILURES_SHOWN:
+        lines += [f"... and {more} more"] if more > 0 else []
+    for family, count in report.families.items():
+        numbers = f"{count.passed} passed, {count.failed} failed, {count.skipped} skipped"
+        lines.append(f"{family:{wide}}  {numbers}")
+    lines += [f"note: {note}" for note in report.notes]
+    if not report.passed + report.failed:
+        lines.append("nothing was tested: every case was skipped")
+    else:
+        lines.append(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
+    return "\n".join(lines)
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split()) if isinstance(value, str) else text
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+# ------------------------------------------------------------------ asking
+
+
+def harness(
+    command: Sequence[str], families: Sequence[str] | None = None, timeout: float = TIMEOUT
+) -> Report:
+    """Start a program, ask it the cases of these families (default all), and judge its answers.
+
+    A program that ends, or gives no answer for ``timeout`` seconds, has failed the first case that
+    it left unanswered, and is started again for the rest; after three such starts without a single
+    answer the rest has failed too. Raises UserError when the program cannot be started.
+    """
+    wanted = [known(family) for family in families] if families else None
+    cases = [case for family in wanted or [None] for case in unit_cases(family)]
+    report = Report({family_of(case): Count() for case in cases})
+    waiting = {case["id"]: case for case in cases}
+    fruitless = 0
+    while waiting:
+        before = len(waiting)
+        trouble = _ask(command, waiting, timeout, report)
+        fruitless = fruitless + 1 if len(waiting) == before else 0
+        gone = [*waiting] if fruitless >= GIVE_UP else [*waiting][:1]
+        for number, name in enumerate(gone):
+            trouble = trouble if not number else f"not asked again: {trouble}"
+            _fail(report, waiting.pop(name), trouble.replace("not asked again: not", "not"))
+    return report
+
+
+def _ask(command: Sequence[str], waiting: dict[str, Case], timeout: float, report: Report) -> str:
+    """Ask what is waiting; answered cases are taken out. What went wrong, if any still wait."""
+    process = _start(command)
+    lines: queue.Queue[bytes | None] = queue.Queue(maxsize=1000)
+    errors: list[str] = []
+    stop = threading.Event()
+    for work, arguments in (
+        (_write, (process.stdin, _questions(waiting))),
+        (_read, (process.stdout, lines, stop)),
+        (_read_errors, (process.stderr, errors)),
+    ):
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+    deadline = time.monotonic() + timeout
+    trouble = f"no answer in {timeout:g} seconds"
+    try:
+        while waiting:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                line = lines.get(timeout=left)
+            except queue.Empty:
+                break
+            if line is None:
+                trouble = _ended(process, errors)
+                break
+            if _take(line, waiting, report):
+                deadline = time.monotonic() + timeout
+    finally:
+        stop.set()
+        _end(process)
+    return trouble
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    if not command:
+        raise UserError("which program? give a command, such as: node example.mjs")
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            list(command), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot start {command[0]!r}: {reason}") from None
+
+
+def _questions(waiting: dict[str, Case]) -> bytes:
+    """All lines at once; a program takes them one by one."""
+    lines = [
+        json.dumps({"id": name, "family": family_of(case), "input": case["input"]}) + "\n"
+        for name, case in waiting.items()
+    ]
+    return "".join(lines).encode()
+
+
+def _write(stdin: IO[bytes], text: bytes) -> None:
+    try:
+        stdin.write(text)
+        stdin.close()
+    except (OSError, ValueError):
+        pass  # it has ended, which the reader sees
+
+
+def _read(stdout: IO[bytes], lines: queue.Queue[bytes | None], stop: threading.Event) -> None:
+    """Put lines into the queue, and None at the end; waits while nobody takes them."""
+    line: bytes | None = b""
+    while line is not None and not stop.is_set():
+        try:
+            line = stdout.readline(LONGEST_LINE) or None
+        except (OSError, ValueError):
+            line = None
+        while not stop.is_set():
+            try:
+                lines.put(line, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+
+
+def _read_errors(stderr: IO[bytes], errors: list[str]) -> None:
+    """Keep the last lines of stderr, for the report."""
+    try:
+        while line := stderr.readline(10_000):
+            errors.append(line.decode("utf-8", "replace").strip())
+            del errors[:-5]
+    except (OSError, ValueError):
+        pass
+
+
+def _ended(process: subprocess.Popen[bytes], errors: list[str]) -> str:
+    """In words how the program ended: its code, and the last line it wrote to stderr."""
+    try:
+        how = f"the program ended with code {process.wait(1)}"
+    except subprocess.TimeoutExpired:
+        how = "the program closed its stdout"
+    time.sleep(0.05)  # for the last lines of stderr
+    last = next((line for line in reversed(errors) if line), "")
+    return f"{how}: {last}" if last else how
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program and what it has started, and leave no pipe open."""
+    try:
+        if process.poll() is None:
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+    except OSError:
+        pass  # it has ended meanwhile
+    process.wait()
+
+
+# ------------------------------------------------------------------ judging
+
+
+def _take(line: bytes, waiting: dict[str, Case], report: Report) -> bool:
+    """One line of the program: whether it answered a case that was waiting."""
+    try:
+        answer = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+        if line.strip():
+            report.note("lines on stdout that are no answers were passed over")
+        return False
+    if answer["id"] not in waiting:
+        report.note("answers to nothing that was asked, or given twice, were passed over")
+        return False
+    case = waiting.pop(answer["id"])
+    count = report.families[family_of(case)]
+    if answer.get("skip") is True:
+        count.skipped += 1
+    elif "error" in answer and answer["error"] is not None:
+        _judge(report, case, UserError(str(answer["error"])), f"an error: {answer['error']}")
+    elif "output" in answer:
+        _judge(report, case, answer["output"], answer["output"])
+    else:
+        _fail(report, case, "an answer without output, error or skip")
+    return True
+
+
+def _judge(report: Report, case: Case, output: Any, got: Any) -> None:
+    if judge(case, output):
+        report.families[family_of(case)].passed += 1
+    else:
+        _fail(report, case, got)
+
+
+def _fail(report: Report, case: Case, got: Any) -> None:
+    report.families[family_of(case)].failed += 1
+    expected = "an error" if case.get("error") else case["output"]
+    report.failures.append(Failure(case["id"], case["pins"], expected, got))
