@@ -20,6 +20,8 @@ from .dump import Dump, Entry
 from .metrics import distance
 from .mutants import MUTANTS, apply
 from .record import Job, following, job_from_file, run
+from .vectors import answer_to, equal, unit_cases
+from .vectors import judge as judge_answer
 
 MOST_STAGES = 200  # that a layout is tried on
 
@@ -114,6 +116,35 @@ def _near(value: np.ndarray, theirs: Entry, ours: Entry, precision: str) -> tupl
     far = distance(array, value.astype(array.dtype, copy=False))
     limits = band(ours, precision) if ours.shape == value.shape else BANDS[precision]
     return within(far, limits) and not far.not_finite, min(far.nmse, 1.0)
+
+
+# ------------------------------------------------------------------ answers to unit vectors
+
+
+def explain_answers(answers: Mapping[str, Any], most: int = 5) -> list[dict[str, Any]]:
+    """Which mutants would give these answers to unit cases: {case id: output or an exception}.
+
+    As :func:`explain`; ``score`` is the share of the answers that the mutant gives too. One that
+    gives none of the wrong ones explains nothing.
+    """
+    cases = [case for case in unit_cases() if case["id"] in answers]
+    wrong = [case["id"] for case in cases if not judge_answer(case, answers[case["id"]])]
+    found = []
+    for name, mutant in MUTANTS.items():
+        with apply(name):
+            same = {case["id"]: _same(answer_to(case), answers[case["id"]]) for case in cases}
+        if any(same[case] for case in wrong):
+            score = round(sum(same.values()) / len(cases), 4)
+            line = {"mutant": name, "score": score, "what": mutant.what, "report": mutant.report}
+            found.append(line)
+    return sorted(found, key=lambda line: -line["score"])[:most]
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """The same output, or a refusal both times."""
+    if isinstance(ours, Exception) or isinstance(theirs, Exception):
+        return isinstance(ours, Exception) and isinstance(theirs, Exception)
+    return equal(ours, theirs)
 
 
 # ------------------------------------------------------------------ layouts

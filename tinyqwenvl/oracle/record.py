@@ -139,7 +139,7 @@ def _with_pictures(messages: Sequence[Any], put: Callable[[dict], dict]) -> list
     ]
 
 
-def _tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+def tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     """Messages for the manifest, pictures by their number."""
     told: list[dict[str, Any]] = []
     count = 0
@@ -207,7 +207,7 @@ def record(
         "model_type": model.config.model_type,
         "model": {"source": source, "fingerprint": fingerprint(model.config)},
         "dtype": np.dtype(model.dtype).name,
-        "messages": _tell(job.messages),
+        "messages": tell(job.messages),
         "options": dict(job.options),
     }
     with Writer(path, about) as writer, watching(_Keep(writer, stages, inputs)):
