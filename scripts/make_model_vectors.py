@@ -47,12 +47,12 @@ LARGE = 2.0**17  # times the last block's MLP: beyond what float16 holds
 
 CASES: dict[str, dict[str, Any]] = {
     "qwen2_5_vl-pictures": {
-        "pins": "Three pictures between words, windows cut at edges, six steps of decoding.",
-        "content": CONTENT, "pictures": PICTURES, "tokens": 6,
+        "pins": "Three pictures between words, windows cut at edges, twelve steps of decoding.",
+        "content": CONTENT, "pictures": PICTURES, "tokens": 12,
     },
     "qwen2_vl-pictures": {
         "pins": "The same for Qwen2-VL: LayerNorm, QuickGELU, no windows.",
-        "content": CONTENT, "pictures": PICTURES, "tokens": 6,
+        "content": CONTENT, "pictures": PICTURES, "tokens": 12,
     },
     "qwen2_5_vl-video": {
         "pins": "Nine frames (made ten) at 1.5 a second, then words: absolute time.",
@@ -78,6 +78,7 @@ STAGES = re.compile(
     r"|model\.layers\.0\.(.*norm|self_attn\.[qkvo]_proj)"
     r"|model\.rope_delta|lm_head"
 )
+STEPS = re.compile(r"generated|lm_head|model\.(position_ids|inputs_embeds|layers\.\d+)")
 BRIEF = re.compile(
     r"pixel_values|image_grid_thw|input_ids|visual|visual\.(window_index|merger|blocks\.3(\.mlp)?)"
 )
@@ -216,7 +217,7 @@ def copy(
             writer.add("generated", np.array([ids[entry.call]]))
         elif entry.name == "picture" or (entry.name in GIVEN and other is None):
             writer.add(entry.name, entry.read())
-        elif wanted.fullmatch(entry.name):
+        elif (STEPS if dump is steps else wanted).fullmatch(entry.name):
             if other is None:
                 missing.append(entry.key)
                 continue

@@ -120,7 +120,7 @@ def older_index(**given: Any) -> dict[str, list[int]]:
 
 
 def older_seqlens(**given: Any) -> dict[str, list[int]]:
-    """Boundaries in transformers 4.51.3; frames' are inside its forward pass, so typed again."""
+    """Boundaries in transformers 4.51.3 (of frames: retyped from inside its forward pass)."""
     t, h, w = torch.tensor(given["grid_thw"]).T
     frames = torch.repeat_interleave(h * w, t).cumsum(0)
     return {"frames": [0, *frames.tolist()], "windows": older_windows(**given)[1]}

@@ -129,7 +129,7 @@ def explain_answers(answers: Mapping[str, Any], most: int = 5) -> list[dict[str,
     """
     cases = [case for case in unit_cases() if case["id"] in answers]
     wrong = [case["id"] for case in cases if not judge_answer(case, answers[case["id"]])]
-    found = []
+    found: list[dict[str, Any]] = []
     for name, mutant in MUTANTS.items():
         with apply(name):
             same = {case["id"]: _same(answer_to(case), answers[case["id"]]) for case in cases}

@@ -15,12 +15,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import UserError
-from .vectors import Case, family_of, judge, known, unit_cases
+from .vectors import FAMILIES, Case, family_of, judge, unit_cases
 
 TIMEOUT = 10.0  # seconds to wait for the next answer
 GIVE_UP = 3  # starts in a row without one answer
@@ -38,8 +38,9 @@ class Failure:
 
     id: str
     pins: str
-    expected: Any  # the output, or "an error"
-    got: Any  # the output, or in words what happened
+    expected: Any  # the output; None where it must be an error
+    got: Any  # the output; None where there is none
+    trouble: str = ""  # what was there instead: an error, or silence
 
 
 @dataclass
@@ -86,8 +87,9 @@ def report_text(report: Report) -> str:
     lines = []
     for failure in report.failures[:FAILURES_SHOWN]:
         lines.append(f"{failure.id}: {failure.pins}")
-        lines.append(f"    expected {_brief(failure.expected)}")
-        lines.append(f"    got      {_brief(failure.got)}")
+        refuse = failure.expected is None
+        lines.append(f"    expected {'an error' if refuse else _brief(failure.expected)}")
+        lines.append(f"    got      {failure.trouble or _brief(failure.got)}")
     if more := len(report.failures) - FAILURES_SHOWN:
         lines += [f"... and {more} more"] if more > 0 else []
     for family, count in report.families.items():
@@ -102,8 +104,12 @@ def report_text(report: Report) -> str:
 
 
 def _brief(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split()) if isinstance(value, str) else text
+    return _short(json.dumps(value, ensure_ascii=False))
+
+
+def _short(text: str) -> str:
+    """One line of something that another program wrote."""
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
@@ -119,34 +125,35 @@ def harness(
     it left unanswered, and is started again for the rest; after three such starts without a single
     answer the rest has failed too. Raises UserError when the program cannot be started.
     """
-    wanted = [known(family) for family in families] if families else None
-    cases = [case for family in wanted or [None] for case in unit_cases(family)]
+    if not timeout > 0:
+        raise UserError(f"a timeout of {timeout!r} seconds; it must be over 0")
+    cases = [case for family in families or FAMILIES for case in unit_cases(family)]
     report = Report({family_of(case): Count() for case in cases})
     waiting = {case["id"]: case for case in cases}
     fruitless = 0
     while waiting:
         before = len(waiting)
         trouble = _ask(command, waiting, timeout, report)
+        if not waiting:
+            break
         fruitless = fruitless + 1 if len(waiting) == before else 0
-        gone = [*waiting] if fruitless >= GIVE_UP else [*waiting][:1]
-        for number, name in enumerate(gone):
-            trouble = trouble if not number else f"not asked again: {trouble}"
-            _fail(report, waiting.pop(name), trouble.replace("not asked again: not", "not"))
+        _fail(report, waiting.pop(next(iter(waiting))), trouble)
+        if fruitless >= GIVE_UP:
+            for case in waiting.values():
+                _fail(report, case, f"not asked again: {trouble}")
+            break
     return report
 
 
 def _ask(command: Sequence[str], waiting: dict[str, Case], timeout: float, report: Report) -> str:
     """Ask what is waiting; answered cases are taken out. What went wrong, if any still wait."""
     process = _start(command)
-    lines: queue.Queue[bytes | None] = queue.Queue(maxsize=1000)
+    lines: queue.Queue[bytes | None] = queue.Queue(maxsize=10)
     errors: list[str] = []
     stop = threading.Event()
-    for work, arguments in (
-        (_write, (process.stdin, _questions(waiting))),
-        (_read, (process.stdout, lines, stop)),
-        (_read_errors, (process.stderr, errors)),
-    ):
-        threading.Thread(target=work, args=arguments, daemon=True).start()
+    _thread(_write, process.stdin, _questions(waiting))
+    _thread(_read, process.stdout, lines, stop)
+    listening = _thread(_read_errors, process.stderr, errors)
     deadline = time.monotonic() + timeout
     trouble = f"no answer in {timeout:g} seconds"
     try:
@@ -159,6 +166,7 @@ def _ask(command: Sequence[str], waiting: dict[str, Case], timeout: float, repor
             except queue.Empty:
                 break
             if line is None:
+                listening.join(1)
                 trouble = _ended(process, errors)
                 break
             if _take(line, waiting, report):
@@ -167,6 +175,12 @@ def _ask(command: Sequence[str], waiting: dict[str, Case], timeout: float, repor
         stop.set()
         _end(process)
     return trouble
+
+
+def _thread(work: Callable[..., None], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -203,26 +217,22 @@ def _read(stdout: IO[bytes], lines: queue.Queue[bytes | None], stop: threading.E
     """Put lines into the queue, and None at the end; waits while nobody takes them."""
     line: bytes | None = b""
     while line is not None and not stop.is_set():
-        try:
-            line = stdout.readline(LONGEST_LINE) or None
-        except (OSError, ValueError):
-            line = None
+        line = stdout.readline(LONGEST_LINE) or None
         while not stop.is_set():
             try:
                 lines.put(line, timeout=0.1)
                 break
             except queue.Full:
                 continue
+    stdout.close()
 
 
 def _read_errors(stderr: IO[bytes], errors: list[str]) -> None:
     """Keep the last lines of stderr, for the report."""
-    try:
-        while line := stderr.readline(10_000):
-            errors.append(line.decode("utf-8", "replace").strip())
-            del errors[:-5]
-    except (OSError, ValueError):
-        pass
+    while line := stderr.readline(10_000):
+        errors.append(line.decode("utf-8", "replace").strip())
+        del errors[:-5]
+    stderr.close()
 
 
 def _ended(process: subprocess.Popen[bytes], errors: list[str]) -> str:
@@ -231,9 +241,8 @@ def _ended(process: subprocess.Popen[bytes], errors: list[str]) -> str:
         how = f"the program ended with code {process.wait(1)}"
     except subprocess.TimeoutExpired:
         how = "the program closed its stdout"
-    time.sleep(0.05)  # for the last lines of stderr
     last = next((line for line in reversed(errors) if line), "")
-    return f"{how}: {last}" if last else how
+    return f"{how}: {_short(last)}" if last else how
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -269,23 +278,22 @@ def _take(line: bytes, waiting: dict[str, Case], report: Report) -> bool:
     count = report.families[family_of(case)]
     if answer.get("skip") is True:
         count.skipped += 1
-    elif "error" in answer and answer["error"] is not None:
-        _judge(report, case, UserError(str(answer["error"])), f"an error: {answer['error']}")
-    elif "output" in answer:
-        _judge(report, case, answer["output"], answer["output"])
-    else:
+    elif answer.get("error") is not None:
+        why = _short(str(answer["error"]))
+        if judge(case, UserError(why)):
+            count.passed += 1
+        else:
+            _fail(report, case, f"an error: {why}")
+    elif "output" not in answer:
         _fail(report, case, "an answer without output, error or skip")
+    elif judge(case, answer["output"]):
+        count.passed += 1
+    else:
+        _fail(report, case, "", answer["output"])
     return True
 
 
-def _judge(report: Report, case: Case, output: Any, got: Any) -> None:
-    if judge(case, output):
-        report.families[family_of(case)].passed += 1
-    else:
-        _fail(report, case, got)
-
-
-def _fail(report: Report, case: Case, got: Any) -> None:
+def _fail(report: Report, case: Case, trouble: str, got: Any = None) -> None:
     report.families[family_of(case)].failed += 1
-    expected = "an error" if case.get("error") else case["output"]
-    report.failures.append(Failure(case["id"], case["pins"], expected, got))
+    failure = Failure(case["id"], case["pins"], case.get("output"), got, trouble)
+    report.failures.append(failure)

@@ -1,4 +1,4 @@
-"""Do the vectors catch every mistake, and is it named? Nothing here is claimed: all of it is run."""
+"""Do the vectors catch every mistake, and is it named? Nothing is claimed: all of it is run."""
 
 from __future__ import annotations
 
