@@ -93,7 +93,7 @@ def main() -> int:
                 )
     for name, found_ratios in ratios.items():
         print(f"{name}: median {np.median(found_ratios):.1f}, largest {max(found_ratios):.1f}")
-    print(f"allowed {MULTIPLE:g}; {alarms} false alarms in {2 * args.cases} dumps")
+    print(f"allowed {MULTIPLE}; {alarms} false alarms in {2 * args.cases} dumps")
     return int(alarms > 0)
 
 

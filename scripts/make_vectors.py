@@ -453,7 +453,10 @@ def write_manifest(versions: dict[str, str] | None = None) -> None:
         count = len(json.loads(unit.read_text(encoding="utf-8"))["cases"])
         entry = {"path": f"unit/{unit.name}", "family": family, "count": count, "sha256": digest}
         files.append(entry)
-    path.write_text(dumps({"format": 1, "witnesses": versions, "files": files}), encoding="utf-8")
+    about = {"format": 1, "witnesses": versions, "files": files}
+    if path.exists():  # what scripts.make_kills says of the model cases stays
+        about |= {"models": json.loads(path.read_text(encoding="utf-8")).get("models", [])}
+    path.write_text(dumps(about), encoding="utf-8")
 
 
 def known_kills(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,8 @@ llama.cpp and mlx-vlm too; a candidate may hold just some.
   --single              each stage on its own: ours on the candidate's input
   --precision P         the candidate's: {", ".join(BANDS)};
                         default: as its tensors are stored
-  --multiple X          of the noise floor that is allowed; default {MULTIPLE:g}
+  --multiple X          of the noise floor that is allowed; default
+                        {MULTIPLE["float32"]:g} in float32, {MULTIPLE["bfloat16"]:g} in the others
   --map FILE            JSON: a name in the candidate -> the name of a stage
   --json                one JSON object; --html FILE  a page with pictures
   --all                 every stage in the table
@@ -184,7 +186,7 @@ def diff_parser() -> Parser:
     p.add_argument("-m", "--model")
     p.add_argument("--single", action="store_true")
     p.add_argument("--precision", choices=tuple(BANDS))
-    p.add_argument("--multiple", type=float, default=MULTIPLE)
+    p.add_argument("--multiple", type=float)
     p.add_argument("--map")
     p.add_argument("--json", action="store_true")
     p.add_argument("--html")
@@ -196,7 +198,7 @@ def diff_parser() -> Parser:
 def run_diff(argv: list[str]) -> int:
     """``oracle diff``."""
     args = diff_parser().parse_args(argv)
-    if not 1 <= args.multiple <= 1e9:
+    if args.multiple is not None and not 1 <= args.multiple <= 1e9:
         raise UserError(f"--multiple {args.multiple}: give a number from 1")
     reference = open_dump(args.reference)
     candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
@@ -311,11 +313,143 @@ def run_mutants(argv: list[str]) -> int:
     return 0
 
 
+VECTORS_HELP = """\
+usage: tinyqwenvl oracle vectors [FOLDER]
+
+Copy the conformance vectors to FOLDER, or say what there is of them. They are
+JSON and safetensors, and need no Python; docs/vectors.md.
+"""
+
+
+def run_vectors(argv: list[str]) -> int:
+    """``oracle vectors``."""
+    from . import vectors
+
+    p = Parser("tinyqwenvl oracle vectors", VECTORS_HELP)
+    p.add_argument("folder", nargs="?")
+    args = p.parse_args(argv)
+    manifest = json.loads((vectors.FOLDER / "manifest.json").read_text(encoding="utf-8"))
+    for line in manifest["files"]:
+        print(f"{line['family']:24} {line['count']:3} cases")
+    for line in manifest["models"]:
+        print(f"{line['id']:32} {line['pins']}")
+    if args.folder is not None:
+        target = Path(args.folder)
+        if target.exists():
+            raise UserError(f"{args.folder} is there already; give a new name")
+        shutil.copytree(vectors.FOLDER.parent, target)
+        print(f"copied to {target}")
+    return 0
+
+
+HARNESS_HELP = """\
+usage: tinyqwenvl oracle harness [OPTIONS] -- COMMAND [WORD...]
+
+Start COMMAND and ask it the unit vectors: a JSON object a line on its stdin, an
+answer a line from its stdout (docs/vectors.md). Wrong answers are explained.
+
+  --families A,B        only these; default: all
+  --timeout S           seconds to wait for an answer; default 10
+  --json                one JSON object
+"""
+
+
+def run_harness(argv: list[str]) -> int:
+    """``oracle harness``."""
+    from .explain import explain_answers
+    from .harness import harness, report_text
+
+    p = Parser("tinyqwenvl oracle harness", HARNESS_HELP)
+    p.add_argument("--families")
+    p.add_argument("--timeout", type=float, default=10.0)
+    p.add_argument("--json", action="store_true")
+    end = argv.index("--") if "--" in argv else len(argv)
+    args, command_line = p.parse_args(argv[:end]), argv[end + 1 :]
+    if not command_line:
+        raise UserError("say which program after --: oracle harness -- node port.js")
+    families = args.families.split(",") if args.families is not None else None
+    found = harness(command_line, families, args.timeout)
+    explanation = explain_answers(found.answers) if found.failed else []
+    if args.json:
+        counts = {family: vars(count) for family, count in found.families.items()}
+        failures = [failure.id for failure in found.failures]
+        about = {"families": counts, "failed": failures, "notes": found.notes}
+        print(json.dumps(about | {"explanation": explanation}, indent=1))
+    else:
+        for line in report.reasons(explanation):
+            print(line)
+        print(report_text(found))
+    return int(found.failed > 0 or found.passed == 0)
+
+
+SELFTEST_HELP = """\
+usage: tinyqwenvl oracle selftest [--json] [MUTANT...]
+
+Make every known mistake in turn: is it caught by a vector, and named? The last
+line counts both. Exit code 1 when a mutant survives.
+"""
+
+
+def run_selftest(argv: list[str]) -> int:
+    """``oracle selftest``."""
+    from .selftest import as_line, conclusion, selftest
+
+    p = Parser("tinyqwenvl oracle selftest", SELFTEST_HELP)
+    p.add_argument("mutants", nargs="*")
+    p.add_argument("--json", action="store_true")
+    args = p.parse_args(argv)
+    if unknown := [name for name in args.mutants if name not in MUTANTS]:
+        raise UserError(f"no mutant is called {unknown[0]}; `oracle mutants` lists them")
+    results = []
+    for result in selftest(args.mutants):
+        results.append(result)
+        if not args.json:
+            print(as_line(result), flush=True)
+    if args.json:
+        print(json.dumps([vars(result) for result in results], indent=1))
+    else:
+        print(conclusion(results))
+    return int(not all(result.killed_by for result in results))
+
+
+VERIFY_HELP = """\
+usage: tinyqwenvl oracle verify [OPTIONS] DIR_OR_ID
+
+Run a checkpoint here and in transformers (which must be installed) on five
+pictures of the package, and report ids, distances and answers, in Markdown.
+
+  --revision R          of a hub id; default: the newest, which is then named
+  --tokens N            greedy ids to compare; default 16
+  -o, --output FILE     write the report there too
+"""
+
+
+def run_verify(argv: list[str]) -> int:
+    """``oracle verify``."""
+    from .verify import verify
+
+    p = Parser("tinyqwenvl oracle verify", VERIFY_HELP)
+    p.add_argument("model")
+    p.add_argument("--revision")
+    p.add_argument("--tokens", type=int, default=16)
+    p.add_argument("-o", "--output")
+    args = p.parse_args(argv)
+    found = verify(args.model, args.revision, args.tokens)
+    print(found.as_text(), end="")
+    if args.output is not None:
+        write_text(args.output, found.as_text())
+    return int(not found.good)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "record": run_record,
     "diff": run_diff,
     "check": run_check,
     "mutants": run_mutants,
+    "vectors": run_vectors,
+    "harness": run_harness,
+    "selftest": run_selftest,
+    "verify": run_verify,
 }
 
 

@@ -59,6 +59,7 @@ class Report:
     families: dict[str, Count] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what else the program did, one line each
+    answers: dict[str, Any] = field(default_factory=dict)  # id -> output, or an exception
 
     @property
     def passed(self) -> int:
@@ -280,16 +281,19 @@ def _take(line: bytes, waiting: dict[str, Case], report: Report) -> bool:
         count.skipped += 1
     elif answer.get("error") is not None:
         why = _short(str(answer["error"]))
+        report.answers[case["id"]] = UserError(why)
         if judge(case, UserError(why)):
             count.passed += 1
         else:
             _fail(report, case, f"an error: {why}")
     elif "output" not in answer:
         _fail(report, case, "an answer without output, error or skip")
-    elif judge(case, answer["output"]):
-        count.passed += 1
     else:
-        _fail(report, case, "", answer["output"])
+        report.answers[case["id"]] = answer["output"]
+        if judge(case, answer["output"]):
+            count.passed += 1
+        else:
+            _fail(report, case, "", answer["output"])
     return True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ..cli import one_line
 from .diff import Comparison, Verdict
@@ -102,7 +103,12 @@ def _skipped(comparison: Comparison, last: str | None, first: Verdict) -> int:
 
 def explanation(comparison: Comparison) -> Iterator[str]:
     """One line for each mistake that explains it."""
-    for line in comparison.explanation:
+    return reasons(comparison.explanation)
+
+
+def reasons(explanation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each mistake of an explanation."""
+    for line in explanation:
         seen = f" ({line['report']})" if line["report"] else ""
         what = "" if line["what"] in line["mutant"] else f" {line['what']}{seen}"
         yield f"explained by {line['mutant']} [{100 * line['score']:.0f} %]:{what}".rstrip(":")
