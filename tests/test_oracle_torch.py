@@ -1,6 +1,7 @@
 """Dumps of PyTorch modules. What needs transformers 5.23 is skipped without it."""
 
 import collections
+import copy
 import dataclasses
 import json
 import os
@@ -17,7 +18,7 @@ from tinyqwenvl.oracle.dump import Writer
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.oracle.readers import open_dump
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
 
 from tinyqwenvl.oracle import torch as oracle_torch  # noqa: E402
 from tinyqwenvl.oracle.torch import (  # noqa: E402
@@ -214,6 +215,28 @@ def test_a_mask_is_written_once_if_there_is_one(case, tmp_path):
         assert made_of["attention_mask"] == "model.layers.0.self_attn.mask"
 
 
+def test_one_row_of_positions_is_three(case, tmp_path):
+    witness, _, _, _ = case
+    text = witness.model.model.language_model
+    line = torch.arange(3, 8)[None, None]
+    with torch.no_grad(), instrument(text, tmp_path / "a.safetensors"):
+        text(inputs_embeds=torch.ones(1, 5, 64), position_ids=line)
+    dump = open_dump(tmp_path / "a.safetensors")
+    assert dump["model.position_ids"].tolist() == [[3, 4, 5, 6, 7]] * 3
+    assert dump.get("model.layers.2").shape == (5, 64) and dump.get("model").shape == (5, 64)
+
+
+def test_another_model_is_not_watched(case, tmp_path):
+    witness, given, _, _ = case
+    tower = witness.model.model.visual
+    other = copy.deepcopy(tower)
+    pixels, grids = given["pixel_values"], given["image_grid_thw"]
+    with torch.no_grad(), instrument(tower, tmp_path / "a.safetensors"):
+        for each in (other, tower, other):
+            each(pixels, grid_thw=grids)
+    assert all(entry.call == 0 for entry in open_dump(tmp_path / "a.safetensors"))
+
+
 def test_a_larger_batch_is_kept(case, tmp_path):
     witness, _, _, _ = case
     ids = torch.arange(12).reshape(2, 6)
@@ -339,6 +362,35 @@ def test_what_was_written_into_is_another_tensor(toy, tmp_path):
         )
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_tensor_is_known_again_until_somebody_writes_into_it(inference, tmp_path):
+    class View(torch.nn.Module):
+        def forward(self, x):
+            return x.view_as(x)
+
+    class Tree(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = (torch.nn.Linear(3, 3) for _ in range(4))
+            self.view = View()
+
+        def forward(self, x):
+            y = self.view(self.a(x))  # in the place of what a gave, which is gone
+            z = self.b(y)
+            w = self.c(z)
+            z.add_(1)
+            return w + self.d(z)
+
+    mode, tree = torch.inference_mode() if inference else torch.no_grad(), Tree().eval()
+    with instrument_tree(tree, tmp_path / "a.safetensors"), mode:
+        tree(torch.ones(1, 2, 3))
+    dump = open_dump(tmp_path / "a.safetensors")
+    made_of = {entry.key: entry.info["inputs"] for entry in dump}
+    assert made_of["b"] == {"input": "view"} and made_of["c"] == {"input": "b"}
+    assert made_of["d"] == {"input": "inputs/d/input"}
+    np.testing.assert_array_equal(dump["inputs/d/input"], dump["b"] + 1)
+
+
 def test_a_call_that_fails_and_is_caught_does_not_confuse_the_next(tmp_path):
     class Careful(torch.nn.Module):
         def __init__(self):
@@ -368,7 +420,7 @@ def test_names_that_clash_and_dataclasses(tmp_path):
     class Clash(torch.nn.ModuleList):
         def forward(self, x):
             a, b = self[0](x), self[1](x)
-            return (a + b, a * b), Out(a - b, {"deep": [b + 1]})
+            return a + b, a * b, a, Out(a - b, {"deep": [b + 1]})
 
     tree = Clash([torch.nn.Identity(), torch.nn.Linear(2, 2)]).eval()
     wrapper = torch.nn.ModuleDict({"m": tree})
@@ -376,7 +428,7 @@ def test_names_that_clash_and_dataclasses(tmp_path):
         tree(torch.ones(2, 2))
     names = [entry.key for entry in open_dump(tmp_path / "a.safetensors")]
     assert names == [
-        *("m.0", "m.1", "m", "m.0.1", "m.1.last_hidden_state", "m.1.extra.deep.0"),
+        *("m.0", "m.1", "m", "m.output.1", "m.3.last_hidden_state", "m.3.extra.deep.0"),
     ]
 
 

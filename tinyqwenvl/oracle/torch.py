@@ -340,9 +340,8 @@ class _Recorder:
             return
         place = _place(tensor)
 
-        def forget(reference: Any) -> None:
-            if self.known.get(place, (None,))[0] is reference:
-                del self.known[place]
+        def forget(_: Any) -> None:  # not called for a reference that another has replaced
+            self.known.pop(place, None)
 
         self.known[place] = weakref.ref(tensor, forget), _state(tensor), key
 
