@@ -21,7 +21,7 @@ from PIL import Image
 from .. import __version__
 from ..checkpoint import parameter_count
 from ..cli import note
-from ..config import read_json
+from ..config import load_config, read_json
 from ..errors import UserError
 from ..model import ASSETS, FILES, Inputs, Model, find, load, user_message
 from .diff import Verdict, compare
@@ -31,8 +31,9 @@ from .record import SMALL, Job, record
 PICTURES = tuple(f"{name}.png" for name in ("scene", "pair", "many", "tall", "wide"))
 PROMPT = "describe"
 STAGES = (  # whole blocks: every stage of a large model would fill a disk
-    "visual", "visual.patch_embed", "visual.blocks.*[0-9]", "visual.merger", "visual.window_index",
-    "model.position_ids", "model.inputs_embeds", "model.layers.*[0-9]", "model.norm", "lm_head",
+    "visual", "visual.patch_embed", "visual.blocks.[0-9]", "visual.blocks.[0-9][0-9]",
+    "visual.merger", "visual.window_index", "model.position_ids", "model.inputs_embeds",
+    "model.layers.[0-9]", "model.layers.[0-9][0-9]", "model.norm", "lm_head",
 )  # fmt: skip
 MOST_PIXELS = 200_000
 
@@ -80,7 +81,7 @@ class Verification:
             "",
             f"Revision {self.revision}. {versions}. float32, at most {MOST_PIXELS:,} pixels.",
             "",
-            "| picture | tokens | pixels | ids | stages | furthest stage | NMSE | first that differs "
+            "| picture | tokens | pixels | ids | stages | furthest stage | NMSE | first wrong "
             "| answers |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
@@ -179,6 +180,7 @@ def _run_transformers(
     from .torch import instrument
 
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     note("reading the checkpoint in transformers")
     load_model = AutoModelForImageTextToText.from_pretrained
     model = load_model(directory, **_dtype(transformers.__version__, torch.float32)).eval()
@@ -214,15 +216,12 @@ def _arguments(
 
     pixels, grids = _their_pixels(directory, name)
     ids = _their_ids(directory, int(np.prod(grids)) // 4)
-    equal = (
-        np.array_equal(pixels, inputs.pixel_values)
-        and np.array_equal(grids, inputs.image_grid_thw),
-        ids == inputs.input_ids.tolist(),
-    )
+    ours, grid = np.asarray(inputs.pixel_values), np.asarray(inputs.image_grid_thw)
+    same = np.array_equal(pixels, ours) and np.array_equal(grids, grid)
+    equal = same, ids == inputs.input_ids.tolist()
     tensor = torch.tensor(inputs.input_ids)[None]
     arguments: dict[str, Any] = {"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}
-    arguments["pixel_values"] = torch.tensor(np.asarray(inputs.pixel_values))
-    arguments["image_grid_thw"] = torch.tensor(np.asarray(inputs.image_grid_thw))
+    arguments |= {"pixel_values": torch.tensor(ours), "image_grid_thw": torch.tensor(grid)}
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
         # without these, 5.x silently counts image tokens like text
         arguments["mm_token_type_ids"] = (tensor == model.config.image_token_id).int()
@@ -230,16 +229,18 @@ def _arguments(
 
 
 def _their_pixels(directory: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil as Processor,
-        )
-    except ImportError:  # before 5.x
-        from transformers import Qwen2VLImageProcessor as Processor
-    limits = load(directory).config.processor.limits(None, MOST_PIXELS)
-    processor = Processor(min_pixels=limits[0], max_pixels=limits[1])
+    """Patches and grid by the image processor that works on Pillow's images."""
+    import transformers
+
+    module: Any = transformers.models.qwen2_vl
+    if hasattr(module, "image_processing_pil_qwen2_vl"):
+        processor = module.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil
+    else:  # before 5.x
+        processor = transformers.Qwen2VLImageProcessor
+    limits = load_config(directory).processor.limits(None, MOST_PIXELS)
     picture = Image.open(ASSETS / "pictures" / name).convert("RGB")
-    batch = processor(images=[picture], return_tensors="np")
+    made: Any = processor(min_pixels=limits[0], max_pixels=limits[1])
+    batch = made(images=[picture], return_tensors="np")
     return np.asarray(batch["pixel_values"]), np.asarray(batch["image_grid_thw"])
 
 
@@ -247,7 +248,7 @@ def _their_ids(directory: Path, count: int) -> list[int]:
     """The prompt by their tokenizer and the checkpoint's template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
     template = read_json(directory / "chat_template.json").get("chat_template")
     jinja = directory / "chat_template.jinja"
     if jinja.exists():
