@@ -337,7 +337,8 @@ def test_answers_in_any_order_and_time(body):
 def test_lines_that_are_no_answers():
     noise = """
     print("reading", q["id"])
-    for line in (b"\\xff\\xfe\\n", b"[1]\\n", b'{"id": 5}\\n', b"\\n", b"[" * 100_000 + b"\\n",
+    for line in (b"\\xff\\xfe\\n", b"[1]\\n", b'{"id": 5}\\n', b'{"id": []}\\n', b"\\n",
+                 b"[" * 100_000 + b"\\n",
                  b'{"id": "nobody/asked", "output": 1}\\n', b"NaN\\n"):
         sys.stdout.flush(); sys.stdout.buffer.write(line); sys.stdout.buffer.flush()
     say(right(q)); say(right(q)); say({"id": q["id"], "output": 0})
@@ -356,6 +357,11 @@ def test_a_wrong_program():
     assert first == Failure(NAMES[0], case["pins"], case["output"], [[0, 0]])
     text = report_text(report)
     assert f"{NAMES[0]}: {case['pins']}" in text and "got      [[0, 0]]" in text
+
+
+def test_the_time_is_for_each_answer_not_for_all():
+    report = ask("for q in questions: time.sleep(0.4); say(right(q))", timeout=3)
+    assert (report.passed, report.failed) == (len(NAMES), 0), report_text(report)
 
 
 @pytest.mark.parametrize(
@@ -498,3 +504,10 @@ def test_mistakes_in_the_example_are_caught(right, wrong, caught, tmp_path):
     (tmp_path / "example.mjs").write_text(text.replace(right, wrong), encoding="utf-8")
     report = harness(["node", str(tmp_path / "example.mjs")])
     assert caught in {failure.id for failure in report.failures}
+
+
+def test_the_case_on_the_page_is_one_of_them():
+    page = (Path(__file__).parents[1] / "docs" / "vectors.md").read_text(encoding="utf-8")
+    case = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    there = {name: value for name, value in BY_ID[case["id"]].items() if name != "kills"}
+    assert case == there

@@ -187,7 +187,7 @@ class _Ids:
     """In the place of a tokenizer: pieces that are numbers already, and two placeholders."""
 
     def __init__(self, image_token_id: int, video_token_id: int):
-        self.pads = {str(chat.IMAGE_PAD): image_token_id, str(chat.VIDEO_PAD): video_token_id}
+        self.pads: dict[str, int] = {chat.IMAGE_PAD: image_token_id, chat.VIDEO_PAD: video_token_id}
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Ids -> pieces of a prompt."""
