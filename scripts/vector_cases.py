@@ -143,6 +143,7 @@ frames("most", "The limit on frames, where it is asked for.", 1000, 25.0, most=1
 frames("odd-most", "A limit of 15 frames is one of 14.", 1000, 25.0, most=15, flags="most")
 frames("seconds", "The time between frames is that of the frames used, not 1 / fps.", 50, 7.0, 1.3)
 frames("odd-least", "A least number of 5 is one of 6.", 100, 25.0, 0.5, "qwen-vl-utils", least=5)
+frames("odd-least-hf", "A least number of 7 is one of 6.", 318, 29.97, 0.5, "hf", least=7)
 frames(
     "past-the-end",
     "The last index that float32 yields, 17 of 17 frames, is left out.",

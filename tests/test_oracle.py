@@ -63,7 +63,7 @@ def test_distances_by_their_definitions(seed, size, width):
     far = distance(a, b)
     cosines = np.sum(a * b, 1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert far.nmse == pytest.approx(np.sum((a - b) ** 2) / np.sum(b**2), rel=1e-9)
-    assert far.cosine_error == pytest.approx(np.max(1 - cosines), rel=1e-3, abs=1e-15)
+    assert far.cosine_error == pytest.approx(np.max(1 - cosines), rel=1e-3, abs=1e-14)
     assert far.max_error == pytest.approx(np.max(np.abs(a - b)) / np.std(b), rel=1e-9)
     assert far.pearson == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-9)
 

@@ -63,9 +63,10 @@ def sample_hf(
 ) -> Int[Array, "F"]:
     """Indices where equal parts begin. HF: ``Qwen2VLVideoProcessor.sample_frames``.
 
-    (Which now and then yields one index more, past the last frame; that one is left out.)
+    An odd ``least`` is rounded down, where qwen_vl_utils rounds it up. (It now and then yields one
+    index more, past the last frame; that one is left out.)
     """
-    count = _count(total, rate, fps, least, most)
+    count = _count(total, rate, fps, least // 2 * 2, most)
     return np.astype(np.astype(np.arange(count) * (total / count), np.float32), np.int64)
 
 
