@@ -21,13 +21,8 @@ from tinyqwenvl.oracle.readers import open_dump
 torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
 
 from tinyqwenvl.oracle import torch as oracle_torch  # noqa: E402
-from tinyqwenvl.oracle.torch import (  # noqa: E402
-    instrument,
-    instrument_tree,
-    read_folder,
-    record_calls,
-    write_folder,
-)
+from tinyqwenvl.oracle.folders import read_folder, record_calls, write_folder  # noqa: E402
+from tinyqwenvl.oracle.torch import instrument, instrument_tree  # noqa: E402
 
 SIZES = (140, 84), (56, 196), (84, 84)
 CONTENT = [

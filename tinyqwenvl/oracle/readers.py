@@ -212,7 +212,7 @@ def _beside(path: Path) -> Any:
 def _open_folder(path: Path) -> Dump:
     """A folder: one file a stage (npy, or bin with its shape), or recorded calls of modules."""
     if any(path.glob("*/metadata.json")):
-        from .torch import read_folder
+        from .folders import read_folder
 
         return read_folder(path)
     shapes = path / "shapes.json"
@@ -227,7 +227,7 @@ def _open_folder(path: Path) -> Dump:
 
 
 def _torch(path: Path) -> Iterator[Entry]:
-    from .torch import read_pt
+    from .folders import read_pt
 
     for key, dtype, shape, load in read_pt(path):
         yield _entry(key or path.stem, shape, dtype, load)

@@ -25,12 +25,11 @@ from . import dump as dumps
 from .dump import Dump, Writer, key_of
 from .metrics import Distance, distance
 from .precision import Rounded, in_precision, inputs_in, rounded
+from .stages import BEGINNINGS
 
 SMALL = 100_000_000  # weights up to which noise floors are measured unasked
 MEASURED = ("float32", "float16", "bfloat16", "int8")
 MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
-# What a run began with: in every dump, whatever stages are chosen.
-BEGINNINGS = (*MEDIA, "picture", "input_ids", "second_per_grid_ts", "generated")
 
 
 # ------------------------------------------------------------------ what a run begins with

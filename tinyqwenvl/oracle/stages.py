@@ -17,6 +17,12 @@ class About(NamedTuple):
     order: str
 
 
+# What a run begins with: in every dump, whatever stages are chosen.
+BEGINNINGS = (
+    "picture", "input_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
+    "video_grid_thw", "second_per_grid_ts", "generated",
+)  # fmt: skip
+
 _VISUAL, _TEXT = r"visual\.blocks\.\d+\.attn\.", r"model\.layers\.\d+\.self_attn\."
 _RULES = (  # the first that fits
     (r"picture", "H W C", "raster"),
