@@ -14,8 +14,17 @@ from pathlib import Path
 
 from scripts.make_vectors import dumps
 from tinyqwenvl.oracle.mutants import MUTANTS
-from tinyqwenvl.oracle.selftest import MODELS, model_cases, model_kills, unit_kills
+from tinyqwenvl.oracle.selftest import MODELS, ModelCase, model_cases, model_kills, unit_kills
 from tinyqwenvl.oracle.vectors import FOLDER
+
+
+def flags(case: ModelCase) -> list[str]:
+    """What a model case has in it."""
+    names = {entry.name: entry for entry in case.reference}
+    found = ["float32", case.model.config.model_type]
+    found += ["video"] if "video_grid_thw" in names else ["pictures"]
+    found += ["windows"] if "visual.window_index" in names else []
+    return found + (["decoding"] if "generated" in names else [])
 
 
 def digest(path: Path) -> str:
@@ -43,6 +52,7 @@ def main() -> None:
         about = {"id": case.id, "pins": case.reference.about["pins"], "result": "valid"}
         about |= {"path": f"models/{name}.safetensors", "manifest": f"models/{name}.json"}
         about |= {"checkpoint": f"models/{case.reference.about['checkpoint']}"}
+        about |= {"flags": flags(case)}
         about |= {"sha256": digest(MODELS / f"{name}.safetensors")}
         manifest["models"].append(about | {"kills": kills.get(case.id, [])})
     (FOLDER / "manifest.json").write_text(dumps(manifest), encoding="utf-8")

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import tinyqwenvl
 from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
@@ -609,8 +610,31 @@ def test_the_command_line(dumps, capsys, tmp_path):
     capsys.readouterr()
     assert main(["diff", good, bad, "--single", "-m", str(directory)]) == 1
     assert "differ" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main(["explain", good, bad]) == 0
+    assert "explained by mrope_interleaved [100 %]" in capsys.readouterr().out
+    assert main(["explain", good, good]) == 0
+    assert "nothing to explain" in capsys.readouterr().out
+    assert main(["explain", good, bad, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["mutant"] == "mrope_interleaved"
     assert main(["mutants"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(MUTANTS) >= 30
+
+
+def test_clips_are_recorded_too(dumps, tmp_path, capsys):
+    directory = dumps[0]
+    for i in range(4):
+        Image.fromarray(random_picture(i, 40, 60)).save(tmp_path / f"{i}.png")
+    out = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
+    words = ["record", "--video", str(tmp_path), "--fps", "1", "-m", str(directory), "what?"]
+    limits = ["--min-pixels", "3136", "--max-pixels", "6000"]
+    assert main([*words, *limits, "-o", out[0]]) == 0
+    assert main([*words, *limits, "-o", out[1], "--mutant", "seconds_ignored"]) == 0
+    capsys.readouterr()
+    assert main(["diff", *out, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["explanation"][0]["mutant"] == "seconds_ignored"
+    assert main(["record", "--fps", "1", "-o", out[0]]) == 2
 
 
 def test_check_by_the_command_line(dumps, capsys, tmp_path):

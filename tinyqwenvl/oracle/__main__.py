@@ -15,7 +15,7 @@ from typing import Any
 from ..cli import Parser, command, note, write_text
 from ..config import load_config
 from ..errors import UserError
-from ..model import EXAMPLE_PICTURE, Model, find, load, user_message
+from ..model import Model, find, load, user_message
 from ..run import pictures_and_prompt
 from . import report
 from .check import check
@@ -33,6 +33,7 @@ What is right at every stage, where a port first goes wrong, and why.
 
   record     run a prompt and write down every stage
   diff       compare two dumps: a verdict a stage, the first that differs
+  explain    name the mistake that gives what a candidate holds
   check      run your own function on a stage's recorded inputs
   mutants    the mistakes that diff can name, and where each was seen
   vectors    copy the conformance vectors, which need no Python, to a folder
@@ -46,12 +47,13 @@ differs; 2: bad input.
 RECORD_HELP = f"""\
 usage: tinyqwenvl oracle record [OPTIONS] [PICTURE...] PROMPT -o REF.safetensors
 
-Run a prompt and write every stage to REF.safetensors, and to REF.json what is
+Run a prompt (without any, an example) and write every stage to REF.safetensors, and to REF.json what is
 known of each: shape, axes, order of rows, statistics, what it was made of, and
 how far rounding alone moves it (its noise floors).
 
   -o, --output FILE     the dump; its name ends in .safetensors
   -m, --model DIR_OR_ID a checkpoint; default: the small one in the package
+  --video PATH  --fps F a clip, or a folder of frames, after the pictures
   --inputs FILE         your own input_ids, pixel_values and image_grid_thw
                         (pixel_values_videos, video_grid_thw and
                         second_per_grid_ts too) in place of PICTURE and PROMPT
@@ -104,6 +106,8 @@ def record_parser() -> Parser:
     p.add_argument("words", nargs="*")
     p.add_argument("-o", "--output", required=True)
     p.add_argument("-m", "--model")
+    p.add_argument("--video", action="append", default=[])
+    p.add_argument("--fps", type=float)
     p.add_argument("--inputs")
     p.add_argument("--stages", action="append", default=[])
     p.add_argument("--tokens", type=int, default=0)
@@ -162,14 +166,21 @@ def _check_output(path: str) -> None:
 
 def _job(args: argparse.Namespace, model: Model) -> Job:
     if args.inputs:
-        if args.words:
+        if args.words or args.video:
             raise UserError("give PICTURE and PROMPT, or --inputs, not both")
         job = job_from_file(open_dump(args.inputs), model.config)
         return Job(job.messages, job.media, args.tokens)
+    if args.fps is not None and not args.video:
+        raise UserError("--fps is of a --video; there is none")
     pictures, prompt = pictures_and_prompt(args.words)
     if prompt is None and args.words:
         raise UserError("give a prompt after the pictures, in quotes")
-    messages = user_message(pictures or [str(EXAMPLE_PICTURE)], prompt or "describe")
+    if args.video and not args.words:
+        pictures = []  # no example
+    messages = user_message(pictures, prompt or "describe")
+    rate = {} if args.fps is None else {"fps": args.fps}
+    clips = [{"type": "video", "video": path, **rate} for path in args.video]
+    messages[0]["content"][-1:-1] = clips
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
     options = {name: value for name, value in limits.items() if value is not None}
     return Job(messages, tokens=args.tokens, options=options)
@@ -220,6 +231,41 @@ def run_diff(argv: list[str]) -> int:
     else:
         print(report.as_text(found, sys.stdout.isatty(), args.all), end="")
     return int(found.first is not None)
+
+
+EXPLAIN_HELP = """\
+usage: tinyqwenvl oracle explain [OPTIONS] REFERENCE CANDIDATE
+
+Which known mistake, made in our own model, gives what the candidate holds. (diff
+says so too.) Exit code 0: nothing to explain, or explained; 1: not explained.
+
+  -m, --model DIR_OR_ID the checkpoint
+  --precision P  --map FILE  --json   as in diff
+"""
+
+
+def run_explain(argv: list[str]) -> int:
+    """``oracle explain``."""
+    p = Parser("tinyqwenvl oracle explain", EXPLAIN_HELP)
+    p.add_argument("reference")
+    p.add_argument("candidate")
+    p.add_argument("-m", "--model")
+    p.add_argument("--precision", choices=tuple(BANDS))
+    p.add_argument("--map")
+    p.add_argument("--json", action="store_true")
+    args = p.parse_args(argv)
+    reference = open_dump(args.reference)
+    candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
+    found = compare(reference, candidate, args.precision)
+    reasons = explain(found, _model_of(reference, args.model))
+    if args.json:
+        print(json.dumps(reasons, indent=1))
+    elif found.first is None:
+        print(f"all {len(found.compared)} stages agree: nothing to explain")
+    else:
+        lines = [f"first: {found.first.name}", *report.reasons(reasons)]
+        print("\n".join(lines if reasons else [*lines, "no known mistake explains it"]))
+    return int(found.first is not None and not reasons)
 
 
 def _explain(found: Comparison, model: Model | None) -> None:
@@ -444,6 +490,7 @@ def run_verify(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "record": run_record,
     "diff": run_diff,
+    "explain": run_explain,
     "check": run_check,
     "mutants": run_mutants,
     "vectors": run_vectors,

@@ -259,6 +259,8 @@ def _comparison(
             f"{candidate.source} and {reference.source} hold no stage in common; it holds "
             f"{', '.join(extra[:3])} ...: map its names to ours with --map"
         )
+    for dump in (reference, candidate):
+        found.notes += [f"{dump.source}: {told}" for told in dump.notes]
     if precision != "float32":
         found.notes.append(
             f"judged by the bands of {precision}, which are wide enough to hide small mistakes "

@@ -74,6 +74,15 @@ def _row(verdict: Verdict) -> str:
 # ------------------------------------------------------------------ where the error is
 
 
+def _given(comparison: Comparison) -> Iterator[str]:
+    """The pictures of the prompt, to lay beside the errors."""
+    for number, entry in enumerate(e for e in comparison.reference if e.name == "picture"):
+        picture = Image.fromarray(np.asarray(entry.read(), np.uint8))
+        picture.thumbnail((480, 480))
+        what = f"picture {number + 1}"
+        yield f"<figure><img alt='{what}' src='{_data(picture)}'><figcaption>{what}</figure>"
+
+
 def _figures(comparison: Comparison) -> Iterator[str]:
     wrong = [v for v in comparison.compared if v.bad and v.kind == "float"]
     drawn = 0
@@ -94,6 +103,7 @@ def _figures(comparison: Comparison) -> Iterator[str]:
                 f"less, down to 10<sup>-{DECADES}</sup>. Patches lie where they are in the "
                 "picture, tokens in rows of 64.</p><div class=figures>"
             )
+            yield from _given(comparison)
         drawn += 1
         name = escape(one_line(verdict.name))
         for number, image in enumerate(pictures):
