@@ -47,9 +47,9 @@ differs; 2: bad input.
 RECORD_HELP = f"""\
 usage: tinyqwenvl oracle record [OPTIONS] [PICTURE...] PROMPT -o REF.safetensors
 
-Run a prompt (without any, an example) and write every stage to REF.safetensors, and to REF.json what is
-known of each: shape, axes, order of rows, statistics, what it was made of, and
-how far rounding alone moves it (its noise floors).
+Run a prompt (none: an example) and write every stage to REF.safetensors, and to
+REF.json what is known of each: shape, axes, order of rows, statistics, what it
+was made of, and how far rounding alone moves it (its noise floors).
 
   -o, --output FILE     the dump; its name ends in .safetensors
   -m, --model DIR_OR_ID a checkpoint; default: the small one in the package
