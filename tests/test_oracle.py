@@ -18,7 +18,7 @@ from scripts.random_checkpoint import random_picture, tiny_config, write_checkpo
 from tinyqwenvl import UserError
 from tinyqwenvl.model import user_message
 from tinyqwenvl.oracle import diff, page, readers, report
-from tinyqwenvl.oracle.__main__ import main
+from tinyqwenvl.oracle.__main__ import COMMANDS, main
 from tinyqwenvl.oracle.check import check, inputs_of
 from tinyqwenvl.oracle.diff import compare, single
 from tinyqwenvl.oracle.dump import Writer, split_key
@@ -659,6 +659,15 @@ def test_check_by_the_command_line(dumps, capsys, tmp_path):
         [stage],
     ):
         assert main(["check", *words]) == 2
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, None])
+def test_help_fits_a_screen(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"] if name is None else [name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("usage: tinyqwenvl oracle")
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ What is right at every stage, where a port first goes wrong, and why.
   selftest   every mutant is caught by a vector, and named
   verify     a published checkpoint here against transformers
 
-tinyqwenvl oracle COMMAND --help says more. Exit code 0: all agrees; 1: something
-differs; 2: bad input.
+tinyqwenvl oracle COMMAND --help says more. Exit code 0: all agrees; 1:
+something differs; 2: bad input.
 """
 RECORD_HELP = f"""\
 usage: tinyqwenvl oracle record [OPTIONS] [PICTURE...] PROMPT -o REF.safetensors
@@ -69,9 +69,9 @@ was made of, and how far rounding alone moves it (its noise floors).
 DIFF_HELP = f"""\
 usage: tinyqwenvl oracle diff [OPTIONS] REFERENCE CANDIDATE
 
-Compare dumps. Both may be .safetensors, .npz, .npy, .pt, .bin with its shape, or
-a folder of such files. Keys are names of stages, those of transformers, ONNX,
-llama.cpp and mlx-vlm too; a candidate may hold just some.
+Compare dumps. Each may be .safetensors, .npz, .npy, .pt, .bin with its shape,
+or a folder of such files. Keys are names of stages, those of transformers,
+ONNX, llama.cpp and mlx-vlm too; a candidate may hold just some.
 
   -m, --model DIR_OR_ID the checkpoint, to explain what differs by running
                         {len(MUTANTS)} known mistakes (found by itself for small ones)
@@ -88,8 +88,8 @@ llama.cpp and mlx-vlm too; a candidate may hold just some.
 CHECK_HELP = """\
 usage: tinyqwenvl oracle check STAGE FILE.py:FUNCTION DUMP
 
-Call FUNCTION with what STAGE was made of, as recorded in DUMP, and judge what it
-returns. docs/oracle.md has the recipe.
+Call FUNCTION with what STAGE was made of, as recorded in DUMP, and judge what
+it returns. docs/oracle.md has the recipe.
 
   --call N              the N-th call of the stage, from 0
   --precision P         in which the function computes
@@ -236,8 +236,8 @@ def run_diff(argv: list[str]) -> int:
 EXPLAIN_HELP = """\
 usage: tinyqwenvl oracle explain [OPTIONS] REFERENCE CANDIDATE
 
-Which known mistake, made in our own model, gives what the candidate holds. (diff
-says so too.) Exit code 0: nothing to explain, or explained; 1: not explained.
+Which known mistake, made in our own model, gives what the candidate holds.
+(diff says so too.) Exit code 0: nothing to explain, or explained; 1: not.
 
   -m, --model DIR_OR_ID the checkpoint
   --precision P  --map FILE  --json   as in diff

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .diff import Verdict, judge, precision_of
+from .diff import Verdict, band, judge, precision_of
 from .dump import Dump, Entry
 
 
@@ -28,7 +28,8 @@ def check(
     given = inputs_of(stage, dump, call)
     result = np.asarray(_array(fn(*given.values())))
     theirs = Entry(entry.name, call, result.shape, str(result.dtype), lambda: result)
-    verdict = judge(entry, theirs, precision or precision_of(dump), scope="single")
+    precision = precision or precision_of(dump)
+    verdict = judge(entry, theirs, precision, band(entry, precision, "single"))
     return replace(verdict, sequence=list(dump.entries).index((entry.name, call)))
 
 

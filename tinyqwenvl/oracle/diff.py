@@ -7,9 +7,9 @@ rounding alone does to that stage: its noise floor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,7 @@ BANDS = {
     "float32": (1e-9, 1e-5, 1e-4), "float16": (1e-5, 5e-4, 2e-2), "bfloat16": (1e-3, 5e-3, 1e-1),
     "int8": (1e-2, 2e-2, 5e-1),
 }  # fmt: skip
+Limits: TypeAlias = tuple[float, float, float]
 AFTER = ("generated",)  # integers that follow from floating-point numbers
 BAD = ("differs", "shape", "not finite")
 
@@ -49,7 +50,7 @@ class Verdict:
     sequence: int
     shape: tuple[int, ...]
     distance: Distance | None = None
-    band: tuple[float, float, float] | None = None
+    band: Limits | None = None
     note: str = ""
 
     @property
@@ -127,7 +128,7 @@ class Comparison:
 
 def band(
     entry: Entry, precision: str, scope: str = "entire", multiple: float | None = None
-) -> tuple[float, float, float]:
+) -> Limits:
     """How far a stage may be: (NMSE, 1 - cosine of the worst row, largest error / std)."""
     floors = entry.info.get("floor") or {}
     known = [floors[p][scope] for p in {precision, "float32"} if scope in floors.get(p, {})]
@@ -141,7 +142,13 @@ def band(
     return squares[0], squares[1], float(np.sqrt(multiple) * largest)
 
 
-def within(far: Distance, limits: tuple[float, float, float]) -> bool:
+def added(bands: Sequence[Limits]) -> Limits:
+    """The band of several stages in a row: their noise adds up."""
+    nmse, cosine, largest = np.transpose(bands)
+    return float(np.sum(nmse)), float(np.sum(cosine)), float(np.sqrt(np.sum(largest**2)))
+
+
+def within(far: Distance, limits: Limits) -> bool:
     """All three distances at once."""
     return far.nmse <= limits[0] and far.cosine_error <= limits[1] and far.max_error <= limits[2]
 
@@ -170,11 +177,13 @@ def judge(
     reference: Entry,
     candidate: Entry,
     precision: str,
+    limits: Limits | None = None,
     expected: np.ndarray | None = None,
-    scope: str = "entire",
-    multiple: float | None = None,
 ) -> Verdict:
-    """One stage of the candidate against the reference's (or against ``expected``)."""
+    """One stage of the candidate against the reference's (or against ``expected``).
+
+    ``limits``: None for those of a whole run.
+    """
     kind = "exact" if reference.exact else "float"
     sequence = reference.info.get("sequence", 0)
     shape, note = fit(candidate, reference.shape)
@@ -188,7 +197,7 @@ def judge(
     if theirs.dtype.kind not in "fiu":
         return replace(verdict, verdict="differs", note=f"of dtype {candidate.dtype}")
     far = distance(theirs, ours)
-    limits = band(reference, precision, scope, multiple)
+    limits = limits or band(reference, precision)
     word = "agrees" if within(far, limits) else "differs"
     if far.not_finite:
         word, note = "not finite", f"{far.not_finite} of {theirs.size} are NaN or infinite"
@@ -232,7 +241,8 @@ def compare(
             place = entry.info.get("sequence", 0)
             verdicts.append(Verdict(entry.key, "missing", kind, place, entry.shape))
         else:
-            verdicts.append(judge(entry, theirs, precision, multiple=multiple))
+            limits = band(entry, precision, "entire", multiple)
+            verdicts.append(judge(entry, theirs, precision, limits))
     return _comparison(reference, candidate, precision, verdicts)
 
 
@@ -313,16 +323,22 @@ class _Steer:
         self.precision, self.multiple = precision, multiple
         self.calls: dict[str, int] = {}
         self.verdicts: dict[str, Verdict] = {}
+        self.run: list[Limits] = []  # of stages that the candidate does not hold, since the last
 
     def __call__(self, name: str, value: Any, _: Mapping[str, Any]) -> Any:
         call = self.calls[name] = self.calls.get(name, -1) + 1
         ours, theirs = self.reference.get(name, call), self.candidate.get(name, call)
-        if ours is None or theirs is None:
+        if ours is None:
             return None
         follows = not ours.exact or name in AFTER
+        if not ours.exact:
+            self.run.append(band(ours, self.precision, "single", self.multiple))
+        if theirs is None:
+            return None
+        limits = added(self.run) if self.run else None
         expected = np.asarray(value) if follows else None
-        how = (self.precision, expected, "single", self.multiple)
-        self.verdicts[ours.key] = judge(ours, theirs, *how)
+        self.verdicts[ours.key] = judge(ours, theirs, self.precision, limits, expected)
         if ours.exact or fit(theirs, ours.shape)[0] != ours.shape:
             return None
+        self.run = []
         return like(np.reshape(theirs.read(), ours.shape), value)
