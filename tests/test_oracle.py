@@ -173,6 +173,61 @@ def test_what_a_stage_was_made_of_gives_it_again(model, reference):
     assert any(key.startswith("inputs/visual.blocks.0.norm2/") for key in reference.inputs)
 
 
+def test_a_run_is_done_again_with_its_limits(model, place):
+    item = {"type": "image", "image": PICTURES[0], "max_pixels": 9000}
+    job = Job([{"role": "user", "content": [item, {"type": "text", "text": "?"}]}])
+    first = record(model, job, place / "limits.safetensors", floors=())
+    again = record(model, job_from_file(first, model.config), place / "x.safetensors", floors=())
+    assert compare(first, again).first is None
+    assert first["image_grid_thw"].prod() < 9000 / 14**2
+
+
+def damaged(manifest, **changes):
+    """A manifest with some lines of its first stage, or of itself, changed."""
+    stage = {n: v for n, v in changes.items() if n in ("key", "inputs", "floor", "order")}
+    rest = {n: v for n, v in changes.items() if n not in stage}
+    first = {**manifest["stages"][0], **stage}
+    return {**manifest, "stages": [first, *manifest["stages"][1:]], **rest}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stages": 3}, {"stages": [1]}, {"key": 3}, {"inputs": "x"}, {"inputs": {"x": 1}},
+        {"floor": "x"}, {"floor": {"float32": 1}}, {"floor": {"float32": {"entire": {"nmse": 1}}}},
+        {"floor": {"float32": {"entire": {"nmse": -1, "cosine_error": 0, "max_error": 0}}}},
+        {"order": 1}, {"model": 3}, {"options": []}, {"version": 99},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_damaged_manifests(changes, model, job, place, capsys):
+    path = place / "damaged.safetensors"
+    if not path.exists():
+        record(model, job, path, floors=())
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(damaged(manifest, **changes)))
+    try:
+        assert main(["diff", str(path), str(path)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1
+    finally:
+        path.with_suffix(".json").write_text(json.dumps(manifest))
+    assert main(["diff", str(path), str(path)]) == 0
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[3], [{"role": "user"}], [{"role": "user", "content": [{"picture": 99}]}], [{"role": 1}]],
+    ids=str,
+)
+def test_damaged_prompts(messages, model, job, place):
+    path = place / "prompt.safetensors"
+    dump = record(model, job, path, floors=())
+    dump.about = {**dump.about, "messages": messages}
+    with pytest.raises(UserError):
+        job_from_file(dump, model.config)
+
+
 def test_globs_choose(model, job, place):
     dump = record(model, job, place / "some.safetensors", ["visual.blocks.?"], floors=())
     names = {e.name for e in dump}

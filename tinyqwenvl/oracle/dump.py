@@ -173,11 +173,32 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("version") != VERSION:
         raise UserError(f"{path} is of version {manifest.get('version')}; this reads {VERSION}")
     stages = manifest.get("stages")
-    if not isinstance(stages, list) or not all(
-        isinstance(s, dict) and isinstance(s.get("key"), str) for s in stages
-    ):
-        raise UserError(f"{path}: its stages should be a list of objects with a key")
+    if not isinstance(stages, list) or not all(map(_is_line, stages)):
+        raise UserError(f"{path}: what it says of a stage is damaged; record the dump again")
+    if not all(isinstance(manifest.get(n, {}), dict) for n in ("model", "options", "made_by")):
+        raise UserError(f"{path} is damaged; record the dump again")
     return manifest
+
+
+def _is_line(line: Any) -> bool:
+    """Whether a line of a manifest is one, as far as it is used."""
+    if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+        return False
+    inputs, floors = line.get("inputs", {}), line.get("floor", {})
+    if not isinstance(inputs, dict) or not all(isinstance(v, str) for v in inputs.values()):
+        return False
+    if not isinstance(line.get("order", ""), str) or not isinstance(floors, dict):
+        return False
+    scopes = [scopes for scopes in floors.values() if isinstance(scopes, dict)]
+    three = [far for scope in scopes for far in scope.values()]
+    return len(scopes) == len(floors) and all(map(_is_floor, three))
+
+
+def _is_floor(far: Any) -> bool:
+    names = ("nmse", "cosine_error", "max_error")
+    return isinstance(far, dict) and all(
+        type(far.get(n)) in (int, float) and 0 <= far[n] < float("inf") for n in names
+    )
 
 
 # ------------------------------------------------------------------ writing

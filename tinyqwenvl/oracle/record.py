@@ -64,14 +64,28 @@ class Job:
 
 
 def job_from_file(dump: Dump, config: Config) -> Job:
-    """The job of a dump that holds what a run begins with: input_ids, pixel_values, grids."""
+    """The job of a dump that holds what a run begins with: input_ids, pixel_values, grids.
+
+    Raises UserError when it does not, or when what it holds cannot be.
+    """
+    try:
+        return _job(dump, config)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{dump.source}: its prompt is damaged ({error}); record it again"
+        ) from None
+
+
+def _job(dump: Dump, config: Config) -> Job:
     if dump.get("input_ids") is None:
         raise UserError(f"{dump.source} holds no input_ids; they are needed to run the model")
     forced = generated(dump)
     told = dump.about.get("messages")
     if isinstance(told, list) and not _clips(told):
         pictures = [e.read() for e in dump if e.name == "picture"]
-        messages = _with_pictures(told, lambda item: {"image": pictures[item["picture"]]})
+        messages = _with_pictures(told, lambda item: {**item, "image": pictures[item["picture"]]})
         options = dump.about.get("options", {})
         return Job(messages, tokens=len(forced), forced=forced, options=options)
     names = (*MEDIA, "input_ids")
