@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import pickle
+import re
 import struct
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -269,6 +272,8 @@ def test_a_porters_own_inputs(model, reference, place, family):
         ({"pixel_values": arrays["pixel_values"][:-4]}, "but image_grid_thw makes it"),
         ({"image_grid_thw": np.array([[1, 3, 4]])}, "should be even"),
         ({"image_grid_thw": np.array([[1.0, 4, 4]])}, "whole numbers"),
+        ({"image_grid_thw": np.ones((2, 2), int)}, "whole numbers"),
+        ({"image_grid_thw": np.array([[2**40] * 3])}, "should be from 1"),
         ({"input_ids": arrays["input_ids"].astype(np.float32)}, "input_ids should be whole"),
         ({"input_ids": np.zeros(0, np.int64)}, "at least one"),
     ):
@@ -365,6 +370,102 @@ def test_without_floors_fixed_bands(model, job, place):
     assert found.first is None and any("no noise floors" in n for n in found.notes)
     entry = bare.get("visual.merger")
     assert diff.band(entry, "float32") == diff.BANDS["float32"]
+
+
+def test_what_rounding_hides_is_not_judged(reference, place):
+    """A band that zeros would pass says nothing."""
+    entry = reference.get("visual.merger")
+    hopeless = {"entire": {"nmse": 0.2, "cosine_error": 0.1, "max_error": 3.0}}
+    floors = {"float16": hopeless, "float32": hopeless}
+    rough = replace(reference, entries={**reference.entries})
+    rough.entries["visual.merger", 0] = replace(entry, info={**entry.info, "floor": floors})
+    path = place / "zeros.safetensors"
+    zeros = {"visual.merger": np.zeros(entry.shape, np.float16)}
+    safetensors.numpy.save_file(zeros, path)
+    with pytest.raises(UserError, match=r"no stage that .* can be judged in float16"):
+        compare(rough, open_dump(path))
+    zeros["model.norm"] = np.array(reference["model.norm"], np.float16)
+    safetensors.numpy.save_file(zeros, path)
+    found = compare(rough, open_dump(path))
+    assert [v.verdict for v in found.compared] == ["not judged", "agrees"]
+    assert "1 cannot be judged in float16" in report.as_text(found)
+    assert compare(reference, open_dump(path)).first.name == "visual.merger"
+
+
+def test_only_known_stages_say_how_the_candidate_was_computed(reference, place):
+    path = place / "mixed.safetensors"
+    wrong = np.array(reference["model.layers.0"]) * 1.01
+    ids = np.array(reference["model.position_ids"]).astype(np.float16)
+    extra = np.zeros(3, np.float16)
+    arrays = {"model.layers.0": wrong, "model.position_ids": ids, "unrelated": extra}
+    safetensors.numpy.save_file({n: np.array(a, a.dtype) for n, a in arrays.items()}, path)
+    found = compare(reference, open_dump(path))
+    assert found.precision == "float32" and found.first.name == "model.layers.0"
+    half = {**arrays, "model.norm": np.array(reference["model.norm"], np.float16)}
+    safetensors.numpy.save_file(half, path)
+    found = compare(reference, open_dump(path))
+    assert found.precision == "float16" and any("judged as float16" in n for n in found.notes)
+
+
+def test_the_truth_is_a_reference_too(checkpoint, job, place, reference, family):
+    wide = tinyqwenvl.load(checkpoint, dtype="float64")
+    truth = record(wide, job, place / f"truth-{family}.safetensors", floors=["float32"])
+    assert truth.get("visual.merger").dtype == "float64"
+    assert compare(truth, reference).first is None
+    assert compare(reference, truth).first is None
+
+
+def test_a_right_candidate_is_explained_by_nothing(model, job, reference, place):
+    """Mistakes that do not touch a prompt are no explanation of a wrong reference."""
+    bad = broken(model, job, place / "reference.safetensors", "vision_no_rope")
+    found = compare(bad, reference)
+    assert found.first is not None and explain(found, model) == []
+
+
+def test_infinities_agree_with_themselves(place):
+    x = np.ones((4, 4), np.float32)
+    x[1, 1], x[2, 2] = np.inf, np.nan
+    for value in (np.inf, np.nan):
+        y = np.where(np.isfinite(x), x, value).astype(np.float32)
+        assert distance(y, y.copy()).not_finite == 0
+        assert distance(np.ones_like(y), y).not_finite == 2
+    path = place / "infinite.safetensors"
+    safetensors.numpy.save_file({"visual": x}, path)
+    assert compare(open_dump(path), open_dump(path)).first is None
+
+
+def test_the_conclusion_names_what_decided(reference, place):
+    path = place / "one.safetensors"
+    merger = np.array(reference["visual.merger"])
+    merger[3, 3] += 1e-2 * merger.std()
+    safetensors.numpy.save_file({"visual.merger": merger}, path)
+    text = report.as_text(compare(reference, open_dump(path)))
+    over = float(re.search(r": ([\d.e+]+) times what float32 allows", text)[1])
+    assert over > 1
+
+
+def test_a_json_of_somebody_else_is_not_overwritten(model, job, tmp_path):
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(UserError, match="no manifest"):
+        record(model, job, tmp_path / "config.safetensors", floors=())
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        open_dump(tmp_path / "pipe.safetensors")
+
+
+def test_a_manifest_opens_no_files(model, job, place):
+    dump = record(model, job, place / "files.safetensors", floors=())
+    path = str(tinyqwenvl.model.EXAMPLE_PICTURE)
+    items = [{"type": "image", "image": path}, {"type": "text", "text": "?"}]
+    dump.about = {**dump.about, "messages": [{"role": "user", "content": items}]}
+    with pytest.raises(UserError, match="its prompt is damaged"):
+        job_from_file(dump, model.config)
 
 
 def test_shapes_and_not_numbers(reference, place):
@@ -523,6 +624,15 @@ def broken_dumps(place):
     header += b" " * (118 - len(header) - 1) + b"\n"
     huge = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
     yield write("huge.npy", huge), "over 64 GB"
+    strange = b"{'descr': (".ljust(117) + b"\n"
+    yield write("strange.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + strange), "cannot be"
+    truth = b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 4), }".ljust(117) + b"\n"
+    lie = b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + truth + bytes(16)
+    yield write("truth.npy", lie), "a shape that is none"
+    np.savez_compressed(place / "flipped.npz", visual=np.zeros((64, 64), np.float32))
+    data = bytearray((place / "flipped.npz").read_bytes())
+    data[60:64] = b"\xff\xff\xff\xff"
+    yield write("flipped.npz", bytes(data)), "cannot be read"
     with zipfile.ZipFile(place / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         small = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4, 4), }"
         small += b" " * (118 - len(small) - 1) + b"\n"
@@ -707,7 +817,10 @@ def test_check_by_the_command_line(dumps, capsys, tmp_path):
     assert main(["check", "visual.blocks.0.mlp", f"{mine}:silu_mlp", good]) == 1
     assert main(["check", stage, "--show", good]) == 0
     assert "spans: int64" in capsys.readouterr().out
+    mine.write_text(mine.read_text() + "def leave(*given): raise SystemExit(0)\n")
     for words in (
+        [stage, f"{mine}:leave", good],
+        [stage, "--call", "9", f"{mine}:attention", good],
         [stage, f"{mine}:nothing", good],
         [stage, "nowhere.py:f", good],
         [stage, f"{mine}:silu_mlp", good],  # takes one argument, gets four

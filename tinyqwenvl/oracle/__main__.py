@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import runpy
@@ -147,6 +148,9 @@ def run_record(argv: list[str]) -> int:
             dump = go()
     else:
         dump = go()
+    for glob in args.stages:
+        if not any(fnmatch.fnmatchcase(e.name, glob) for e in dump):
+            note(f"no stage is called {glob}")
     if not any(e.info.get("floor") for e in dump) and not args.mutant:
         note("no noise floors were measured; diff will use fixed bands (--floors float32)")
     print(f"{len(dump)} stages in {args.output}")
@@ -158,8 +162,10 @@ def _check_output(path: str) -> None:
     target = Path(path)
     if target.suffix != ".safetensors":
         raise UserError(f"-o {path}: the name of a dump ends in .safetensors")
-    if not target.parent.is_dir() or target.is_dir():
-        raise UserError(f"-o {path}: there is no such folder, or it is one itself")
+    if target.is_dir():
+        raise UserError(f"-o {path}: that is a folder")
+    if not target.parent.is_dir():
+        raise UserError(f"-o {path}: there is no such folder")
     if not os.access(target.parent, os.W_OK):
         raise UserError(f"-o {path}: that folder cannot be written to")
 
@@ -211,6 +217,8 @@ def run_diff(argv: list[str]) -> int:
     args = diff_parser().parse_args(argv)
     if args.multiple is not None and not 1 <= args.multiple <= 1e9:
         raise UserError(f"--multiple {args.multiple}: give a number from 1")
+    if args.json and args.html == "-":
+        raise UserError("--json and --html - would both go to stdout; name a file for the page")
     reference = open_dump(args.reference)
     candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
     model = _model_of(reference, args.model)
@@ -276,7 +284,7 @@ def _explain(found: Comparison, model: Model | None) -> None:
 
 def _model_of(reference: Dump, asked: str | None) -> Model | None:
     """The checkpoint that is asked for, or the one that a dump was made with, when it is small."""
-    about = reference.about.get("model") or {}
+    about: Any = reference.about.get("model") or {}
     known = about.get("fingerprint")
     if asked is not None:
         model = load(asked)
@@ -331,7 +339,7 @@ def _function(where: str) -> Callable[..., Any]:
         raise UserError(f"{where[:200]}: write FILE.py:FUNCTION, of a file that is there")
     try:
         found = runpy.run_path(file)
-    except Exception as error:  # somebody's program can fail in any way
+    except (Exception, SystemExit) as error:  # somebody's program can fail in any way
         raise UserError(f"{file} cannot be run: {type(error).__name__}: {error}") from None
     if not callable(found.get(name)):
         raise UserError(f"{file} has no function called {name}")
@@ -340,7 +348,7 @@ def _function(where: str) -> Callable[..., Any]:
     def call(*given: Any) -> Any:
         try:
             return function(*given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{where} fails: {type(error).__name__}: {error}") from None
 
     return call

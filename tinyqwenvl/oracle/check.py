@@ -43,6 +43,9 @@ def inputs_of(stage: str, dump: Dump, call: int = 0) -> dict[str, np.ndarray]:
 
 def _entry(dump: Dump, stage: str, call: int) -> Entry:
     entry = dump.get(stage, call)
+    if entry is None and dump.get(stage) is not None:
+        calls = sum(e.name == stage for e in dump)
+        raise UserError(f"{dump.source} holds {calls} calls of {stage}, numbered from 0")
     if entry is None:
         near = [e.key for e in dump if fnmatch.fnmatchcase(e.name, f"*{stage.split('.')[-1]}*")]
         raise UserError(f"{dump.source} holds no {stage}; it holds {', '.join(near[:4])} ...")

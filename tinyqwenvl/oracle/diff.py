@@ -31,6 +31,7 @@ BANDS = {
     "float32": (1e-9, 1e-5, 1e-4), "float16": (1e-5, 5e-4, 2e-2), "bfloat16": (1e-3, 5e-3, 1e-1),
     "int8": (1e-2, 2e-2, 5e-1),
 }  # fmt: skip
+HOPELESS = 0.5  # a band (of NMSE or 1 - cosine) that zeros or noise would pass
 Limits: TypeAlias = tuple[float, float, float]
 AFTER = ("generated",)  # integers that follow from floating-point numbers
 BAD = ("differs", "shape", "not finite")
@@ -67,7 +68,7 @@ class Verdict:
             line |= {"distance": {n: _finite(v) for n, v in numbers.items()}}
         if self.band is not None:
             names = ("nmse", "cosine_error", "max_error")
-            line |= {"band": dict(zip(names, self.band, strict=True))}
+            line |= {"band": dict(zip(names, map(_finite, self.band), strict=True))}
         return line | ({"note": self.note} if self.note else {})
 
 
@@ -104,7 +105,8 @@ class Comparison:
         """(last stage that agrees before the first wrong one, the first wrong one)."""
         if self.first is None:
             return None
-        before = [v for v in self.compared if v.sequence < self.first.sequence and not v.bad]
+        good = [v for v in self.compared if v.verdict in ("equal", "agrees")]
+        before = [v for v in good if v.sequence < self.first.sequence]
         floats = [v for v in before if v.kind == self.first.kind]
         return (floats or before)[-1].name if before else None, self.first.name
 
@@ -153,9 +155,16 @@ def within(far: Distance, limits: Limits) -> bool:
     return far.nmse <= limits[0] and far.cosine_error <= limits[1] and far.max_error <= limits[2]
 
 
-def precision_of(dump: Dump) -> str:
-    """The coarsest floating-point format that a dump's tensors are stored in."""
-    stored = {entry.dtype for entry in dump}
+def precision_of(dump: Dump, reference: Dump | None = None) -> str:
+    """The coarsest floating-point format that a dump's floating-point stages are stored in.
+
+    With a ``reference``, of the stages that it knows.
+    """
+    stored = set()
+    for entry in dump:
+        known = entry if reference is None else reference.get(entry.name, entry.call)
+        if known is not None and not known.exact:
+            stored.add(entry.dtype)
     coarse = [p for p in ("bfloat16", "float16") if p in stored]
     return coarse[0] if coarse else "float32"
 
@@ -196,10 +205,15 @@ def judge(
         return _judge_exact(verdict, ours, theirs, precision)
     if theirs.dtype.kind not in "fiu":
         return replace(verdict, verdict="differs", note=f"of dtype {candidate.dtype}")
+    if ours.shape != shape:  # ours, run on what the candidate holds
+        told = f"ours gives {list(ours.shape)} there; is it of another prompt?"
+        return replace(verdict, verdict="shape", note=told)
     far = distance(theirs, ours)
     limits = limits or band(reference, precision)
     word = "agrees" if within(far, limits) else "differs"
-    if far.not_finite:
+    if max(limits[:2]) >= HOPELESS and not far.not_finite and far[:3] != (0, 0, 0):
+        word, note = "not judged", f"{precision} alone moves it as much"
+    elif far.not_finite:
         word, note = "not finite", f"{far.not_finite} of {theirs.size} are NaN or infinite"
     elif far[:3] == (0, 0, 0):
         word = "equal"
@@ -232,7 +246,7 @@ def compare(
     stored), ``multiple`` how far over the noise floor a stage may be (None: :data:`MULTIPLE`).
     Raises UserError when the two hold no stage in common.
     """
-    precision = _precision(candidate, precision)
+    precision = _precision(reference, candidate, precision)
     verdicts = []
     for entry in _ordered(reference):
         theirs = candidate.get(entry.name, entry.call)
@@ -252,10 +266,10 @@ def _ordered(dump: Dump) -> Iterator[Entry]:
         yield replace(entry, info={**entry.info, "sequence": place})
 
 
-def _precision(candidate: Dump, asked: str | None) -> str:
+def _precision(reference: Dump, candidate: Dump, asked: str | None) -> str:
     if asked is not None and asked not in BANDS:
         raise UserError(f"no precision is called {asked}; known are {', '.join(BANDS)}")
-    return asked or precision_of(candidate)
+    return asked or precision_of(candidate, reference)
 
 
 def _comparison(
@@ -269,6 +283,18 @@ def _comparison(
             f"{candidate.source} and {reference.source} hold no stage in common; it holds "
             f"{', '.join(extra[:3])} ...: map its names to ours with --map"
         )
+    if all(v.verdict == "not judged" for v in found.compared):
+        raise UserError(
+            f"no stage that {candidate.source} holds can be judged in {precision}: rounding alone "
+            "moves them as much; compare in float32"
+        )
+    if asked_of := {e.dtype for e in candidate if not e.exact} - {precision}:
+        wide = asked_of & {"float32", "float64"}
+        if wide and precision in ("float16", "bfloat16"):
+            found.notes.append(
+                f"some tensors of the candidate are {min(wide)}; all are judged as {precision}, "
+                "the coarsest (--precision)"
+            )
     for dump in (reference, candidate):
         found.notes += [f"{dump.source}: {told}" for told in dump.notes]
     if precision != "float32":
@@ -300,7 +326,7 @@ def single(
     has: a stage that is wrong is told from the error that was handed to it. Between stages that
     the candidate does not hold, ours are run.
     """
-    precision = _precision(candidate, precision)
+    precision = _precision(reference, candidate, precision)
     watch = _Steer(reference, candidate, precision, multiple)
     job = following(job_from_file(reference, model.config), candidate)
     with watching(watch), np.errstate(all="ignore"):

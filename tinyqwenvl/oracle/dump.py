@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,9 @@ class Entry:
         """The tensor; bfloat16 as float32."""
         try:
             return self.load()
-        except (OSError, ValueError) as error:
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # a file that changed, or a damaged archive
             raise UserError(
                 f"{self.key} cannot be read any more ({error}): write it again"
             ) from None
@@ -167,7 +170,10 @@ class _Part:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a dump; {} when there is none, or the file is about something else."""
-    manifest = read_json(path)
+    try:
+        manifest = read_json(path)
+    except UserError:  # not a manifest of ours
+        return {}
     if manifest.get("format") != FORMAT:
         return {}
     if manifest.get("version") != VERSION:
@@ -221,11 +227,12 @@ class Writer:
         self.offset = 0
 
     def __enter__(self) -> Writer:
-        part = f"{self.path.name}.{os.getpid()}"
-        self._data_path = self.path.with_name(f"{part}.data.part")
-        self._whole_path = self.path.with_name(f"{part}.part")
-        try:
-            self._data = self._data_path.open("wb")
+        beside = self.path.with_suffix(".json")
+        if beside.exists() and not read_manifest(beside):
+            raise UserError(f"{beside} is there and is no manifest; give the dump another name")
+        self._whole_path = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        try:  # without a name, so that nothing can be left of it
+            self._data = tempfile.TemporaryFile(dir=self.path.parent)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
         return self
@@ -282,22 +289,22 @@ class Writer:
         self.offset = places[1]
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
-        self._data.close()
         try:
             if kind is None:
                 self._finish()
         except OSError as failure:
             raise UserError(f"cannot write {self.path}: {failure.strerror}") from None
         finally:
-            for path in (self._data_path, self._whole_path):
-                path.unlink(missing_ok=True)
+            self._data.close()
+            self._whole_path.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         text = json.dumps(self.header).encode()
         text += b" " * (-len(text) % 8)
-        with self._whole_path.open("wb") as whole, self._data_path.open("rb") as data:
+        self._data.seek(0)
+        with self._whole_path.open("wb") as whole:
             whole.write(len(text).to_bytes(8, "little") + text)
-            shutil.copyfileobj(data, whole, 1 << 24)
+            shutil.copyfileobj(self._data, whole, 1 << 24)
         self._whole_path.replace(self.path)
         write_manifest(self.path, self.about, self.stages)
 

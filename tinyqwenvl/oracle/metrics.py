@@ -42,7 +42,7 @@ def distance(candidate: np.ndarray, reference: np.ndarray) -> Distance:
     width = max(reference.shape[-1], 1) if reference.ndim else 1
     a, b = np.reshape(candidate, (-1, width)), np.reshape(reference, (-1, width))
     if a.size == 0 or (a.dtype == b.dtype and np.array_equal(a, b)):
-        return Distance(0.0, 0.0, 0.0, 1.0, 0.0, int(a.size - np.count_nonzero(np.isfinite(a))))
+        return Distance(0.0, 0.0, 0.0)
     dtype = np.float32 if a.dtype.itemsize <= 4 and b.dtype.itemsize <= 4 else np.float64
     sums = np.zeros(6)  # of error^2, error * b, b^2, error, b, not finite
     worst = largest = 0.0

@@ -161,7 +161,7 @@ def long_sides_shrink_to_nothing():
 
 @mutant("mistral.rs#1881")
 def grid_height_and_width_swapped():
-    """The grid is (t, w, h)."""
+    """The grid of a picture is (t, w, h)."""
 
     def preprocess(*args: Any) -> Any:
         pixels, grids = whole(*args)
@@ -664,7 +664,7 @@ def merger_groups_rows_of_four():
 
 @mutant("rknn-toolkit2#425: Gather in float16")
 def permutation_in_float16():
-    """Reordering patches rounds them to float16."""
+    """Reordering patches, and their rotary angles, rounds them to float16."""
     whole = vision.reorder_blocks
     return {"vision.reorder_blocks": lambda x, index: to_float16(whole(x, index))}
 
@@ -752,7 +752,7 @@ def seconds_truncated():
 
 @mutant("the class default of transformers")
 def four_tokens_per_second():
-    """tokens_per_second is 4, the class default, where published checkpoints have 2."""
+    """tokens_per_second is twice the checkpoint's: 4, the class default, for the published 2."""
 
     def change(whole: Any, start: int, grid: Any, merge: int, *pace: float) -> Any:
         return whole(start, grid, merge, *(pace and (pace[0], 2 * pace[1])))

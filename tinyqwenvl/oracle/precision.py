@@ -89,14 +89,15 @@ PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 
 def in_precision(model: Model, precision: str) -> Model:
-    """The same model in "float64", "float16", "bfloat16", or with "int8" weights.
+    """The same model in "float64", "float32", "float16", "bfloat16", or with "int8" weights.
 
     Every matrix of "int8" but the embedding and the head is rounded to 8 bits, one scale a row;
     all else is computed as before.
     """
-    if precision == "float64":
-        wide = change(model.weights, lambda _, leaf: np.asarray(leaf, np.float64))
-        return replace(model, weights=wide, dtype=np.float64)
+    if precision in ("float64", "float32"):
+        dtype = np.dtype(precision)
+        weights = change(model.weights, lambda _, leaf: np.asarray(leaf, dtype))
+        return replace(model, weights=weights, dtype=dtype.type)
     if precision == "int8":
         return replace(model, weights=change(model.weights, _int8))
     if precision not in ROUNDINGS:
@@ -109,8 +110,8 @@ def inputs_in(inputs: Inputs, precision: str) -> Inputs:
     """Patches in the format in which the model computes."""
     fields = ("pixel_values", "pixel_values_videos")
     given: dict[str, Any] = {n: x for n in fields if (x := getattr(inputs, n)) is not None}
-    if precision == "float64":
-        given = {n: x.astype(np.float64) for n, x in given.items()}
+    if precision in ("float64", "float32"):
+        given = {n: x.astype(precision) for n, x in given.items()}
     if precision in ROUNDINGS:
         given = {n: rounded(x, ROUNDINGS[precision]) for n, x in given.items()}
     return replace(inputs, **given)

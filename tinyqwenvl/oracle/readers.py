@@ -33,14 +33,21 @@ def open_dump(source: str | Path, names: Mapping[str, str] | None = None) -> Dum
     Raises UserError, in one line, for what is missing, damaged, or holds pickled objects.
     """
     path = Path(source)
-    if not str(source) or not path.exists():
+    try:
+        there = str(source) != "" and path.exists()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        there = False
+    if not there:
         raise UserError(f"{str(source)[:200] or 'an empty name'}: no such dump")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is neither a file nor a folder")
     try:
         dump = _open(path)
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}; write it again") from None
+    except Exception as error:  # damaged archives and headers raise whatever they meet
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read: {reason}; write it again") from None
     return renamed(dump, names) if names else dump
 
 
@@ -98,8 +105,10 @@ def _header(file: BinaryIO, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether columns come first, and dtype of an npy stream, which is then at its data."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
-        raise ValueError(f"{key} is an npy of version {version}")
+        raise UserError(f"{key} is an npy of version {version[0]}; save it as version 1 or 2")
     shape, fortran, dtype = _HEADERS[version](file)
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise UserError(f"{key} has a shape that is none: {shape}")
     if dtype.hasobject:
         raise UserError(f"{key} holds pickled Python objects, which are never loaded; save arrays")
     if math.prod(shape) * dtype.itemsize > LARGEST:

@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import json
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from .stages import BEGINNINGS
 
 SMALL = 100_000_000  # weights up to which noise floors are measured unasked
 MEASURED = ("float32", "float16", "bfloat16", "int8")
+LARGEST_GRID = 100_000  # patches on a side, or pairs of frames
+LIMITS = ("min_pixels", "max_pixels")
 MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 
 
@@ -81,12 +83,13 @@ def job_from_file(dump: Dump, config: Config) -> Job:
 def _job(dump: Dump, config: Config) -> Job:
     if dump.get("input_ids") is None:
         raise UserError(f"{dump.source} holds no input_ids; they are needed to run the model")
-    forced = generated(dump)
-    told = dump.about.get("messages")
-    if isinstance(told, list) and not _clips(told):
-        pictures = [e.read() for e in dump if e.name == "picture"]
-        messages = _with_pictures(told, lambda item: {**item, "image": pictures[item["picture"]]})
-        options = dump.about.get("options", {})
+    forced, told = generated(dump), dump.about.get("messages")
+    if told is not None:
+        told = _checked(told, [e for e in dump if e.name == "picture"])
+    if told is not None and not _clips(told):
+        messages, options = told, dump.about.get("options", {})
+        if not all(n in LIMITS and type(v) is int for n, v in options.items()):
+            raise ValueError("options that are none")
         return Job(messages, tokens=len(forced), forced=forced, options=options)
     names = (*MEDIA, "input_ids")
     media: dict[str, Any] = {n: e.read() for n in names if (e := dump.get(n)) is not None}
@@ -94,15 +97,18 @@ def _job(dump: Dump, config: Config) -> Job:
     if (seconds := dump.get("second_per_grid_ts")) is not None:
         media["second_per_grid_ts"] = tuple(seconds.read().reshape(-1).tolist())
     _check(dump.source, media, config)
-    if isinstance(told, list):
+    if told is not None:
         media.pop("input_ids")
         return Job(told, media, tokens=len(forced), forced=forced)
     return Job(None, media, tokens=len(forced), forced=forced)
 
 
 def generated(dump: Dump) -> list[int]:
-    """The ids that were generated in a dump."""
-    return [int(np.reshape(e.read(), -1)[0]) for e in dump if e.name == "generated"]
+    """The ids that were generated in a dump. Raises UserError when they are no ids."""
+    ids = [np.reshape(e.read(), -1) for e in dump if e.name == "generated"]
+    if not all(len(i) == 1 and i.dtype.kind in "iu" and i[0] >= 0 for i in ids):
+        raise UserError(f"{dump.source}: generated should be one id a step, a whole number")
+    return [int(i[0]) for i in ids]
 
 
 def following(job: Job, candidate: Dump) -> Job:
@@ -127,9 +133,12 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
             raise UserError(f"{source}: {pixels} and {grids} belong together")
         if pixels not in media:
             continue
-        grid = media[grids] = np.reshape(media[grids], (-1, 3))
-        if grid.dtype.kind not in "iu" or np.any(grid < 1):
-            raise UserError(f"{source}: {grids} should be whole numbers from 1, [pictures, 3]")
+        grid = media[grids]
+        if grid.dtype.kind not in "iu" or grid.size % 3 or grid.shape[-1:] != (3,):
+            raise UserError(f"{source}: {grids} should be whole numbers, [pictures, 3]")
+        grid = media[grids] = np.reshape(grid, (-1, 3))
+        if not len(grid) or np.any(grid < 1) or np.any(grid > LARGEST_GRID):
+            raise UserError(f"{source}: {grids} should be from 1 to {LARGEST_GRID:,}")
         if np.any(grid[:, 1:] % vision.spatial_merge_size):
             raise UserError(f"{source}: rows and columns of {grids} should be even")
         found = media[pixels] = np.squeeze(media[pixels]).astype(np.float32, copy=False)
@@ -141,15 +150,24 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
             )
 
 
-def _with_pictures(messages: Sequence[Any], put: Callable[[dict], dict]) -> list[dict[str, Any]]:
-    """Messages in which every item with a ``picture`` number is what ``put`` makes of it."""
-    return [
-        {
-            **message,
-            "content": [put(item) if "picture" in item else item for item in message["content"]],
-        }
-        for message in messages
+def _checked(messages: Any, pictures: Sequence[Any]) -> list[dict[str, Any]]:
+    """Messages of a manifest, pictures in place of their numbers; nothing else is opened."""
+
+    def item_of(item: dict[str, Any]) -> dict[str, Any]:
+        if item.get("type") == "image":
+            limits = {n: item[n] for n in LIMITS if n in item}
+            return {"type": "image", "image": pictures[item["picture"]].read()} | limits
+        if item.get("type") == "video":
+            return {"type": "video"}
+        return {"type": "text", "text": str(item["text"])}
+
+    told = [
+        {"role": str(m["role"]), "content": [item_of(item) for item in m["content"]]}
+        for m in messages
     ]
+    if not told:
+        raise ValueError("no messages")
+    return told
 
 
 def tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -282,7 +300,9 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
     job = job_from_file(reference, model.config)
     found: dict[str, dict[str, Any]] = {}
     for precision in precisions:
-        run_in = "float64" if precision == "float32" else precision
+        # A float32 dump is held against the truth; one of the truth against float32.
+        truth = precision == "float32" and np.dtype(model.dtype) == np.float32
+        run_in = "float64" if truth else precision
         other = in_precision(model, run_in)
         for scope in ("entire", "single"):
             watch = _Measure(reference, scope == "single")

@@ -23,7 +23,10 @@ def as_text(comparison: Comparison, colour: bool = False, everything: bool = Fal
     lines += [f"note: {one_line(note)}" for note in comparison.notes]
     if comparison.extra:
         some = ", ".join(one_line(name, 80) for name in comparison.extra[:5])
-        lines.append(f"note: {len(comparison.extra)} stages of the candidate are not known: {some}")
+        count = len(comparison.extra)
+        lines.append(
+            f"note: {count} stages or calls of the candidate are not in the reference: {some}"
+        )
     lines += [*conclusion(comparison), *explanation(comparison)]
     return "\n".join(lines) + "\n"
 
@@ -75,22 +78,30 @@ def conclusion(comparison: Comparison) -> Iterator[str]:
     compared, first, between = comparison.compared, comparison.first, comparison.between
     known = len(comparison.verdicts)
     if first is None or between is None:
-        yield f"all {len(compared)} stages agree (of {known} in the reference)"
+        unjudged = sum(v.verdict == "not judged" for v in compared)
+        told = f"all {len(compared) - unjudged} stages agree (of {known} in the reference)"
+        yield told + (f"; {unjudged} cannot be judged in {comparison.precision}" * bool(unjudged))
         return
     wrong = sum(v.bad for v in compared)
     yield f"{wrong} of {len(compared)} stages differ (of {known} in the reference)"
-    if first.distance is not None and first.band is not None:
-        over = first.distance.nmse / first.band[0] if first.band[0] else float("inf")
+    name = one_line(first.name)
+    if first.verdict == "differs" and first.distance is not None and first.band is not None:
+        which, value, allowed = max(
+            zip(("NMSE", "1-cos", "max/std"), first.distance[:3], first.band, strict=True),
+            key=lambda line: line[1] / max(line[2], 1e-300),
+        )
+        over = value / max(allowed, 1e-300)
         yield (
-            f"first: {first.name}, NMSE {first.distance.nmse:.1e}: {over:.3g} times what "
-            f"{comparison.precision} allows there"
+            f"first: {name}, {which} {value:.1e}: {over:.3g} times what {comparison.precision} "
+            "allows there"
         )
     else:
-        yield f"first: {first.name}: {first.note or first.verdict}"
-    last, name = between
+        yield f"first: {name}: {one_line(first.note or first.verdict)}"
+    last, _ = between
     skipped = _skipped(comparison, last, first)
     if last is not None and skipped:
-        yield f"the first difference lies between {last} and {name} ({skipped} stages not given)"
+        between_them = f"{one_line(last)} and {name} ({skipped} stages not given)"
+        yield f"the first difference lies between {between_them}"
 
 
 def _skipped(comparison: Comparison, last: str | None, first: Verdict) -> int:
