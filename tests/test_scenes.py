@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,6 +240,64 @@ def test_questions_by_colour_or_kind_alone():
             assert tuple(item["bbox_2d"]) == questions.fitting(scene, item["label"])[0].box
         if question.skill == "colour":
             assert "circle" in text and question.answer == "Blue."
+
+
+def test_no_training_question_names_a_kept_out_pair():
+    pytest.importorskip("torch")
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import batches
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    encoder = batches.Encoder(tokenizer)
+    seen = set()
+    for step in (2000, 2001):
+        for batch in batches.make_step(encoder, 1, step):
+            seen |= {questions.SKILLS[i] for i in np.unique(batch["skills"]) if i >= 0}
+            for row in batch["ids"]:
+                text = tokenizer.decode(row.tolist())
+                assert not any(f"{colour} {kind}" in text for colour, kind in scenes.KEPT_OUT)
+    assert {"change", "read", "locate", "count", "describe"} <= seen
+
+
+def test_training_rows_of_two_pictures_are_what_the_package_prepares():
+    pytest.importorskip("torch")
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import batches
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    encoder = batches.Encoder(tokenizer)
+    rng = np.random.default_rng(0)
+    change = scenes.make_change(rng, 4, 5)
+    pair = scenes.draw_frames(rng, (change.before, change.after))
+    text = "What changed?"
+    content = [*({"image": p} for p in pair), {"text": text}]
+    inputs = tinyqwenvl.load().prepare([{"role": "user", "content": content}])
+    ids = encoder.question(text)
+    branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
+    row = batches.make_row(encoder, "<|image_pad|>", (1, 8, 10), 1.0, [branch], pictures=2)
+    np.testing.assert_array_equal(row[0], inputs.input_ids)
+    np.testing.assert_array_equal(row[4], inputs.position_ids)
+
+
+def test_hints_say_what_each_cell_covers():
+    """Kind, colour and character count from 1; what has no name is not asked for."""
+    pytest.importorskip("torch")
+    from scripts.train_scenes.hints import UNNAMED, cell_labels
+
+    shapes = (
+        scenes.Shape("", "square", (0, 0, 28, 28), paint=(120, 120, 10)),
+        scenes.Shape("orange", "", (56, 84, 84, 112), outline=((0, 0), (1, 0), (0, 1))),
+    )
+    labels = cell_labels(scenes.Scene(112, 112, shapes))[0].reshape(4, 4, 7)
+    assert labels[0, 0].tolist() == [2, UNNAMED, 0, 0, 0, 14, 14]
+    assert labels[3, 2].tolist() == [UNNAMED, 2, 0, 28, 42, 42, 56]
+    assert np.count_nonzero(labels.any(-1)) == 2
+    word = words.Word(112, 112, "B7", 40, ((0, 28, 28, 56), (56, 28, 84, 56)), ((0, 56), (56, 56)))
+    labels = cell_labels(word)[0].reshape(4, 4, 7)
+    assert labels[1, 0, 2] == 2 and labels[1, 2, 2] == len(words.LETTERS) + 8
+    assert np.count_nonzero(labels) == 2
 
 
 def test_evaluation_scenes_are_never_training_scenes():
