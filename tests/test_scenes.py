@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 import tinyqwenvl
 from scripts.train_scenes import evaluate, questions, scenes, words
@@ -198,8 +199,24 @@ def test_unnamed_colours_and_kinds_are_far_from_the_kept_out_pairs(seed):
             }
             assert min(gaps.values()) >= 90
             assert (min(gaps, key=gaps.get), shape.kind) not in scenes.KEPT_OUT
-        else:
-            assert shape.outline is None or 5 <= len(shape.outline) <= 7
+
+
+def cover(kind, outline=None):
+    """Pixels of a shape 60 pixels wide."""
+    picture = Image.new("L", (60, 60))
+    scenes.draw_shape(ImageDraw.Draw(picture), kind, (0, 0, 60, 60), 255, outline)
+    return np.asarray(picture) > 0
+
+
+def test_kinds_without_a_name_are_none_of_the_named():
+    rng = np.random.default_rng(0)
+    named = [cover(kind) for kind in scenes.KINDS]
+    for _ in range(400):
+        outline = scenes.unnamed_outline(rng)
+        assert np.min(outline) == 0 and np.max(outline) == 1
+        mine = cover("", outline)
+        assert mine.sum() > 500
+        assert max((mine & other).sum() / (mine | other).sum() for other in named) < 0.87
 
 
 def test_a_shape_without_a_name_is_drawn_in_its_colour_and_outline():

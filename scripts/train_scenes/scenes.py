@@ -187,20 +187,49 @@ def unnamed_colour(rng, kind):
 
 
 def unnamed_outline(rng):
-    """Corners of an uneven polygon that is none of the named kinds.
+    """Corners in the unit square of a kind that has no name, as massive or as thin as the named.
 
-    Five to seven corners, one of them in the lower half pulled in (a heart has it at the top).
+    An uneven polygon, the frame of one, part of a ring, or an L, T or U lying any way.
     """
-    count = int(rng.integers(5, 8))
+    roll = rng.random()
+    if roll < 0.35:
+        corners = _uneven_polygon(rng)
+    elif roll < 0.6:
+        outer = _uneven_polygon(rng)
+        corners = _frame(outer, rng.uniform(0.45, 0.65) * outer)
+    elif roll < 0.85:
+        angles = rng.uniform(0, 2 * math.pi) + np.linspace(0, rng.uniform(2.8, 4.4), 24)
+        outer = np.stack([np.cos(angles), np.sin(angles)], 1)
+        corners = np.concatenate([outer, rng.uniform(0.45, 0.65) * outer[::-1]])
+    else:
+        corners = _turned(BARS[rng.integers(len(BARS))], int(rng.integers(4)))
+    return tuple(map(tuple, _unit(corners).tolist()))
+
+
+def _uneven_polygon(rng):
+    """Six to eight corners around (0, 0), one in the lower half pulled in (a heart's is above)."""
+    count = int(rng.integers(6, 9))
     angles = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * math.pi / count
     radii = rng.uniform(0.65, 1.0, count)
-    radii[rng.choice(np.flatnonzero(np.sin(angles) > 0.1))] = 0.35
-    corners = _unit(np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1))
-    return tuple(map(tuple, corners.tolist()))
+    radii[rng.choice(np.flatnonzero(np.sin(angles) > 0.1))] = 0.25
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
+
+
+def _frame(outer, inner):
+    """One path around what lies between two closed paths."""
+    return np.concatenate([outer, outer[:1], inner[:1], inner[:0:-1], inner[:1]])
+
+
+def _turned(corners, quarters):
+    """Corners of the unit square after quarter turns."""
+    corners = np.array(corners, dtype=np.float64)
+    for _ in range(quarters):
+        corners = np.stack([corners[:, 1], 1 - corners[:, 0]], 1)
+    return corners
 
 
 def with_unnamed(rng, scene):
-    """The scene with four in ten shapes in colours, three in ten of kinds, that have no name.
+    """The scene with four in ten shapes in colours, and four in ten of kinds, that have no name.
 
     So colour and kind must be seen apart: these shapes can only be asked about by the other half.
     """
@@ -210,7 +239,7 @@ def with_unnamed(rng, scene):
         if roll < 0.4:
             kind = KINDS[rng.integers(len(KINDS))]
             shape = replace(shape, colour="", kind=kind, paint=unnamed_colour(rng, kind))
-        elif roll < 0.7:
+        elif roll < 0.8:
             shape = replace(shape, kind="", outline=unnamed_outline(rng))
         shapes.append(shape)
     return replace(scene, shapes=tuple(shapes))
@@ -359,6 +388,11 @@ OUTLINES = {
          (_B, 1), (_A, 1), (_A, _B), (0, _B), (0, _A), (_A, _A)]
     ),
 }  # fmt: skip
+BARS = (  # an L, a T and a U
+    ((0, 0), (_A, 0), (_A, _B), (1, _B), (1, 1), (0, 1)),
+    ((0, 0), (1, 0), (1, _A), (_B, _A), (_B, 1), (_A, 1), (_A, _A), (0, _A)),
+    ((0, 0), (_A, 0), (_A, _B), (_B, _B), (_B, 0), (1, 0), (1, 1), (0, 1)),
+)
 
 
 def draw_shape(draw, kind, box, colour, outline=None):
