@@ -9,7 +9,7 @@ import json
 from itertools import pairwise
 from typing import NamedTuple
 
-from scripts.train_scenes.scenes import COLOURS, KINDS, PAIRS, nearest_colour
+from scripts.train_scenes.scenes import COLOURS, KINDS, PAIRS, distances, has_hue
 
 NOT_THERE = "I don't see one."
 SKILLS = (
@@ -318,12 +318,20 @@ def fitting(scene, part):
     return [s for s in scene.shapes if part in (f"{s.colour} shape", s.kind)]
 
 
+def may_be_called(shape, colour):
+    """True when a shape's colour has no name, but someone might call it `colour`."""
+    if not shape.paint:
+        return False
+    gaps = distances(shape.paint)
+    return has_hue(shape.paint, colour) or colour == min(gaps, key=gaps.get)
+
+
 def ask_part(rng, scene):
     """A question about shapes by colour alone or by kind alone, for scenes `with_unnamed` too.
 
-    Not about a colour that someone might call the colour of a shape whose colour has no name.
+    Not about a colour that a shape whose colour has no name may be called.
     """
-    doubtful = {f"{nearest_colour(s.paint)[0]} shape" for s in scene.shapes if s.paint}
+    doubtful = [f"{c} shape" for c in COLOURS if any(may_be_called(s, c) for s in scene.shapes)]
     shapes = {part: fitting(scene, part) for part in PARTS if part not in doubtful}
     here = [part for part in shapes if shapes[part]]
     single = [part for part in here if len(shapes[part]) == 1]

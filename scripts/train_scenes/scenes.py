@@ -5,6 +5,7 @@ drawing (what the pixels look like) are separate steps, so that another renderer
 scene (see `evaluate.py`).
 """
 
+import colorsys
 import io
 import math
 from dataclasses import dataclass, replace
@@ -168,22 +169,28 @@ def make_scene(rng, rows, columns, pairs=PAIRS, most=6):
     )
 
 
-def nearest_colour(paint):
-    """(name of the named colour nearest to an RGB colour, distance to it)."""
-    distances = np.linalg.norm(np.array(list(COLOURS.values())) - paint, axis=1)
-    return list(COLOURS)[distances.argmin()], distances.min()
+def distances(paint):
+    """{colour name: distance of its RGB to an RGB colour}."""
+    return {n: math.dist(paint, table) for n, table in COLOURS.items()}
+
+
+def has_hue(paint, name):
+    """True when an RGB colour is not grey and its hue is within 60 degrees of a named colour's."""
+    hues = [colorsys.rgb_to_hsv(*colour)[0] * 360 for colour in (paint, COLOURS[name])]
+    apart = abs(hues[0] - hues[1])
+    return max(paint) - min(paint) >= 24 and min(apart, 360 - apart) <= 60
 
 
 def unnamed_colour(rng, kind):
     """An RGB colour far from every named one, for a shape of `kind`.
 
-    The named colour nearest to it is none that is kept out with this kind.
+    It does not have the hue of a colour that is kept out with this kind.
     """
+    kept_out = [c for c, k in KEPT_OUT if k == kind]
     while True:
-        paint = rng.integers(0, 256, 3)
-        name, distance = nearest_colour(paint)
-        if distance >= 90 and (name, kind) not in KEPT_OUT:
-            return tuple(paint.tolist())
+        paint = tuple(rng.integers(0, 256, 3).tolist())
+        if min(distances(paint).values()) >= 90 and not any(has_hue(paint, c) for c in kept_out):
+            return paint
 
 
 def unnamed_outline(rng):
