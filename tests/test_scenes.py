@@ -1,13 +1,16 @@
 """The drawn scenes that the embedded checkpoint learned from, and what it makes of new ones."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 import tinyqwenvl
-from scripts.train_scenes import evaluate, questions, scenes
+from scripts.train_scenes import evaluate, questions, scenes, words
 from tinyqwenvl.model import EMBEDDED
 from tinyqwenvl.tokenizer import load_tokenizer
 
@@ -87,6 +90,240 @@ def test_marks():
     case = evaluate.make_case(1, "describe", 0)
     assert evaluate.mark(case, case.question.answer) == 1
     assert evaluate.mark(case, case.question.answer.lower()) == 0
+    for skill, pictures in (("change", 2), ("read", 1)):
+        case = evaluate.make_case(1, skill, 0)
+        assert len(case.pictures) == pictures and case.fps is None
+        assert evaluate.mark(case, case.question.answer) == 1
+        assert evaluate.mark(case, case.question.answer.lower()) == 0
+
+
+def contents(change):
+    return [{(s.name, s.box) for s in scene.shapes} for scene in (change.before, change.after)]
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 10**6), st.sampled_from(((4, 4), *scenes.TWO_GRIDS)))
+def test_a_change_is_the_only_one_and_the_answer_names_it(seed, grid):
+    rng = np.random.default_rng(seed)
+    change = scenes.make_change(rng, *grid)
+    before, after = contents(change)
+    gone, come = before - after, after - before
+    answer = questions.ask_change(rng, change).answer
+    for names in ([name for name, _ in before], [name for name, _ in after]):
+        assert len(set(names)) == len(names)
+        assert not scenes.KEPT_OUT & {tuple(name.split()) for name in names}
+    if answer == "Nothing changed.":
+        assert before == after
+    elif answer.endswith(" is gone."):
+        ((name, _),) = gone
+        assert not come and answer == f"The {name} is gone."
+    elif answer.endswith(" was added."):
+        ((name, _),) = come
+        assert not gone and answer.lower() == f"{questions.article(name)} was added."
+    else:
+        ((old, box), (new, new_box)) = *gone, *come
+        if box == new_box:
+            assert answer == f"The {old} turned {new.split()[0]}." and old.split()[1] in new
+        else:
+            assert answer == f"The {old} moved." and old == new
+            (x1, y1, x2, y2), (nx1, ny1, nx2, ny2) = box, new_box
+            assert (x2 - x1, y2 - y1) == (nx2 - nx1, ny2 - ny1)
+            assert x2 <= nx1 or nx2 <= x1 or y2 <= ny1 or ny2 <= y1
+
+
+def test_all_changes_occur():
+    rng = np.random.default_rng(0)
+    assert {scenes.make_change(rng, 4, 4).what for _ in range(60)} == set(scenes.CHANGES)
+
+
+def test_two_pictures_of_a_change_differ_only_where_it_is():
+    """The style is the same; with noise or compression the rest differs a little."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        change = scenes.make_change(rng, 4, 4)
+        pair = scenes.draw_frames(rng, (change.before, change.after), plain=True)
+        difference = np.abs(np.subtract(*(np.asarray(p).astype(int) for p in pair))).max(-1)
+        rest = difference.copy()
+        for _, (x1, y1, x2, y2) in set.symmetric_difference(*contents(change)):
+            assert difference[y1:y2, x1:x2].max() > 60
+            rest[max(0, y1 - 10) : y2 + 10, max(0, x1 - 10) : x2 + 10] = 0
+        assert rest.max() < 40
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.sampled_from(((4, 4), (5, 8), (11, 9))))
+def test_words_lie_inside_and_are_large_enough(seed, grid):
+    word = words.make_word(np.random.default_rng(seed), *grid)
+    assert 1 <= len(word.text) <= 4 and set(word.text) <= set(words.CHARACTERS)
+    assert not any(a.isdigit() and b.isdigit() for a, b in pairwise(word.text))
+    boxes = np.array(word.boxes)
+    assert boxes.min() >= 0 and (boxes[:, 2:] <= (word.width, word.height)).all()
+    assert (boxes[1:, 0] > boxes[:-1, 2]).all()  # from left to right, apart
+    assert np.ptp(boxes[:, 1::2], axis=1).min() >= 13
+
+
+def test_a_word_is_drawn_where_its_boxes_are():
+    """Characters differ from the background inside their boxes and nowhere else."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        word = words.make_word(rng, 4, 6)
+        pixels = np.asarray(words.draw_word(rng, word)).astype(int)
+        outside = np.ones(pixels.shape[:2], dtype=bool)
+        for x1, y1, x2, y2 in np.array(word.boxes).round().astype(int):
+            box = pixels[max(0, y1) : y2, max(0, x1) : x2]
+            assert np.ptp(box, axis=(0, 1)).max() > 60
+            outside[max(0, y1 - 6) : y2 + 6, max(0, x1 - 6) : x2 + 6] = False
+        steps = np.abs(np.diff(pixels, axis=1)).max(-1)[outside[:, 1:] & outside[:, :-1]]
+        assert np.percentile(steps, 95) < 45
+
+
+def test_characters_are_single_tokens():
+    tokenizer = load_tokenizer(EMBEDDED)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        text = words.make_text(rng)
+        assert len(tokenizer.encode(text)) == len(text)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6))
+def test_unnamed_colours_and_kinds_are_far_from_the_kept_out_pairs(seed):
+    rng = np.random.default_rng(seed)
+    for shape in scenes.with_unnamed(rng, scenes.make_scene(rng, 6, 6)).shapes:
+        assert (shape.colour, shape.kind) not in scenes.KEPT_OUT
+        assert bool(shape.colour) != bool(shape.paint) and bool(shape.kind) != bool(shape.outline)
+        assert shape.colour or shape.kind
+        if shape.paint:
+            gaps = {
+                n: np.linalg.norm(np.subtract(shape.paint, c)) for n, c in scenes.COLOURS.items()
+            }
+            assert min(gaps.values()) >= 90
+            for colour in [c for c, k in scenes.KEPT_OUT if k == shape.kind]:
+                assert not scenes.has_hue(shape.paint, colour)
+
+
+def cover(kind, outline=None):
+    """Pixels of a shape 60 pixels wide."""
+    picture = Image.new("L", (60, 60))
+    scenes.draw_shape(ImageDraw.Draw(picture), kind, (0, 0, 60, 60), 255, outline)
+    return np.asarray(picture) > 0
+
+
+def test_kinds_without_a_name_are_none_of_the_named():
+    rng = np.random.default_rng(0)
+    named = [cover(kind) for kind in scenes.KINDS]
+    for _ in range(400):
+        outline = scenes.unnamed_outline(rng)
+        assert np.min(outline) == 0 and np.max(outline) == 1
+        mine = cover("", outline)
+        assert mine.sum() > 500
+        assert max((mine & other).sum() / (mine | other).sum() for other in named) < 0.87
+
+
+def test_hues():
+    assert scenes.has_hue((100, 255, 100), "green") and scenes.has_hue((90, 20, 60), "red")
+    assert not scenes.has_hue((20, 160, 220), "green") and not scenes.has_hue(
+        (90, 100, 90), "green"
+    )
+
+
+def test_a_shape_without_a_name_is_drawn_in_its_colour_and_outline():
+    shapes = (
+        scenes.Shape("", "square", (8, 8, 48, 48), paint=(120, 120, 10)),
+        scenes.Shape("blue", "", (60, 60, 100, 100), outline=((0, 0), (1, 0), (0, 1))),
+    )
+    rng = np.random.default_rng(2)
+    picture = np.asarray(scenes.draw_scene(rng, scenes.Scene(112, 112, shapes), plain=True))
+    assert np.abs(picture[12:44, 12:44].astype(int) - (120, 120, 10)).mean() < 8
+    assert picture[64:72, 64:72, 0].mean() < 90 and picture[92:97, 92:97].min() > 200
+
+
+def test_questions_by_colour_or_kind_alone():
+    """Counts, boxes and labels follow the half of the name that is asked about."""
+    star = scenes.Shape("", "star", (0, 0, 30, 30), paint=(120, 220, 200))
+    odd = scenes.Shape("red", "", (40, 40, 70, 70), outline=((0, 0), (1, 0), (0, 1)))
+    circle = scenes.Shape("blue", "circle", (80, 80, 110, 110))
+    scene = scenes.Scene(112, 112, (star, odd, circle))
+    assert questions.fitting(scene, "star") == [star]
+    assert questions.fitting(scene, "red shape") == [odd]
+    assert questions.fitting(scene, "blue shape") == questions.fitting(scene, "circle") == [circle]
+    doubtful = [c for c in scenes.COLOURS if questions.may_be_called(star, c)]
+    assert "green" in doubtful and "red" not in doubtful
+    rng = np.random.default_rng(0)
+    asked = [q for q in (questions.ask_part(rng, scene) for _ in range(400)) if q]
+    assert {q.skill for q in asked} == set(questions.PART_SKILLS)
+    for question in asked:
+        text = question.text.lower()
+        assert not any(colour in text for colour in doubtful)
+        assert not any(f"{c} {k}" in text for c in scenes.COLOURS for k in scenes.KINDS)
+        if question.skill == "count":
+            assert question.answer == str(
+                int(any(w in text for w in ("star", "red", "blue", "circle")))
+            )
+        if question.skill == "locate":
+            item = json.loads(question.answer)
+            assert item["label"] in text
+            assert tuple(item["bbox_2d"]) == questions.fitting(scene, item["label"])[0].box
+        if question.skill == "colour":
+            assert "circle" in text and question.answer == "Blue."
+
+
+def test_no_training_question_names_a_kept_out_pair():
+    pytest.importorskip("torch")
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import batches
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    encoder = batches.Encoder(tokenizer)
+    seen = set()
+    for step in (2000, 2001):
+        for batch in batches.make_step(encoder, 1, step):
+            seen |= {questions.SKILLS[i] for i in np.unique(batch["skills"]) if i >= 0}
+            for row in batch["ids"]:
+                text = tokenizer.decode(row.tolist())
+                assert not any(f"{colour} {kind}" in text for colour, kind in scenes.KEPT_OUT)
+    assert {"change", "read", "locate", "count", "describe"} <= seen
+
+
+def test_training_rows_of_two_pictures_are_what_the_package_prepares():
+    pytest.importorskip("torch")
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import batches
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    encoder = batches.Encoder(tokenizer)
+    rng = np.random.default_rng(0)
+    change = scenes.make_change(rng, 4, 5)
+    pair = scenes.draw_frames(rng, (change.before, change.after))
+    text = "What changed?"
+    content = [*({"image": p} for p in pair), {"text": text}]
+    inputs = tinyqwenvl.load().prepare([{"role": "user", "content": content}])
+    ids = encoder.question(text)
+    branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
+    row = batches.make_row(encoder, "<|image_pad|>", (1, 8, 10), 1.0, [branch], pictures=2)
+    np.testing.assert_array_equal(row[0], inputs.input_ids)
+    np.testing.assert_array_equal(row[4], inputs.position_ids)
+
+
+def test_hints_say_what_each_cell_covers():
+    """Kind, colour and character count from 1; what has no name is not asked for."""
+    pytest.importorskip("torch")
+    from scripts.train_scenes.hints import UNNAMED, cell_labels
+
+    shapes = (
+        scenes.Shape("", "square", (0, 0, 28, 28), paint=(120, 120, 10)),
+        scenes.Shape("orange", "", (56, 84, 84, 112), outline=((0, 0), (1, 0), (0, 1))),
+    )
+    labels = cell_labels(scenes.Scene(112, 112, shapes))[0].reshape(4, 4, 7)
+    assert labels[0, 0].tolist() == [2, UNNAMED, 0, 0, 0, 14, 14]
+    assert labels[3, 2].tolist() == [UNNAMED, 2, 0, 28, 42, 42, 56]
+    assert np.count_nonzero(labels.any(-1)) == 2
+    word = words.Word(112, 112, "B7", 40, ((0, 28, 28, 56), (56, 28, 84, 56)), ((0, 56), (56, 56)))
+    labels = cell_labels(word)[0].reshape(4, 4, 7)
+    assert labels[1, 0, 2] == 2 and labels[1, 2, 2] == len(words.LETTERS) + 8
+    assert np.count_nonzero(labels) == 2
 
 
 def test_evaluation_scenes_are_never_training_scenes():

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from scripts.train_scenes import questions, scenes
+from scripts.train_scenes import questions, scenes, words
 from scripts.train_scenes.hints import cell_labels
 from scripts.train_scenes.network import vision_text_positions
 from scripts.train_scenes.scenes import TRAINING, generator
@@ -24,7 +24,9 @@ WEIGHTS = {  # how often each skill is drawn to fill a row
     "relation": 3.0, "yes_no": 2.4, "absent": 0.8,
 }  # fmt: skip
 EASY_STEPS = 240
-FIRST_CLIP_STEP = 800  # clips are dear: look at single pictures first
+FIRST_HARD_STEP = 800  # clips, pairs of pictures and words come after single scenes
+UNNAMED_SHARE = 0.5  # of the scenes: some colours and kinds have no name
+PART_SHARE = 0.2  # of the questions about other scenes: by colour or by kind alone
 MERGE, TOKENS_PER_SECOND = 2, 2
 
 
@@ -35,16 +37,19 @@ class Encoder:
         self.text = lru_cache(maxsize=50_000)(lambda text: tokenizer.encode(text).ids)
         self.special = tokenizer.token_to_id
 
-    def prefix(self, pad, count):
-        """Everything before the first question: system prompt and one picture or clip."""
+    def prefix(self, pad, count, pictures=1):
+        """Everything before the first question: system prompt and pictures, or one clip."""
+        picture = [
+            self.special("<|vision_start|>"),
+            *[self.special(pad)] * count,
+            self.special("<|vision_end|>"),
+        ]
         return [
             self.special("<|im_start|>"),
             *self.text("system\nYou are a helpful assistant."),
             self.special("<|im_end|>"),
             *self.next_turn(),
-            self.special("<|vision_start|>"),
-            *[self.special(pad)] * count,
-            self.special("<|vision_end|>"),
+            *picture * pictures,
         ]
 
     def question(self, text):
@@ -66,14 +71,27 @@ class Encoder:
         return [*self.text("\n"), self.special("<|im_start|>"), *self.text("user\n")]
 
 
+def part_questions(rng, scene):
+    """Endless questions by colour or by kind alone: the only ones for shapes without a name."""
+    while True:
+        question = questions.ask_part(rng, scene)
+        if question:
+            yield question
+
+
 def scene_questions(rng, scene):
     """Endless questions about a scene, the most telling skills first."""
     names = list(WEIGHTS)
     shares = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
     first = [name for name in ("describe", "locate") if rng.random() < 0.6]
     while True:
-        name = first.pop(0) if first else names[rng.choice(len(names), p=shares)]
-        question = questions.ASK[name](rng, scene)
+        if first:
+            ask = questions.ASK[first.pop(0)]
+        elif rng.random() < PART_SHARE:
+            ask = questions.ask_part
+        else:
+            ask = questions.ASK[names[rng.choice(len(names), p=shares)]]
+        question = ask(rng, scene)
         if question:
             yield question
 
@@ -107,15 +125,19 @@ def pack(rng, encoder, asked, budget=BUDGET):
     return branches
 
 
-def make_row(encoder, pad, grid, seconds, branches):
+def make_row(encoder, pad, grid, seconds, branches, pictures=1):
     """One row: ids, branch numbers, weights and skills [L], positions [3, L]."""
     t, h, w = grid
-    prefix = encoder.prefix(pad, t * h * w // MERGE**2)
+    prefix = encoder.prefix(pad, t * h * w // MERGE**2, pictures)
     start = prefix.index(encoder.special(pad))
-    seen = vision_text_positions(start, grid, seconds, TOKENS_PER_SECOND, MERGE)
-    after = int(seen.max()) + 1  # the end-of-vision token, then each branch
-    text = np.broadcast_to(np.arange(start), (3, start))
-    positions = [text, seen, np.full((3, 1), after)]
+    positions = [np.broadcast_to(np.arange(start), (3, start))]
+    for picture in range(pictures):
+        if picture:  # the start-of-vision token
+            positions.append(np.full((3, 1), start - 1))
+        seen = vision_text_positions(start, grid, seconds, TOKENS_PER_SECOND, MERGE)
+        after = int(seen.max()) + 1  # the end-of-vision token, then each branch
+        positions += [seen, np.full((3, 1), after)]
+        start = after + 2
     ids, branch = list(prefix), [0] * len(prefix)
     weights, skills = [0.0] * len(prefix), [-1] * len(prefix)
     for number, (more, weight, skill, _) in enumerate(branches, start=1):
@@ -138,7 +160,7 @@ def stack_rows(rows, pixels, grid):
 
     positions = [np.pad(row[4], ((0, 0), (0, length - row[4].shape[1]))) for row in rows]
     return {
-        "pixels": np.stack(pixels),  # uint8 [B, frames, H, W, 3]
+        "pixels": np.stack(pixels),  # uint8 [pictures or clips, frames, H, W, 3]
         "grid": grid,  # (t, h, w) in patches
         "ids": padded(0, 0),  # [B, L]
         "branch": padded(1, -1),
@@ -148,18 +170,55 @@ def stack_rows(rows, pixels, grid):
     }
 
 
-def picture_batch(rng, encoder, rows, columns, count, most=6, plain=False):
-    """`count` pictures of rows x columns cells with at most `most` shapes."""
+def picture_batch(rng, encoder, rows, columns, count, most=6, plain=False, unnamed=0.0):
+    """`count` pictures of rows x columns cells with at most `most` shapes.
+
+    A share `unnamed` of them has shapes without a name.
+    """
     grid = (1, rows * MERGE, columns * MERGE)
     table, pixels, labels = [], [], []
     for _ in range(count):
-        scene = scenes.make_scene(rng, rows, columns, most=most)
+        scene, ask = scenes.make_scene(rng, rows, columns, most=most), scene_questions
+        if rng.random() < unnamed:
+            scene, ask = scenes.with_unnamed(rng, scene), part_questions
         pixels.append(np.asarray(scenes.draw_scene(rng, scene, plain))[None])
-        branches = pack(rng, encoder, scene_questions(rng, scene))
+        branches = pack(rng, encoder, ask(rng, scene))
         table.append(make_row(encoder, "<|image_pad|>", grid, 1.0, branches))
         labels.append(cell_labels(scene))
+    return {**stack_rows(table, pixels, grid), **hints(labels)}
+
+
+def hints(labels):
+    """`cell_labels` of all pictures, in their order."""
     labels, cells = map(np.concatenate, zip(*labels, strict=True))
-    return {**stack_rows(table, pixels, grid), "labels": labels, "cells": cells}
+    return {"labels": labels, "cells": cells}
+
+
+def word_batch(rng, encoder, rows, columns, count):
+    """`count` pictures of rows x columns cells with one word each."""
+    grid = (1, rows * MERGE, columns * MERGE)
+    table, pixels, labels = [], [], []
+    for _ in range(count):
+        word = words.make_word(rng, rows, columns)
+        pixels.append(np.asarray(words.draw_word(rng, word))[None])
+        branches = pack(rng, encoder, [questions.ask_read(rng, word) for _ in range(2)])
+        table.append(make_row(encoder, "<|image_pad|>", grid, 1.0, branches))
+        labels.append(cell_labels(word))
+    return {**stack_rows(table, pixels, grid), **hints(labels)}
+
+
+def change_batch(rng, encoder, rows, columns, count):
+    """`count` pairs of pictures of rows x columns cells, a pair in a row."""
+    grid = (1, rows * MERGE, columns * MERGE)
+    table, pixels, labels = [], [], []
+    for _ in range(count):
+        change = scenes.make_change(rng, rows, columns)
+        pair = change.before, change.after
+        pixels += [np.asarray(p)[None] for p in scenes.draw_frames(rng, pair)]
+        branches = pack(rng, encoder, [questions.ask_change(rng, change) for _ in range(2)])
+        table.append(make_row(encoder, "<|image_pad|>", grid, 1.0, branches, pictures=2))
+        labels += map(cell_labels, pair)
+    return {**stack_rows(table, pixels, grid), **hints(labels)}
 
 
 def clip_batch(rng, encoder, count, rows=4, columns=4):
@@ -179,7 +238,7 @@ def clip_batch(rng, encoder, count, rows=4, columns=4):
 
 
 def make_step(encoder, seed, step):
-    """The batches of one optimiser step: small squares, another size, sometimes clips.
+    """The batches of one optimiser step: small squares, another size, pairs, and clips or words.
 
     The first steps are easy: one shape, then two, on plain paper.
     """
@@ -188,12 +247,20 @@ def make_step(encoder, seed, step):
         return [picture_batch(rng, encoder, 4, 4, 28, 1 if step < EASY_STEPS // 2 else 2, True)]
     rows, columns = scenes.GRIDS[rng.integers(len(scenes.GRIDS))]
     count = int(np.clip(256 // (rows * columns), 3, 12))
+    most = int(rng.choice((1, 2, 6), p=(0.2, 0.2, 0.6)))
     batches = [
-        picture_batch(rng, encoder, 4, 4, 22, most=int(rng.choice((1, 2, 6), p=(0.2, 0.2, 0.6)))),
-        picture_batch(rng, encoder, rows, columns, count),
+        picture_batch(rng, encoder, 4, 4, 16, most, unnamed=UNNAMED_SHARE),
+        picture_batch(rng, encoder, rows, columns, count, unnamed=UNNAMED_SHARE),
     ]
-    if step >= FIRST_CLIP_STEP and step % 2:
-        batches.append(clip_batch(rng, encoder, 5))
+    if step < FIRST_HARD_STEP:
+        return batches
+    two = (4, 4) if rng.random() < 0.4 else questions.pick(rng, scenes.TWO_GRIDS)
+    batches.append(change_batch(rng, encoder, *two, 10))
+    if step % 2:
+        batches.append(clip_batch(rng, encoder, 4))
+    else:
+        batches.append(word_batch(rng, encoder, 4, 4, 24))
+        batches.append(word_batch(rng, encoder, rows, columns, count))
     return batches
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from scripts.train_scenes import questions, scenes
+from scripts.train_scenes import questions, scenes, words
 from scripts.train_scenes.renderer import draw_other
 from scripts.train_scenes.scenes import EVALUATION, generator
 
@@ -27,15 +27,19 @@ NEW_GRIDS = (  # (rows, columns) of cells never used in training
 KNOWN_GRIDS = tuple(grid for grid in scenes.GRIDS if grid[0] * grid[1] <= 100)
 FIGURES = {"locate": "locate_iou", "locate_all": "locate_all_iou", "point": "point_inside",
            "when": "when_within_half_second"}  # fmt: skip
-LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32}  # tokens; else 12
+LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32,
+           "change": 24}  # tokens; else 12  # fmt: skip
 
 
 class Case(NamedTuple):
-    """One question put to the model: the pictures (or frames at `fps`), what is in them."""
+    """One question put to the model: the pictures (or frames at `fps`), what is in them.
+
+    scene: what the last picture holds.
+    """
 
     pictures: list
     fps: float | None
-    scene: scenes.Scene
+    scene: scenes.Scene | words.Word
     question: questions.Question
 
 
@@ -57,15 +61,30 @@ def make_case(seed, skill, index, renderer="train", kept_out=False):
         roll = rng.random()
         options = ((4, 4),) if roll < 0.3 else KNOWN_GRIDS if roll < 0.6 else NEW_GRIDS
         rows, columns = options[rng.integers(len(options))]
+        if skill in ("change", "read"):
+            scene, pictures, question = _draw_and_ask(rng, skill, rows, columns)
+            break
         scene = scenes.make_scene(rng, rows, columns, pairs)
         question = questions.ASK[skill](rng, scene)
         if question:
+            pictures = [(draw_other if renderer == "other" else scenes.draw_scene)(rng, scene)]
             break
-    picture = (draw_other if renderer == "other" else scenes.draw_scene)(rng, scene)
     if rng.random() < 0.5:  # a size that the pipeline must bring back to whole cells
         odd = scene.width + int(rng.integers(14)), scene.height + int(rng.integers(14))
-        picture = picture.resize(odd, Image.Resampling.BICUBIC)
-    return Case([picture], None, scene, question)
+        pictures = [picture.resize(odd, Image.Resampling.BICUBIC) for picture in pictures]
+    return Case(pictures, None, scene, question)
+
+
+def _draw_and_ask(rng, skill, rows, columns):
+    """(contents of the last picture, the pictures, the question) of a change or a word."""
+    if skill == "change":
+        if (rows, columns) != (4, 4):
+            rows, columns = questions.pick(rng, scenes.TWO_GRIDS)
+        change = scenes.make_change(rng, rows, columns)
+        pictures = scenes.draw_frames(rng, (change.before, change.after))
+        return change.after, pictures, questions.ask_change(rng, change)
+    word = words.make_word(rng, rows, columns)
+    return word, [words.draw_word(rng, word)], questions.ask_read(rng, word)
 
 
 # ---------------------------------------------------------------------------------------- marking
@@ -117,10 +136,10 @@ def package_answers(model, cases):
     """Replies of the NumPy package, one case at a time."""
     replies = []
     for case in cases:
-        seen = {"image": case.pictures[0]}
+        seen = [{"image": picture} for picture in case.pictures]
         if case.fps:
-            seen = {"video": case.pictures, "fps": case.fps}
-        content = [seen, {"text": case.question.text}]
+            seen = [{"video": case.pictures, "fps": case.fps}]
+        content = [*seen, {"text": case.question.text}]
         inputs = model.prepare([{"role": "user", "content": content}])
         ids = model.generate(inputs, LONGEST.get(case.question.skill, 12))
         replies.append(model.tokenizer.decode(list(ids)))

@@ -44,7 +44,10 @@ def network_answers(network, tokenizer, cases, batch=64):
 def _generate(network, tokenizer, cases, members, longest):
     encoder, end = Encoder(tokenizer), tokenizer.token_to_id("<|im_end|>")
     pixels = [np.stack(frames) for _, frames in members]
-    pad = "<|video_pad|>" if cases[0].fps else "<|image_pad|>"
+    pad, pictures = "<|video_pad|>", 1
+    if not cases[0].fps:  # every picture stands for itself
+        pad, pictures = "<|image_pad|>", len(pixels[0])
+        pixels = [picture[None] for group in pixels for picture in group]
     count, height, width, _ = pixels[0].shape
     grid = (max(1, count // 2), height // 14, width // 14)
     features = network.visual(patchify(torch.from_numpy(np.stack(pixels))), grid)
@@ -54,7 +57,7 @@ def _generate(network, tokenizer, cases, members, longest):
         for case, reply in zip(cases, replies, strict=True):
             ids = encoder.question(case.question.text) + reply
             branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
-            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), [branch]))
+            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), [branch], pictures))
         arrays = stack_rows(rows, pixels, grid)
         ids, positions = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["positions"])
         vectors = network.model.embed_tokens(ids)

@@ -9,12 +9,12 @@ import json
 from itertools import pairwise
 from typing import NamedTuple
 
-from scripts.train_scenes.scenes import COLOURS, KINDS, PAIRS
+from scripts.train_scenes.scenes import COLOURS, KINDS, PAIRS, distances, has_hue
 
 NOT_THERE = "I don't see one."
 SKILLS = (
     "describe", "count", "colour", "shape", "relation", "yes_no", "locate", "locate_all", "point",
-    "absent", "when", "motion",
+    "absent", "when", "motion", "change", "read",
 )  # fmt: skip
 
 
@@ -49,6 +49,11 @@ PHRASES = {
              "At what time does the {} appear?", "When can you first see the {}?"),
     "motion": ("Which way does the {} move?", "Where does the {} move?",
                "In which direction does the {} move?"),
+    "change": ("What changed between the two pictures?", "What changed?", "What is different?",
+               "What has changed?", "What is different in the second picture?",
+               "What changed from the first picture to the second?"),
+    "read": ("What does it say?", "What is written here?", "Read the text.", "Read the word.",
+             "What does the picture say?", "What word is it?"),
 }  # fmt: skip
 SIDES = {  # relation: (axis, whether the smaller coordinate wins)
     "left": (0, True), "right": (0, False), "above": (1, True), "below": (1, False),
@@ -164,13 +169,16 @@ def ask_count(rng, scene):
 
 
 def ask_colour(rng, scene):
-    """The colour of the only shape of its kind."""
+    """The colour of the only shape of its kind, or of the only shape if its kind has no name."""
     kinds = [s.kind for s in scene.shapes]
-    known = [s for s in scene.shapes if kinds.count(s.kind) == 1]
+    known = [s for s in scene.shapes if kinds.count(s.kind) == 1 and s.colour]
+    if len(kinds) > 1:
+        known = [s for s in known if s.kind]
     if not known:
         return None
     shape = pick(rng, known)
-    return Question("colour", phrase(rng, "colour", shape.kind), f"{shape.colour.capitalize()}.")
+    text = phrase(rng, "colour", shape.kind or "shape")
+    return Question("colour", text, f"{shape.colour.capitalize()}.")
 
 
 def ask_shape(rng, scene):
@@ -189,6 +197,12 @@ def ask_relation(rng, scene):
     if len(known) < 2:
         return None
     first, second = (known[i] for i in rng.permutation(len(known))[:2])
+    return relation(rng, scene, (first, second), (first.name, second.name))
+
+
+def relation(rng, scene, shapes, names):
+    """How two shapes of the scene, asked about by `names`, lie to one another."""
+    first, second = shapes
     side = pick(rng, tuple(SIDES))
     axis, smaller = SIDES[side]
     gap = first.centre[axis] - second.centre[axis]
@@ -196,18 +210,23 @@ def ask_relation(rng, scene):
         return None
     first_wins = (gap < 0) == smaller
     if rng.random() < 0.5:
-        text = f"{pick(rng, COMPARATIVES[side])}, the {first.name} or the {second.name}?"
-        answer = f"The {(first if first_wins else second).name}."
+        text = f"{pick(rng, COMPARATIVES[side])}, the {names[0]} or the {names[1]}?"
+        answer = f"The {names[0] if first_wins else names[1]}."
     else:
-        text = f"Is the {first.name} {POSITIONS[side]} the {second.name}?"
+        text = f"Is the {names[0]} {POSITIONS[side]} the {names[1]}?"
         answer = "Yes." if first_wins else "No."
     return Question("relation", casual(rng, text), answer)
 
 
 def ask_yes_no(rng, scene):
-    """Whether a shape is there; asked for one letter, the answer is Y or N."""
+    """Whether a shape is there."""
     present = bool(scene.shapes) and rng.random() < 0.5
     name = pick(rng, scene.shapes).name if present else missing(rng, scene)
+    return yes_no(rng, name, present)
+
+
+def yes_no(rng, name, present):
+    """Whether there is a `name`; asked for one letter, the answer is Y or N."""
     text = phrase(rng, "yes_no", name)
     if rng.random() < 0.5:
         text = text.rstrip("?") + "? " + pick(rng, ("Reply Y or N.", "Answer Y or N.", "Y or N?"))
@@ -232,9 +251,14 @@ def even(value):
     return 2 * round(value / 2)
 
 
-def box_json(shape):
-    """Qwen2.5-VL's form of a box in absolute pixels."""
-    return {"bbox_2d": list(shape.box), "label": shape.name}
+def box_json(shape, label=None):
+    """Qwen2.5-VL's form of a box in absolute pixels; the label is the shape's name or as given."""
+    return {"bbox_2d": list(shape.box), "label": label or shape.name}
+
+
+def point_json(shape, label):
+    """Qwen2.5-VL's form of a point in absolute pixels: the centre of the shape."""
+    return {"point_2d": [even(v) for v in shape.centre], "label": label}
 
 
 def ask_locate(rng, scene):
@@ -265,8 +289,8 @@ def ask_point(rng, scene):
     if not known:
         return None
     shape = pick(rng, known)
-    answer = {"point_2d": [even(v) for v in shape.centre], "label": shape.name}
-    return Question("point", phrase(rng, "point", shape.name), json.dumps(answer))
+    answer = json.dumps(point_json(shape, shape.name))
+    return Question("point", phrase(rng, "point", shape.name), answer)
 
 
 ASK = {
@@ -281,6 +305,79 @@ ASK = {
     "point": ask_point,
     "absent": ask_absent,
 }
+
+
+# ------------------------------------------------------------------- by colour or by kind alone
+
+PARTS = (*(f"{colour} shape" for colour in COLOURS), *KINDS)
+PART_SKILLS = ("locate", "locate", "point", "count", "yes_no", "relation", "colour", "absent")
+
+
+def fitting(scene, part):
+    """The shapes that a name without colour or without kind fits: `red shape`, `star`."""
+    return [s for s in scene.shapes if part in (f"{s.colour} shape", s.kind)]
+
+
+def may_be_called(shape, colour):
+    """True when a shape's colour has no name, but someone might call it `colour`."""
+    if not shape.paint:
+        return False
+    gaps = distances(shape.paint)
+    return has_hue(shape.paint, colour) or colour == min(gaps, key=gaps.get)
+
+
+def ask_part(rng, scene):
+    """A question about shapes by colour alone or by kind alone, for scenes `with_unnamed` too.
+
+    Not about a colour that a shape whose colour has no name may be called.
+    """
+    doubtful = [f"{c} shape" for c in COLOURS if any(may_be_called(s, c) for s in scene.shapes)]
+    shapes = {part: fitting(scene, part) for part in PARTS if part not in doubtful}
+    here = [part for part in shapes if shapes[part]]
+    single = [part for part in here if len(shapes[part]) == 1]
+    skill = pick(rng, PART_SKILLS)
+    if skill == "count":
+        part = pick(rng, here if here and rng.random() < 0.7 else list(shapes))
+        plural = f"{part}s".replace("crosss", "crosses")
+        return Question(skill, phrase(rng, skill, plural), str(len(shapes[part])))
+    if skill in ("yes_no", "absent"):
+        present = skill == "yes_no" and bool(here) and rng.random() < 0.5
+        part = pick(rng, here if present else [p for p in shapes if p not in here])
+        if skill == "yes_no":
+            return yes_no(rng, part, present)
+        return Question(skill, phrase(rng, pick(rng, ("locate", "point")), part), NOT_THERE)
+    if skill == "colour":
+        return ask_colour(rng, scene)
+    if skill == "relation":
+        names = [single[i] for i in rng.permutation(len(single))[:2]]
+        pair = [shapes[name][0] for name in names]
+        return relation(rng, scene, pair, names) if len({s.box for s in pair}) == 2 else None
+    if not single:
+        return None
+    part = pick(rng, single)
+    answer = (box_json if skill == "locate" else point_json)(shapes[part][0], part)
+    return Question(skill, phrase(rng, skill, part), json.dumps(answer))
+
+
+# ------------------------------------------------------------------------- two pictures, words
+
+
+def ask_change(rng, change):
+    """What is different in the second of two pictures."""
+    name = change.shape.name if change.shape else ""
+    answers = {
+        "removed": f"The {name} is gone.",
+        "added": f"{article(name).capitalize()} was added.",
+        "coloured": f"The {name} turned {change.colour}.",
+        "moved": f"The {name} moved.",
+        "nothing": "Nothing changed.",
+    }
+    return Question("change", phrase(rng, "change"), answers[change.what])
+
+
+def ask_read(rng, word):
+    """The word in the picture."""
+    return Question("read", phrase(rng, "read"), word.text)
 
 
 # -------------------------------------------------------------------------------------- clips

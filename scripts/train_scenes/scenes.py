@@ -5,6 +5,7 @@ drawing (what the pixels look like) are separate steps, so that another renderer
 scene (see `evaluate.py`).
 """
 
+import colorsys
 import io
 import math
 from dataclasses import dataclass, replace
@@ -52,11 +53,17 @@ def generator(seed, *key):
 
 @dataclass(frozen=True)
 class Shape:
-    """One drawn shape; `box` is (x1, y1, x2, y2) in pixels, even integers."""
+    """One drawn shape; `box` is (x1, y1, x2, y2) in pixels, even integers.
+
+    An empty `colour` stands for one without a name, given as RGB in `paint`; an empty `kind` for
+    one without a name, given as the corners in `outline`, fractions of the box.
+    """
 
     colour: str
     kind: str
     box: tuple[int, int, int, int]
+    paint: tuple[int, int, int] | None = None
+    outline: tuple[tuple[float, float], ...] | None = None
 
     @property
     def name(self):
@@ -162,6 +169,145 @@ def make_scene(rng, rows, columns, pairs=PAIRS, most=6):
     )
 
 
+def distances(paint):
+    """{colour name: distance of its RGB to an RGB colour}."""
+    return {n: math.dist(paint, table) for n, table in COLOURS.items()}
+
+
+def has_hue(paint, name):
+    """True when an RGB colour is not grey and its hue is within 60 degrees of a named colour's."""
+    hues = [colorsys.rgb_to_hsv(*colour)[0] * 360 for colour in (paint, COLOURS[name])]
+    apart = abs(hues[0] - hues[1])
+    return max(paint) - min(paint) >= 24 and min(apart, 360 - apart) <= 60
+
+
+def unnamed_colour(rng, kind):
+    """An RGB colour far from every named one, for a shape of `kind`.
+
+    It does not have the hue of a colour that is kept out with this kind.
+    """
+    kept_out = [c for c, k in KEPT_OUT if k == kind]
+    while True:
+        paint = tuple(rng.integers(0, 256, 3).tolist())
+        if min(distances(paint).values()) >= 90 and not any(has_hue(paint, c) for c in kept_out):
+            return paint
+
+
+def unnamed_outline(rng):
+    """Corners in the unit square of a kind that has no name, as massive or as thin as the named.
+
+    An uneven polygon, the frame of one, part of a ring, or an L, T or U lying any way.
+    """
+    roll = rng.random()
+    if roll < 0.35:
+        corners = _uneven_polygon(rng)
+    elif roll < 0.6:
+        outer = _uneven_polygon(rng)
+        corners = _frame(outer, rng.uniform(0.45, 0.65) * outer)
+    elif roll < 0.85:
+        angles = rng.uniform(0, 2 * math.pi) + np.linspace(0, rng.uniform(2.8, 4.4), 24)
+        outer = np.stack([np.cos(angles), np.sin(angles)], 1)
+        corners = np.concatenate([outer, rng.uniform(0.45, 0.65) * outer[::-1]])
+    else:
+        corners = _turned(BARS[rng.integers(len(BARS))], int(rng.integers(4)))
+    return tuple(map(tuple, _unit(corners).tolist()))
+
+
+def _uneven_polygon(rng):
+    """Six to eight corners around (0, 0), one in the lower half pulled in (a heart's is above)."""
+    count = int(rng.integers(6, 9))
+    angles = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * math.pi / count
+    radii = rng.uniform(0.65, 1.0, count)
+    radii[rng.choice(np.flatnonzero(np.sin(angles) > 0.1))] = 0.25
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
+
+
+def _frame(outer, inner):
+    """One path around what lies between two closed paths."""
+    return np.concatenate([outer, outer[:1], inner[:1], inner[:0:-1], inner[:1]])
+
+
+def _turned(corners, quarters):
+    """Corners of the unit square after quarter turns."""
+    corners = np.array(corners, dtype=np.float64)
+    for _ in range(quarters):
+        corners = np.stack([corners[:, 1], 1 - corners[:, 0]], 1)
+    return corners
+
+
+def with_unnamed(rng, scene):
+    """The scene with four in ten shapes in colours, and four in ten of kinds, that have no name.
+
+    So colour and kind must be seen apart: these shapes can only be asked about by the other half.
+    """
+    shapes = []
+    for shape in scene.shapes:
+        roll = rng.random()
+        if roll < 0.4:
+            kind = KINDS[rng.integers(len(KINDS))]
+            shape = replace(shape, colour="", kind=kind, paint=unnamed_colour(rng, kind))
+        elif roll < 0.8:
+            shape = replace(shape, kind="", outline=unnamed_outline(rng))
+        shapes.append(shape)
+    return replace(scene, shapes=tuple(shapes))
+
+
+TWO_GRIDS = (  # (rows, columns) of cells of each of two pictures, besides the commonest 4 x 4
+    (4, 5), (5, 4), (5, 5), (4, 6), (6, 4), (5, 6), (6, 5), (6, 6),
+)  # fmt: skip
+CHANGES = ("removed", "added", "coloured", "moved", "nothing")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two pictures' contents that differ in one thing or in nothing.
+
+    what: one of CHANGES; shape: the one that changed, as it was before (added: as it is after);
+    colour: the colour that a coloured one has after.
+    """
+
+    before: Scene
+    after: Scene
+    what: str
+    shape: Shape | None = None
+    colour: str = ""
+
+
+def make_change(rng, rows, columns):
+    """A change among one to three shapes with different names.
+
+    A shape that moves keeps its size and goes to a place that was free, clear of where it was.
+    """
+    width, height = columns * CELL, rows * CELL
+    what = CHANGES[rng.integers(len(CHANGES))]
+    count = int(rng.integers(1, 4))
+    boxes = place_boxes(rng, width, height, count + (what == "moved"))
+    boxes = [boxes[i] for i in rng.permutation(len(boxes))]
+    names = []
+    while len(set(names)) < count:
+        names = pick_pairs(rng, count, repeat=0.3)
+    if what == "moved":
+        size = min(boxes[0][2] - boxes[0][0], boxes[-1][2] - boxes[-1][0])
+        boxes[0], boxes[-1] = ((x, y, x + size, y + size) for x, y, *_ in (boxes[0], boxes[-1]))
+    shapes = [Shape(*name, box) for name, box in zip(names, boxes, strict=False)]
+    first, rest = shapes[0], shapes[1:]
+
+    def scene(*changed):
+        return Scene(width, height, tuple(sorted([*changed, *rest], key=lambda s: s.centre[0])))
+
+    if what == "nothing":
+        return Change(scene(first), scene(first), what)
+    if what == "removed":
+        return Change(scene(first), scene(), what, first)
+    if what == "added":
+        return Change(scene(), scene(first), what, first)
+    if what == "moved":
+        return Change(scene(first), scene(replace(first, box=boxes[-1])), what, first)
+    free = [c for c, k in PAIRS if k == first.kind and (c, k) not in names]
+    colour = free[rng.integers(len(free))]
+    return Change(scene(first), scene(replace(first, colour=colour)), what, first, colour)
+
+
 CLIP_LENGTHS = {1.0: (4, 6, 8), 2.0: (4, 6, 8, 10, 12, 16), 4.0: (8, 10, 12, 16)}  # frames by fps
 
 
@@ -249,10 +395,15 @@ OUTLINES = {
          (_B, 1), (_A, 1), (_A, _B), (0, _B), (0, _A), (_A, _A)]
     ),
 }  # fmt: skip
+BARS = (  # an L, a T and a U
+    ((0, 0), (_A, 0), (_A, _B), (1, _B), (1, 1), (0, 1)),
+    ((0, 0), (1, 0), (1, _A), (_B, _A), (_B, 1), (_A, 1), (_A, _A), (0, _A)),
+    ((0, 0), (_A, 0), (_A, _B), (_B, _B), (_B, 0), (1, 0), (1, 1), (0, 1)),
+)
 
 
-def draw_shape(draw, kind, box, colour):
-    """Fill one shape; `box` may hold fractions."""
+def draw_shape(draw, kind, box, colour, outline=None):
+    """Fill one shape; `box` may hold fractions; a kind without a name has its own outline."""
     x1, y1, x2, y2 = box
     x2, y2 = x2 - 1, y2 - 1  # Pillow's far edge is inclusive
     if kind == "square":
@@ -262,8 +413,9 @@ def draw_shape(draw, kind, box, colour):
     elif kind == "ring":
         draw.ellipse((x1, y1, x2, y2), outline=colour, width=max(2, round(0.24 * (x2 - x1))))
     else:
-        outline = OUTLINES[kind] * (x2 - x1, y2 - y1) + (x1, y1)
-        draw.polygon([tuple(p) for p in outline], fill=colour)
+        corners = OUTLINES[kind] if outline is None else np.array(outline)
+        corners = corners * (x2 - x1, y2 - y1) + (x1, y1)
+        draw.polygon([tuple(p) for p in corners], fill=colour)
 
 
 def jitter_colours(rng, names):
@@ -298,16 +450,15 @@ def compress(image, quality):
     return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
 
 
-def draw_frames(rng, scenes, plain=False):
-    """Scenes of one size drawn in one style -> list of RGB pictures of that size.
+def paint_pictures(rng, width, height, inks, painters, plain=False):
+    """One RGB picture of width x height pixels for each painter, all in one style.
 
-    The style (scale drawn at, background, noise, tints, compression) is drawn once for all frames.
-    Drawing at another scale and resizing gives every degree of edge smoothing.  A `plain` picture
-    has a light, even background.
+    inks: the RGB colours that the background must keep away from; a painter is called with a
+    Pillow drawing and the scale that it is drawn at.  The style (scale, background, noise,
+    compression) is drawn once for all.  Drawing at another scale and resizing gives every degree
+    of edge smoothing.  A `plain` picture has a light, even background.
     """
-    width, height = scenes[0].width, scenes[0].height
-    colours = jitter_colours(rng, sorted({s.colour for scene in scenes for s in scene.shapes}))
-    ends = pick_background(rng, colours.values())
+    ends = pick_background(rng, inks)
     if plain:
         ends[:] = rng.uniform(235, 255)
     scale = 1.0 if rng.random() < 0.3 else float(rng.uniform(0.9, 2.5))
@@ -316,17 +467,33 @@ def draw_frames(rng, scenes, plain=False):
     sigma = rng.uniform(2, 10) if rng.random() < 0.2 and not plain else 0
     quality = int(rng.integers(50, 96)) if rng.random() < 0.25 else None
     pictures = []
-    for scene in scenes:
+    for paint in painters:
         picture = backdrop.copy()
-        draw = ImageDraw.Draw(picture)
-        for shape in scene.shapes:
-            draw_shape(draw, shape.kind, np.array(shape.box) * scale, colours[shape.colour])
+        paint(ImageDraw.Draw(picture), scale)
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
         if sigma:
             noise = rng.normal(0, sigma, (height, width, 3)).astype(np.float32)
             picture = Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
         pictures.append(compress(picture, quality) if quality else picture)
     return pictures
+
+
+def draw_frames(rng, scenes, plain=False):
+    """Scenes of one size drawn in one style, tints included -> list of RGB pictures."""
+    shapes = [s for scene in scenes for s in scene.shapes]
+    colours = jitter_colours(rng, sorted({s.colour for s in shapes if s.colour}))
+    inks = [*colours.values(), *(s.paint for s in shapes if s.paint)]
+
+    def painter(scene):
+        def paint(draw, scale):
+            for shape in scene.shapes:
+                colour = shape.paint or colours[shape.colour]
+                draw_shape(draw, shape.kind, np.array(shape.box) * scale, colour, shape.outline)
+
+        return paint
+
+    painters = [painter(scene) for scene in scenes]
+    return paint_pictures(rng, scenes[0].width, scenes[0].height, inks, painters, plain)
 
 
 def draw_scene(rng, scene, plain=False):
