@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 ROWS = 200_000  # numbers looked at at a time: they stay in the cache
+MOST = 1e30  # of errors over a standard deviation that may be 0
 SAMPLE = 65_536  # numbers of which the median distance in units of the last place is taken
 
 
@@ -67,7 +68,7 @@ def distance(candidate: np.ndarray, reference: np.ndarray) -> Distance:
     return Distance(
         see / sbb if sbb > 0 else float(see > 0),
         worst,
-        largest / max(np.sqrt(variance), 1e-300) if largest else 0.0,
+        min(largest / max(np.sqrt(variance), 1e-300), MOST) if largest else 0.0,
         _pearson(see, seb, sbb, se, sb, count),
         _median_ulp(a, b),
         int(bad),
