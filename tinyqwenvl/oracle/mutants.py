@@ -325,8 +325,7 @@ def first_temporal_slice_only():
 @mutant("class of mistake; correlation does not see it at small weights")
 def vision_no_rope():
     """No rotary embedding in the vision tower."""
-    whole = vision.rotary_angles
-    return {"vision.rotary_angles": lambda *args: 0 * whole(*args)}
+    return {"vision.nn": variant(nn, rotate=lambda x, cos, sin: x)}
 
 
 @mutant("class of mistake; correlation does not see it at small weights")
