@@ -786,6 +786,17 @@ def test_the_command_line(dumps, capsys, tmp_path):
     assert len(capsys.readouterr().out.splitlines()) == len(MUTANTS) >= 30
 
 
+def test_a_bare_reference_is_compared_all_the_same(dumps, tmp_path, capsys):
+    directory, good, bad = dumps
+    some = {n: np.array(open_dump(good)[n]) for n in ("visual", "model.layers.0", "lm_head")}
+    path = tmp_path / "bare.safetensors"
+    safetensors.numpy.save_file(some, path)
+    assert main(["diff", str(path), bad, "-m", str(directory), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["first"] == "model.layers.0" and found["explanation"] == []
+    assert any("could not be tried" in line for line in found["notes"])
+
+
 def test_clips_are_recorded_too(dumps, tmp_path, capsys):
     directory = dumps[0]
     for i in range(4):

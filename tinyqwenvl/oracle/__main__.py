@@ -277,7 +277,11 @@ def run_explain(argv: list[str]) -> int:
 
 
 def _explain(found: Comparison, model: Model | None) -> None:
-    found.explanation = explain(found, model)
+    try:
+        found.explanation = explain(found, model)
+    except UserError as error:  # the reference does not hold what a run begins with
+        found.explanation = explain(found, None)
+        found.notes.append(f"the known mistakes could not be tried: {error}")
     if model is None:
         found.notes.append("give the checkpoint with -m to try the known mistakes too")
 
