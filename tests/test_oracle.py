@@ -31,7 +31,7 @@ from tinyqwenvl.oracle.mutants import MUTANTS, apply
 from tinyqwenvl.oracle.precision import Rounded, in_precision, quantise, rounded, to_bf16
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import MEASURED, Job, job_from_file, record
-from tinyqwenvl.oracle.stages import about, canonical
+from tinyqwenvl.oracle.stages import about, canonical, place_in_run
 
 PICTURES = [random_picture(1, 150, 210), random_picture(2, 70, 240)]
 
@@ -520,6 +520,16 @@ def test_nothing_in_common(reference, place):
 def test_names_of_others(theirs, ours):
     assert canonical(theirs) == ours
     assert split_key(f"{theirs}#2") == (ours, 2)
+
+
+def test_the_order_of_a_run_is_known(reference):
+    """For dumps without a manifest: our own, shuffled, comes out as it was."""
+    first = [e.name for e in reference if e.call == 0 and e.name != "generated"]
+    images = {"picture", "image.resize", "image.normalise", "image.nine_dimensions"}
+    first = [n for n in first if n not in images]
+    shuffled = [str(n) for n in np.random.default_rng(0).permutation(first)]
+    assert sorted(shuffled, key=place_in_run) == first
+    assert place_in_run("who knows") > place_in_run("generated")
 
 
 def test_axes_are_letters_of_the_glossary(reference, family):

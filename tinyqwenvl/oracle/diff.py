@@ -19,6 +19,7 @@ from ..tracing import watching
 from .dump import Dump, Entry
 from .metrics import Distance, distance
 from .record import following, job_from_file, like, run
+from .stages import place_in_run
 
 # How far over its noise floor a stage may be: NMSE and 1 - cosine, which are squares, so that the
 # largest error may be the root of it. scripts/calibrate_oracle.py: of 40 models of transformers the
@@ -252,8 +253,8 @@ def compare(
         theirs = candidate.get(entry.name, entry.call)
         if theirs is None:
             kind = "exact" if entry.exact else "float"
-            place = entry.info.get("sequence", 0)
-            verdicts.append(Verdict(entry.key, "missing", kind, place, entry.shape))
+            number = entry.info.get("sequence", 0)
+            verdicts.append(Verdict(entry.key, "missing", kind, number, entry.shape))
         else:
             limits = band(entry, precision, "entire", multiple)
             verdicts.append(judge(entry, theirs, precision, limits))
@@ -261,9 +262,12 @@ def compare(
 
 
 def _ordered(dump: Dump) -> Iterator[Entry]:
-    """The entries, each with its place in the order."""
-    for place, entry in enumerate(dump):
-        yield replace(entry, info={**entry.info, "sequence": place})
+    """The entries, each with its place in the order: the dump's own, or that of a run."""
+    entries = list(dump)
+    if not any("sequence" in entry.info for entry in entries):
+        entries.sort(key=lambda entry: (entry.call, place_in_run(entry.name)))
+    for number, entry in enumerate(entries):
+        yield replace(entry, info={**entry.info, "sequence": number})
 
 
 def _precision(reference: Dump, candidate: Dump, asked: str | None) -> str:

@@ -59,6 +59,34 @@ def about(name: str, model_type: str = "qwen2_5_vl") -> About:
     return About((), "")
 
 
+# ------------------------------------------------------------------ the order of a run
+
+_ORDER = (  # of whole parts, then inside a block and a layer; a part comes after what is in it
+    "picture", "image", "pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw",
+    "input_ids", "second_per_grid_ts", "model.rope_delta", "model.embed_tokens",
+    "visual.cu_seqlens", "visual.window_index", "visual.cu_window_seqlens", "visual.patch_embed",
+    "visual.rotary_angles", "visual.blocks", "visual.merger", "visual", "model.position_ids",
+    "model.inputs_embeds", "model.layers", "model.norm", "lm_head", "generated",
+)  # fmt: skip
+_INSIDE = (
+    "norm1", "input_layernorm", "attn.qkv", "q_proj", "k_proj", "v_proj", "q", "k", "v", "spans",
+    "context", "proj", "o_proj", "attn", "self_attn", "norm2", "post_attention_layernorm",
+    "gate_proj", "up_proj", "fc1", "act", "act_fn", "fc2", "down_proj", "ln_q", "0", "1", "2",
+    "mlp", "",
+)  # fmt: skip
+
+
+def place_in_run(name: str) -> tuple[int, ...]:
+    """Sort key of a stage in a run, for dumps that do not say their order; unknown ones last."""
+    fits = [part for part in _ORDER if name == part or name.startswith(part + ".")]
+    part = max(fits, key=len, default="")
+    inside = name[len(part) :].strip(".")
+    number, _, rest = inside.partition(".") if inside[:1].isdigit() else ("0", "", inside)
+    last = rest if rest in _INSIDE else rest.rpartition(".")[2]
+    known = _INSIDE.index(last) if last in _INSIDE else len(_INSIDE)
+    return _ORDER.index(part) if part else len(_ORDER), int(number), known
+
+
 # ------------------------------------------------------------------ what others call it
 
 _PREFIXES = (
