@@ -185,6 +185,31 @@ def test_a_run_is_done_again_with_its_limits(model, place):
     assert first["image_grid_thw"].prod() < 9000 / 14**2
 
 
+def test_the_options_of_a_prompt_are_kept(model, place):
+    """Those of a control token in a text, too; what a manifest cannot hold is refused."""
+    messages = user_message(PICTURES[:1], "a <|im_end|> b")
+    job = Job(messages, options={"parse_special": True, "max_pixels": 9000})
+    first = record(model, job, place / "options.safetensors", floors=["float32"])
+    assert first.get("lm_head").info["floor"]["float32"]["entire"]["nmse"] > 0
+    again = record(model, job_from_file(first, model.config), place / "y.safetensors", floors=())
+    assert compare(first, again).first is None
+    with pytest.raises(UserError, match="to_rgb"):
+        record(model, Job(messages, options={"to_rgb": lambda x: x}), place / "z.safetensors")
+    assert not (place / "z.safetensors").exists()
+
+
+def test_a_clip_under_another_template_is_run_again(model, place):
+    frames = [random_picture(i, 56, 84) for i in range(4)]
+    items = [{"type": "video", "video": frames, "max_pixels": 6000, "min_pixels": 3136}]
+    job = Job([{"role": "user", "content": [*items, {"type": "text", "text": "what?"}]}])
+    template = "<|im_start|>" + json.loads(
+        (tinyqwenvl.model.EMBEDDED / "chat_template.json").read_text()
+    )["chat_template"].replace("You are a helpful assistant.", "Be brief.")
+    other = replace(model, template=template)
+    first = record(other, job, place / "template.safetensors", floors=["float32"])
+    assert first.get("lm_head").info["floor"]["float32"]["entire"]["nmse"] > 0
+
+
 def damaged(manifest, **changes):
     """A manifest with some lines of its first stage, or of itself, changed."""
     stage = {n: v for n, v in changes.items() if n in ("key", "inputs", "floor", "order")}
@@ -410,7 +435,11 @@ def test_only_known_stages_say_how_the_candidate_was_computed(reference, place):
 def test_the_truth_is_a_reference_too(checkpoint, job, place, reference, family):
     wide = tinyqwenvl.load(checkpoint, dtype="float64")
     truth = record(wide, job, place / f"truth-{family}.safetensors", floors=["float32"])
-    assert truth.get("visual.merger").dtype == "float64"
+    floats = {e.dtype for e in truth if not e.exact and not e.name.startswith("image.")}
+    assert floats == {"float64", "float32"} and truth.get("visual.merger").dtype == "float64"
+    assert [e.name for e in truth if e.dtype == "float32" and "image." not in e.name] == [
+        "second_per_grid_ts"
+    ]
     assert compare(truth, reference).first is None
     assert compare(reference, truth).first is None
 
@@ -880,6 +909,55 @@ def test_bad_command_lines(words, message, capsys, tmp_path, monkeypatch):
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dump_as_inputs_keeps_its_limits(dumps, tmp_path, capsys):
+    directory, good, _ = dumps
+    out = tmp_path / "again.safetensors"
+    words = ["record", "--inputs", good, "-m", str(directory), "--floors", "none"]
+    assert main([*words, "-o", str(out)]) == 0
+    assert compare(open_dump(good), open_dump(out)).first is None
+
+
+def test_ids_that_cannot_be_are_one_line(dumps, tmp_path, capsys):
+    directory, good, _ = dumps
+    arrays = {n: np.array(open_dump(good)[n]) for n in ("visual", "lm_head")}
+    path = tmp_path / "ids.safetensors"
+    safetensors.numpy.save_file({**arrays, "generated": np.array([10**9])}, path)
+    out = tmp_path / "steps.safetensors"
+    words = ["record", "describe", "-m", str(directory), "--tokens", "2", "--floors", "none"]
+    assert main([*words, "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["diff", str(out), str(path), "--single", "-m", str(directory)]) == 2
+    err = capsys.readouterr().err
+    assert "generated" in err and err.count("\n") == 1
+
+
+def test_strange_names_and_pictures_are_no_traceback(tmp_path, capsys):
+    names = ["visual.blocks.\u00b2.attn", "visual.blocks.1a", "visual.blocks." + "9" * 5000]
+    arrays = {name: np.ones((4, 4), np.float32) for name in names}
+    arrays |= {"picture": np.ones(3, np.uint8), "image_grid_thw": np.array([[1, 1, 4]])}
+    wrong = {name: x * 2 if x.dtype.kind == "f" else x for name, x in arrays.items()}
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path, held in zip(paths, (arrays, wrong), strict=True):
+        safetensors.numpy.save_file(held | {"visual.merger": held[names[0]]}, path)
+    page_of = tmp_path / "page.html"
+    assert main(["diff", *map(str, paths), "--html", str(page_of)]) == 1
+    assert page_of.exists() and "Traceback" not in capsys.readouterr().err
+
+
+def test_errors_of_clips_lie_in_the_clips(model, place, family):
+    """A prompt with a picture and a clip: the tower runs twice, each with its own grids."""
+    frames = [random_picture(i, 56, 84) for i in range(4)]
+    items = [{"type": "image", "image": PICTURES[1]}, {"type": "text", "text": "and"}]
+    items += [{"type": "video", "video": frames, "max_pixels": 6000, "min_pixels": 3136}]
+    job = Job([{"role": "user", "content": items}])
+    dump = record(model, job, place / f"both-{family}.safetensors", floors=())
+    for call, grids in enumerate((dump["image_grid_thw"], dump["video_grid_thw"])):
+        entry = dump.get("visual.blocks.0", call)
+        drawn = list(page.draw(entry, np.ones(entry.shape[0]), dump))
+        assert len(drawn) == grids[:, 0].sum()
+        assert [d.width / d.height for d in drawn] == [w / h for t, h, w in grids for _ in range(t)]
 
 
 def test_an_unlike_model_is_refused(dumps, capsys, tmp_path):

@@ -94,6 +94,16 @@ class Model:
         :func:`chat.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
+        return self.prompt(messages, media, parse_special, add_vision_id)
+
+    def prompt(
+        self,
+        messages: Sequence[dict[str, Any]],
+        media: dict[str, Any],
+        parse_special: bool = False,
+        add_vision_id: bool = False,
+    ) -> Inputs:
+        """HF messages whose ``media`` were read -> inputs; the flags as in :meth:`prepare`."""
         if self.template is not None:
             pieces = chat.render_with_jinja(self.template, messages, add_vision_id)
         else:

@@ -10,6 +10,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +139,10 @@ def run_record(argv: list[str]) -> int:
     job = _job(args, model)
     stages = args.stages or ["*"]
 
-    def go() -> Dump:
-        return record(
+    with apply(args.mutant):
+        dump = record(
             model, job, args.output, stages, not args.no_inputs, floors, args.model or "embedded"
         )
-
-    if args.mutant:
-        with apply(args.mutant):
-            dump = go()
-    else:
-        dump = go()
     for glob in args.stages:
         if not any(fnmatch.fnmatchcase(e.name, glob) for e in dump):
             note(f"no stage is called {glob}")
@@ -175,7 +170,7 @@ def _job(args: argparse.Namespace, model: Model) -> Job:
         if args.words or args.video:
             raise UserError("give PICTURE and PROMPT, or --inputs, not both")
         job = job_from_file(open_dump(args.inputs), model.config)
-        return Job(job.messages, job.media, args.tokens)
+        return replace(job, tokens=args.tokens, forced=None)
     if args.fps is not None and not args.video:
         raise UserError("--fps is of a --video; there is none")
     pictures, prompt = pictures_and_prompt(args.words)

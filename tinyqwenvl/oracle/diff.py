@@ -7,7 +7,7 @@ rounding alone does to that stage: its noise floor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from ..model import Model
 from ..tracing import watching
 from .dump import Dump, Entry
 from .metrics import Distance, distance
-from .record import following, job_from_file, like, run
+from .record import EveryCall, following, like, run
 from .stages import place_in_run
 
 # How far over its noise floor a stage may be: NMSE and 1 - cosine, which are squares, so that the
@@ -332,7 +332,7 @@ def single(
     """
     precision = _precision(reference, candidate, precision)
     watch = _Steer(reference, candidate, precision, multiple)
-    job = following(job_from_file(reference, model.config), candidate)
+    job = following(reference, candidate, model.config)
     with watching(watch), np.errstate(all="ignore"):
         run(model, job)
     found = watch.verdicts
@@ -345,18 +345,18 @@ def single(
     return _comparison(reference, candidate, precision, verdicts)
 
 
-class _Steer:
-    """A watcher that judges each stage and then puts the candidate's in its place."""
+class _Steer(EveryCall):
+    """Judges each stage and then puts the candidate's in its place."""
 
     def __init__(self, reference: Dump, candidate: Dump, precision: str, multiple: float | None):
+        super().__init__()
         self.reference, self.candidate = reference, candidate
         self.precision, self.multiple = precision, multiple
-        self.calls: dict[str, int] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.run: list[Limits] = []  # of stages that the candidate does not hold, since the last
 
-    def __call__(self, name: str, value: Any, _: Mapping[str, Any]) -> Any:
-        call = self.calls[name] = self.calls.get(name, -1) + 1
+    def see(self, name: str, call: int, value: Any) -> Any:
+        """Judge a stage."""
         ours, theirs = self.reference.get(name, call), self.candidate.get(name, call)
         if ours is None:
             return None

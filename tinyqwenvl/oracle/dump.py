@@ -207,13 +207,29 @@ def _is_floor(far: Any) -> bool:
     )
 
 
+def geometry(entry: Entry, dump: Dump) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Grids [pictures, 3] and window order [M] that a stage with rows of patches or tokens has.
+
+    With pictures and videos the tower runs twice: its first call is of the pictures.
+    """
+    kinds = [n for n in ("image_grid_thw", "video_grid_thw") if dump.get(n) is not None]
+    if entry.name == "pixel_values_videos":
+        kinds = [n for n in kinds if n == "video_grid_thw"]
+    grids = dump.get(kinds[entry.call]) if entry.call < len(kinds) else None
+    window = dump.get("visual.window_index", entry.call)
+    return (
+        None if grids is None else np.reshape(grids.read(), (-1, 3)),
+        None if window is None else np.reshape(window.read(), -1),
+    )
+
+
 # ------------------------------------------------------------------ writing
 
 
 class Writer:
     """Writes a dump tensor by tensor; the file appears whole when the ``with`` block ends well.
 
-    ``model_type`` decides what is said of the order of rows.
+    ``about`` is what the manifest says of the run; its "model_type" decides the order of rows.
     """
 
     def __init__(self, path: str | os.PathLike, about: Mapping[str, Any] | None = None):

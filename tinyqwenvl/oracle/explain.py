@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ import numpy as np
 from ..model import Model
 from ..tracing import watching
 from .diff import BANDS, Comparison, band, fit, within
-from .dump import Dump, Entry
+from .dump import Dump, Entry, geometry
 from .metrics import distance
 from .mutants import MUTANTS, apply
-from .record import Job, following, job_from_file, run
+from .record import EveryCall, Job, following, run
 from .vectors import answer_to, equal, unit_cases
 from .vectors import judge as judge_answer
 
@@ -50,7 +50,7 @@ def explain(
 
 
 def _mutants(comparison: Comparison, model: Model) -> list[dict[str, Any]]:
-    job = following(job_from_file(comparison.reference, model.config), comparison.candidate)
+    job = following(comparison.reference, comparison.candidate, model.config)
     scored: list[tuple[float, float, dict[str, Any]]] = []
     right = _follow(comparison, model, job, None).reproduced  # by no mistake at all
     for name, mutant in MUTANTS.items():
@@ -68,42 +68,33 @@ class _Parted(Exception):
 
 def _follow(comparison: Comparison, model: Model, job: Job, name: str | None) -> _Follow:
     follow = _Follow(comparison)
-    mistake = nullcontext() if name is None else apply(name)
-    try:
-        with mistake, watching(follow), np.errstate(all="ignore"):
-            run(model, job)
-    except _Parted:
-        pass
-    except Exception:  # a mistake may break the run; what was reproduced until then counts
-        follow.reproduced = follow.reproduced if follow.begun else 0
+    # A mistake may break the run, or part; what was reproduced until then counts.
+    with suppress(Exception), apply(name), watching(follow), np.errstate(all="ignore"):
+        run(model, job)
     return follow
 
 
-class _Follow:
-    """A watcher that counts how far a mutant gives what the candidate holds."""
+class _Follow(EveryCall):
+    """Counts how far a mutant gives what the candidate holds."""
 
     def __init__(self, comparison: Comparison):
+        super().__init__()
         self.candidate, self.precision = comparison.candidate, comparison.precision
         self.reference = comparison.reference
-        verdicts = {v.name: v for v in comparison.compared}
         first = comparison.first
         assert first is not None
-        self.first, self.sequence = first.name, first.sequence
-        self.wrong = {name for name, v in verdicts.items() if v.bad}
-        self.to_reproduce = sum(v.sequence >= first.sequence for v in verdicts.values())
-        self.calls: dict[str, int] = {}
+        self.first = first.name
+        self.to_reproduce = sum(v.sequence >= first.sequence for v in comparison.compared)
         self.begun, self.reproduced, self.error = False, 0, 0.0
 
-    def __call__(self, name: str, value: Any, _: Mapping[str, Any]) -> None:
-        call = self.calls[name] = self.calls.get(name, -1) + 1
+    def see(self, name: str, call: int, value: Any) -> None:
+        """Compare a stage."""
         theirs, ours = self.candidate.get(name, call), self.reference.get(name, call)
         if theirs is None or ours is None:
             return
         self.begun = self.begun or theirs.key == self.first
         near, error = _near(np.asarray(value), theirs, ours, self.precision)
         if not near:
-            # Exact stages are named first, whatever floats come before: what is not reproduced
-            # there is only known not to be the first fault.
             raise _Parted
         if self.begun:
             self.reproduced += 1
@@ -209,12 +200,12 @@ def layouts(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str,
 
 def _rows(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, np.ndarray]]:
     """Rows of patches or image tokens in raster, merge or window order, or that undone twice."""
-    index, grids = reference.get("visual.window_index"), reference.get("image_grid_thw")
+    grid, window = geometry(entry, reference)
     order = entry.info.get("order", "")
     axis = x.ndim - 2
     rows = x.shape[axis]
-    if index is not None:
-        block = rows // len(window := index.read()) if len(index.read()) else 0
+    if window is not None and len(window):
+        block = rows // len(window)
         if block and block * len(window) == rows and order in ("window", "raster", "merge"):
             for name, blocks in (
                 ("rows in window order undone", np.argsort(window)),
@@ -224,8 +215,7 @@ def _rows(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, n
             ):
                 at = np.reshape(blocks[:, None] * block + np.arange(block), -1)
                 yield name, np.take(x, at, axis=axis)
-    if grids is not None and order in ("merge", "raster"):
-        grid = np.reshape(grids.read(), (-1, 3))
+    if grid is not None and order in ("merge", "raster"):
         if int(np.sum(np.prod(grid, axis=1))) == rows:
             raster = np.concatenate(list(_raster(grid)))
             yield "patches in raster order", np.take(x, raster, axis=axis)

@@ -57,8 +57,11 @@ def mutant(report: str) -> Callable[[Callable[[], dict[str, Any]]], Callable[[],
 
 
 @contextmanager
-def apply(name: str) -> Iterator[None]:
-    """The mistake called ``name``, while the block runs."""
+def apply(name: str | None) -> Iterator[None]:
+    """The mistake called ``name``, while the block runs; None for none at all."""
+    if name is None:
+        yield
+        return
     if name not in MUTANTS:
         raise UserError(f"no mutant is called {name}; known are {', '.join(MUTANTS)}")
     nothing = object()

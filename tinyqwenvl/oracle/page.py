@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..cli import one_line
 from .diff import Comparison, Verdict
-from .dump import Dump, Entry
+from .dump import Dump, Entry, geometry
 from .report import conclusion, explanation
 
 DRAWN = 12  # wrong stages with a picture
@@ -77,7 +77,10 @@ def _row(verdict: Verdict) -> str:
 def _given(comparison: Comparison) -> Iterator[str]:
     """The pictures of the prompt, to lay beside the errors."""
     for number, entry in enumerate(e for e in comparison.reference if e.name == "picture"):
-        picture = Image.fromarray(np.asarray(entry.read(), np.uint8))
+        array = np.asarray(entry.read(), np.uint8)
+        if array.ndim != 3 or array.shape[2] != 3:
+            continue  # somebody else's idea of a picture
+        picture = Image.fromarray(array)
         picture.thumbnail((480, 480))
         what = f"picture {number + 1}"
         yield f"<figure><img alt='{what}' src='{_data(picture)}'><figcaption>{what}</figure>"
@@ -93,7 +96,10 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         if drawn == DRAWN or theirs is None or verdict.verdict == "shape":
             continue
         errors = row_errors(entry.read(), np.reshape(theirs.read(), entry.shape))
-        pictures = list(draw(entry, errors, comparison.reference))
+        try:
+            pictures = list(draw(entry, errors, comparison.reference))
+        except (ValueError, IndexError):  # grids and orders that do not belong to these rows
+            pictures = []
         if not pictures:
             continue
         if not drawn:
@@ -127,11 +133,9 @@ def row_errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 def draw(entry: Entry, errors: np.ndarray, reference: Dump) -> Iterator[Image.Image]:
     """A picture for each frame where rows are patches or image tokens, else one strip."""
-    order, grids = entry.info.get("order", ""), reference.get("image_grid_thw")
-    if grids is None:
-        grids = reference.get("video_grid_thw")
+    order, (grids, window) = entry.info.get("order", ""), geometry(entry, reference)
     if order in ("raster", "merge", "window") and grids is not None:
-        yield from _frames(errors, order, np.reshape(grids.read(), (-1, 3)), reference)
+        yield from _frames(errors, order, grids, window)
     elif order == "sequence":
         strip = np.full(-(-len(errors) // 64) * 64, np.nan)
         strip[: len(errors)] = errors
@@ -139,18 +143,16 @@ def draw(entry: Entry, errors: np.ndarray, reference: Dump) -> Iterator[Image.Im
 
 
 def _frames(
-    errors: np.ndarray, order: str, grids: np.ndarray, reference: Dump
+    errors: np.ndarray, order: str, grids: np.ndarray, window: np.ndarray | None
 ) -> Iterator[Image.Image]:
     """Errors of rows put where the patches, or the 2x2 blocks of them, are."""
     patches = int(np.sum(np.prod(grids, axis=1)))
-    index = reference.get("visual.window_index")
     side = 1 if len(errors) == patches else 2
     if len(errors) * side * side != patches:
         return
     block = 1 if side == 2 else 4
-    if order == "window" and index is not None:
-        back = np.argsort(index.read())
-        errors = np.reshape(np.reshape(errors, (-1, block))[back], -1)
+    if order == "window" and window is not None:
+        errors = np.reshape(np.reshape(errors, (-1, block))[np.argsort(window)], -1)
     start = 0
     for t, h, w in grids.tolist():
         count = t * h * w // (side * side)

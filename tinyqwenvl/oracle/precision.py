@@ -106,12 +106,11 @@ def in_precision(model: Model, precision: str) -> Model:
     return replace(model, weights=change(model.weights, lambda _, leaf: rounded(leaf, rounding)))
 
 
-def inputs_in(inputs: Inputs, precision: str) -> Inputs:
-    """Patches in the format in which the model computes."""
+def inputs_in(inputs: Inputs, dtype: Any, precision: str | None) -> Inputs:
+    """Patches in the format in which the model computes: its dtype, rounded to ``precision``."""
     fields = ("pixel_values", "pixel_values_videos")
     given: dict[str, Any] = {n: x for n in fields if (x := getattr(inputs, n)) is not None}
-    if precision in ("float64", "float32"):
-        given = {n: x.astype(precision) for n, x in given.items()}
+    given = {n: x.astype(dtype, copy=False) for n, x in given.items()}
     if precision in ROUNDINGS:
         given = {n: rounded(x, ROUNDINGS[precision]) for n, x in given.items()}
     return replace(inputs, **given)

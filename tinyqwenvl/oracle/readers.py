@@ -169,10 +169,7 @@ class _Member:
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
             _header(file, self.member)  # type: ignore[arg-type]
             size = math.prod(self.shape) * self.dtype.itemsize
-            try:
-                data = file.read(size)
-            except (zipfile.BadZipFile, OSError, EOFError) as error:
-                raise UserError(f"{self.path}: {self.member} is damaged: {error}") from None
+            data = file.read(size)
         if len(data) != size:
             raise UserError(f"{self.path}: {self.member} is cut; write it again")
         flat = np.frombuffer(data, self.dtype)

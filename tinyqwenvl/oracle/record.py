@@ -31,6 +31,7 @@ SMALL = 100_000_000  # weights up to which noise floors are measured unasked
 MEASURED = ("float32", "float16", "bfloat16", "int8")
 LARGEST_GRID = 100_000  # patches on a side, or pairs of frames
 LIMITS = ("min_pixels", "max_pixels")
+FLAGS = ("parse_special", "add_vision_id")
 MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 
 
@@ -49,18 +50,18 @@ class Job:
     media: Mapping[str, Any] = field(default_factory=dict)  # with input_ids or messages
     tokens: int = 0
     forced: Sequence[int] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)  # of Model.prepare
+    options: Mapping[str, Any] = field(default_factory=dict)  # of Model.prepare: LIMITS and FLAGS
 
     def inputs(self, model: Model) -> Inputs:
         """Ready for the model; every stage up to there is recorded."""
         if self.messages is not None and not self.media:
             return model.prepare(self.messages, **self.options)
         media = dict(self.media)
-        ids = media.pop("input_ids", None)
         media |= {name: show(name, media[name]) for name in MEDIA if name in media}
         if self.messages is not None:
-            ids = model.encode(chat.render(self.messages), media)
-        ids = show("input_ids", np.asarray(ids))
+            flags = {name: self.options[name] for name in FLAGS if name in self.options}
+            return model.prompt(self.messages, media, **flags)
+        ids = show("input_ids", np.asarray(media.pop("input_ids")))
         positions, delta = model.positions(ids, media)
         return Inputs(ids, positions, delta, **media)
 
@@ -83,14 +84,12 @@ def job_from_file(dump: Dump, config: Config) -> Job:
 def _job(dump: Dump, config: Config) -> Job:
     if dump.get("input_ids") is None:
         raise UserError(f"{dump.source} holds no input_ids; they are needed to run the model")
-    forced, told = generated(dump), dump.about.get("messages")
+    forced, told = generated(dump, config), dump.about.get("messages")
+    options = checked_options(dump.about.get("options", {}))
     if told is not None:
         told = _checked(told, [e for e in dump if e.name == "picture"])
     if told is not None and not _clips(told):
-        messages, options = told, dump.about.get("options", {})
-        if not all(n in LIMITS and type(v) is int for n, v in options.items()):
-            raise ValueError("options that are none")
-        return Job(messages, tokens=len(forced), forced=forced, options=options)
+        return Job(told, tokens=len(forced), forced=forced, options=options)
     names = (*MEDIA, "input_ids")
     media: dict[str, Any] = {n: e.read() for n in names if (e := dump.get(n)) is not None}
     media["input_ids"] = np.reshape(media["input_ids"], -1)
@@ -99,21 +98,34 @@ def _job(dump: Dump, config: Config) -> Job:
     _check(dump.source, media, config)
     if told is not None:
         media.pop("input_ids")
-        return Job(told, media, tokens=len(forced), forced=forced)
+        return Job(told, media, len(forced), forced, options)
     return Job(None, media, tokens=len(forced), forced=forced)
 
 
-def generated(dump: Dump) -> list[int]:
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a job. Raises UserError for one that a manifest cannot hold."""
+    for name, value in options.items():
+        kinds = (bool,) if name in FLAGS else (int, type(None)) if name in LIMITS else ()
+        if type(value) not in kinds:
+            known = ", ".join((*LIMITS, *FLAGS))
+            raise UserError(
+                f"a prompt with the option {name} cannot be recorded; known are {known}"
+            )
+    return dict(options)
+
+
+def generated(dump: Dump, config: Config) -> list[int]:
     """The ids that were generated in a dump. Raises UserError when they are no ids."""
+    rows = config.text.vocab_size
     ids = [np.reshape(e.read(), -1) for e in dump if e.name == "generated"]
-    if not all(len(i) == 1 and i.dtype.kind in "iu" and i[0] >= 0 for i in ids):
-        raise UserError(f"{dump.source}: generated should be one id a step, a whole number")
+    if not all(len(i) == 1 and i.dtype.kind in "iu" and 0 <= i[0] < rows for i in ids):
+        raise UserError(f"{dump.source}: generated should be one id a step, from 0 to {rows - 1}")
     return [int(i[0]) for i in ids]
 
 
-def following(job: Job, candidate: Dump) -> Job:
-    """The same job, with the ids that a candidate generated, where it holds them."""
-    theirs = generated(candidate)
+def following(reference: Dump, candidate: Dump, config: Config) -> Job:
+    """The reference's job, with the ids that a candidate generated, where it holds them."""
+    job, theirs = job_from_file(reference, config), generated(candidate, config)
     return replace(job, forced=theirs, tokens=min(job.tokens, len(theirs))) if theirs else job
 
 
@@ -181,7 +193,7 @@ def tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | No
             if kind == "video":
                 items.append({"type": "video"})
             elif kind == "image":
-                limits = {n: item[n] for n in ("min_pixels", "max_pixels") if n in item}
+                limits = {n: item[n] for n in LIMITS if n in item}
                 items.append({"type": "image", "picture": count} | limits)
                 count += 1
             else:
@@ -193,12 +205,15 @@ def tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | No
 # ------------------------------------------------------------------ one run
 
 
-def run(model: Model, job: Job, precision: str = "float32") -> None:
-    """Everything from the prompt to the last token; whoever watches sees every stage."""
+def run(model: Model, job: Job, precision: str | None = None) -> None:
+    """Everything from the prompt to the last token; whoever watches sees every stage.
+
+    ``precision``: the one in which ``model`` computes, where :func:`in_precision` made it.
+    """
     inputs = job.inputs(model)
     show("second_per_grid_ts", np.array(inputs.second_per_grid_ts, np.float32))
     show("model.rope_delta", np.array(inputs.rope_delta))
-    inputs, cache = inputs_in(inputs, precision), KVCache()
+    inputs, cache = inputs_in(inputs, model.dtype, precision), KVCache()
     choose, ids = sampling.GREEDY.chooser(), inputs.input_ids
     embeds, positions = model.embed(inputs), inputs.position_ids
     for step in range(job.tokens + 1):
@@ -239,7 +254,7 @@ def record(
         "model": {"source": source, "fingerprint": fingerprint(model.config)},
         "dtype": np.dtype(model.dtype).name,
         "messages": tell(job.messages),
-        "options": dict(job.options),
+        "options": checked_options(job.options),
     }
     with Writer(path, about) as writer, watching(_Keep(writer, stages, inputs)):
         run(model, job)
@@ -316,16 +331,31 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
     dumps.write_manifest(path, about, manifest["stages"])
 
 
-class _Measure:
-    """A watcher: distances of a run from a dump. A single run goes on with what the dump holds."""
+class EveryCall:
+    """A watcher that counts: :meth:`see` gets the number of the call, from 0, with each stage."""
 
-    def __init__(self, reference: Dump, single: bool):
-        self.reference, self.single = reference, single
+    def __init__(self) -> None:
         self.calls: dict[str, int] = {}
-        self.found: dict[str, dict[str, float]] = {}
 
     def __call__(self, name: str, value: Any, _: Any) -> Any:
         call = self.calls[name] = self.calls.get(name, -1) + 1
+        return self.see(name, call, value)
+
+    def see(self, name: str, call: int, value: Any) -> Any:
+        """What it returns, unless None, takes the place of ``value``."""
+        raise NotImplementedError
+
+
+class _Measure(EveryCall):
+    """Distances of a run from a dump. A single run goes on with what the dump holds."""
+
+    def __init__(self, reference: Dump, single: bool):
+        super().__init__()
+        self.reference, self.single = reference, single
+        self.found: dict[str, dict[str, float]] = {}
+
+    def see(self, name: str, call: int, value: Any) -> Any:
+        """Measure a stage."""
         entry = self.reference.get(name, call)
         if entry is None or entry.exact or entry.shape != np.shape(value):
             return None

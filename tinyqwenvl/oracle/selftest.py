@@ -19,7 +19,7 @@ from .dump import Dump, Entry, key_of
 from .explain import explain, explain_answers
 from .mutants import MUTANTS, apply
 from .readers import open_dump
-from .record import Job, job_from_file, record, run
+from .record import EveryCall, Job, job_from_file, record, run
 from .vectors import FOLDER, answer_to, family_of, unit_cases
 from .vectors import judge as judge_answer
 
@@ -66,12 +66,8 @@ def wrong_stage(case: ModelCase, mutant: str | None = None) -> str | None:
     """The first stage at which our model, with a mutant, is not what the case says; or None."""
     watch = _Judge(case.reference)
     try:
-        with np.errstate(all="ignore"), watching(watch):
-            if mutant is None:
-                run(case.model, case.job)
-            else:
-                with apply(mutant):
-                    run(case.model, case.job)
+        with apply(mutant), np.errstate(all="ignore"), watching(watch):
+            run(case.model, case.job)
     except _Wrong as wrong:
         return str(wrong)
     except Exception as error:  # a mistake may break the run: then it was noticed
@@ -83,15 +79,15 @@ class _Wrong(Exception):
     """A stage is wrong: no need to go on."""
 
 
-class _Judge:
-    """A watcher that stops at the first wrong stage."""
+class _Judge(EveryCall):
+    """Stops at the first wrong stage."""
 
     def __init__(self, reference: Dump):
+        super().__init__()
         self.reference = reference
-        self.calls: dict[str, int] = {}
 
-    def __call__(self, name: str, value: Any, _: Any) -> None:
-        call = self.calls[name] = self.calls.get(name, -1) + 1
+    def see(self, name: str, call: int, value: Any) -> None:
+        """Judge a stage."""
         ours = self.reference.get(name, call)
         if ours is None:
             return

@@ -81,7 +81,8 @@ def place_in_run(name: str) -> tuple[int, ...]:
     fits = [part for part in _ORDER if name == part or name.startswith(part + ".")]
     part = max(fits, key=len, default="")
     inside = name[len(part) :].strip(".")
-    number, _, rest = inside.partition(".") if inside[:1].isdigit() else ("0", "", inside)
+    numbered = re.fullmatch(r"([0-9]{1,9})(?:\.(.*))?", inside, re.DOTALL)
+    number, rest = (numbered[1], numbered[2] or "") if numbered else ("0", inside)
     last = rest if rest in _INSIDE else rest.rpartition(".")[2]
     known = _INSIDE.index(last) if last in _INSIDE else len(_INSIDE)
     return _ORDER.index(part) if part else len(_ORDER), int(number), known

@@ -2,10 +2,8 @@
 
 :func:`instrument` is for Qwen2-VL and Qwen2.5-VL in Hugging Face transformers (or in anything whose
 names are like theirs): every call of every module, under our names, and the tensors that hooks
-cannot see. :func:`instrument_tree` is for any other tree. :func:`record_calls` and
-:func:`read_folder` write and read one folder a call.
-
-The only file that imports torch, which nothing else in the package needs.
+cannot see (:mod:`.hidden`). :func:`instrument_tree` is for any other tree. Nothing in the package
+outside ``oracle/`` needs torch.
 """
 
 from __future__ import annotations
