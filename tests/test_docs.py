@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
+from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
+from tinyqwenvl.oracle.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -62,3 +64,14 @@ def test_the_model_card_holds_the_measured_figures():
     for name, run in figures.items():
         for skill, value in run["figures"].items():
             assert re.search(rf"\b{skill}\b.*{100 * value:.1f}", card), (name, skill)
+
+
+def test_the_page_of_the_oracle_has_its_numbers():
+    page = (ROOT / "docs" / "oracle.md").read_text(encoding="utf-8")
+    for name, band in BANDS.items():
+        row = re.search(rf"^\| {name} \|(.*)\|$", page, re.MULTILINE)[1].split("|")
+        assert [float(cell) for cell in row] == list(band)
+    assert MULTIPLE["float32"] == 100 and {m for n, m in MULTIPLE.items() if n != "float32"} == {16}
+    assert "multiples are 100 in float32 and 16 elsewhere" in page
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"explains it by {len(MUTANTS)} named mistakes" in " ".join(changes.split())

@@ -15,12 +15,15 @@ import pytest
 import tinyqwenvl
 from scripts.random_checkpoint import random_picture, tiny_config, with_pictures, write_checkpoint
 from tinyqwenvl import UserError
+from tinyqwenvl.oracle import mutants
+from tinyqwenvl.oracle.__main__ import main
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.dump import Writer
 from tinyqwenvl.oracle.explain import explain
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import Job, record
+from tinyqwenvl.oracle.vectors import FOLDER
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
 
@@ -704,6 +707,16 @@ FAULTS = {
 }
 
 
+def compared(witness, inputs, place):
+    """Our model, and its dump of the prompt against ``bad.safetensors``."""
+    ours = tinyqwenvl.load(witness.config._name_or_path)
+    media = {"input_ids": inputs.input_ids, "pixel_values": inputs.pixel_values}
+    media |= {"image_grid_thw": inputs.image_grid_thw}
+    reference = record(ours, Job(None, media), place / "ref.safetensors", floors=["float32"])
+    found = compare(reference, open_dump(place / "bad.safetensors"))
+    return ours, found
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_made_in_transformers_is_named(name, case, hf, tmp_path, monkeypatch):
     """Not our own mutant, but the same mistake in another implementation."""
@@ -712,11 +725,7 @@ def test_a_fault_made_in_transformers_is_named(name, case, hf, tmp_path, monkeyp
     FAULTS[name](witness, monkeypatch)
     with torch.no_grad(), instrument(witness.model, tmp_path / "bad.safetensors"):
         witness.model(**given)
-    ours = tinyqwenvl.load(witness.config._name_or_path)
-    media = {"input_ids": inputs.input_ids, "pixel_values": inputs.pixel_values}
-    media |= {"image_grid_thw": inputs.image_grid_thw}
-    reference = record(ours, Job(None, media), tmp_path / "ref.safetensors", floors=["float32"])
-    found = compare(reference, open_dump(tmp_path / "bad.safetensors"))
+    ours, found = compared(witness, inputs, tmp_path)
     assert found.first is not None
     assert explain(found, ours)[0]["mutant"] == name
 
@@ -729,10 +738,22 @@ def test_token_types_forgotten(case, tmp_path):
     given = {n: v for n, v in given.items() if n != "mm_token_type_ids"}
     with torch.no_grad(), instrument(witness.model, tmp_path / "bad.safetensors"):
         witness.model(**given)
-    ours = tinyqwenvl.load(witness.config._name_or_path)
-    media = {"input_ids": inputs.input_ids, "pixel_values": inputs.pixel_values}
-    media |= {"image_grid_thw": inputs.image_grid_thw}
-    reference = record(ours, Job(None, media), tmp_path / "ref.safetensors", floors=["float32"])
-    found = compare(reference, open_dump(tmp_path / "bad.safetensors"))
+    ours, found = compared(witness, inputs, tmp_path)
     assert found.first.name == "model.position_ids"
     assert explain(found, ours)[0]["mutant"] == "positions_in_one_dimension"
+
+
+# ------------------------------------------------------------------ a whole checkpoint
+
+
+def test_verify(hf, tmp_path, capsys):
+    directory = str(FOLDER / "models" / "qwen2_5_vl")
+    assert main(["verify", directory, "--tokens", "2", "-o", str(tmp_path / "v.md")]) == 0
+    report = (tmp_path / "v.md").read_text(encoding="utf-8")
+    assert "5 pictures: all agree" in report and "model.safetensors" in report
+    with mutants.apply("merger_quick_gelu"):
+        assert main(["verify", directory, "--tokens", "2"]) == 1
+    out = capsys.readouterr().out
+    assert "NOT all agree" in out and "| visual.merger |" in out
+    assert main(["verify", directory, "--revision", "x"]) == 2
+    assert main(["verify", directory, "--tokens", "0"]) == 2

@@ -338,6 +338,7 @@ class EveryCall:
         self.calls: dict[str, int] = {}
 
     def __call__(self, name: str, value: Any, _: Any) -> Any:
+        """Called by :func:`tracing.record`."""
         call = self.calls[name] = self.calls.get(name, -1) + 1
         return self.see(name, call, value)
 
