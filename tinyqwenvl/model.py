@@ -35,6 +35,7 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ASSETS / "checkpoint"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # of a checkpoint on the hub
 EXAMPLE_PICTURE = ASSETS / "pictures" / "scene.png"
+EXAMPLE_CLIP = ASSETS / "pictures" / "clip.gif"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Draw the example pictures of the embedded checkpoint from fixed seeds.
+"""Draw the example pictures and the clip of the embedded checkpoint from fixed seeds.
 
 python -m scripts.train_scenes.examples --out tinyqwenvl/assets/pictures
 """
@@ -13,6 +13,7 @@ EXAMPLES = {  # name: (rows, columns, number of shapes, seed)
     "many": (12, 9, 5, 13),
     "pair": (5, 9, 2, 15),
 }
+CLIP_SEED, CLIP_FPS, CLIP_FRAMES = 20, 4.0, 16
 
 
 def draw_example(name):
@@ -25,6 +26,15 @@ def draw_example(name):
             return scene, scenes.draw_scene(rng, scene, plain=True)
 
 
+def draw_clip():
+    """(clip, frames): four seconds in which one shape appears at 2 s and another moves."""
+    rng = scenes.generator(CLIP_SEED)
+    while True:
+        clip = scenes.make_clip(rng, fps=CLIP_FPS, length=CLIP_FRAMES)
+        if clip.moves and list(clip.appears.values()) == [2.0]:
+            return clip, scenes.draw_frames(rng, clip.frames, plain=True)
+
+
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -33,6 +43,9 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     for name in EXAMPLES:
         draw_example(name)[1].save(options.out / f"{name}.png", optimize=True)
+    first, *others = draw_clip()[1]
+    duration = round(1000 / CLIP_FPS)
+    first.save(options.out / "clip.gif", append_images=others, save_all=True, duration=duration)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""Notebooks: pair the sources with their ``.ipynb``, and run them once for tests and docs alike.
+
+    python -m scripts.notebooks                 # write notebooks/*.ipynb from notebooks/*.py
+    python -m scripts.notebooks --run 01 05     # and run some (or all) of them: docs/executed/
+
+A source is a Python file in the percent format; its notebook holds no outputs, and the same source
+always makes the same bytes. What was executed is executed again only when the notebook or the package
+has changed.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "docs" / "executed"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LONGEST = 60  # seconds that a notebook may take
+
+
+def sources():
+    """All notebooks, in reading order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+
+
+def paired(source):
+    """The text of the ``.ipynb`` of a percent-format file."""
+    notebook = jupytext.read(source)
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"c{number:03}"
+    return nbformat.writes(notebook) + "\n"
+
+
+def stamp(source):
+    """A digest of all that a run of the notebook depends on."""
+    digest = hashlib.sha256(paired(source).encode())
+    package = [p for p in (ROOT / "tinyqwenvl").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    for path in sorted([*package, *(ROOT / "scripts" / "train_scenes").glob("*.*")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def execute(source, folder=EXECUTED):
+    """Run a notebook in a clean kernel, unless that was done; returns (executed file, seconds).
+
+    Seconds are those of the run that was kept. Raises CellExecutionError at the first cell that
+    fails.
+    """
+    path, mark = folder / f"{source.stem}.ipynb", stamp(source)
+    if path.exists():
+        before = json.loads(path.read_text())["metadata"].get("tinyqwenvl", {})
+        if before.get("stamp") == mark:
+            return path, before["seconds"]
+    notebook = nbformat.reads(paired(source), as_version=4)
+    began = time.monotonic()
+    client = NotebookClient(notebook, timeout=LONGEST, resources={"metadata": {"path": NOTEBOOKS}})
+    client.execute()
+    seconds = round(time.monotonic() - began, 1)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day
+    notebook.metadata["tinyqwenvl"] = {"stamp": mark, "seconds": seconds}
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(nbformat.writes(notebook) + "\n")
+    return path, seconds
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", nargs="*", metavar="NN", help="run these (none named: all)")
+    options = parser.parse_args()
+    for source in sources():
+        source.with_suffix(".ipynb").write_text(paired(source))
+    if options.run is None:
+        return 0
+    for source in sources():
+        if options.run and source.name[:2] not in options.run:
+            continue
+        try:
+            _, seconds = execute(source)
+        except CellExecutionError as error:
+            print(f"{source.name}\n{error}", file=sys.stderr)
+            return 1
+        print(f"{source.name}: {seconds} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

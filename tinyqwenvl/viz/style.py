@@ -1,0 +1,87 @@
+"""What all figures share: colours, a title, text for those who cannot see the picture.
+
+Figures are ordinary matplotlib figures (``savefig``, ``axes`` work). They are drawn on white, so
+that they read on dark pages too, in colours that the colour-blind can tell apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+
+try:
+    from matplotlib import colormaps
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise UserError(
+        "figures are drawn by matplotlib, which is missing: pip install 'tinyqwenvl[notebooks]'"
+    ) from error
+
+# Okabe & Ito, "Color Universal Design": eight colours, told apart with every kind of colour vision.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+INK, PAPER, FAINT = "#222222", "#ffffff", "#bbbbbb"
+SEQUENTIAL = "cividis"  # from little to much: even in brightness, for all eyes
+
+
+class Drawing(Figure):
+    """A matplotlib figure that carries its own ``alt`` text, and shows it in notebooks."""
+
+    alt: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Drawing: {self.alt}>"
+
+    def _repr_html_(self) -> str:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=2 * self.dpi, facecolor=PAPER)
+        data = base64.b64encode(file.getvalue()).decode("ascii")
+        return (
+            f'<img alt="{html.escape(self.alt, quote=True)}" '
+            f'width="{round(self.get_figwidth() * self.dpi)}" '
+            f'style="max-width: 100%; height: auto; border-radius: 4px" '
+            f'src="data:image/png;base64,{data}">'
+        )
+
+
+def drawing(
+    title: str,
+    alt: str,
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] = (7.5, 4.0),
+    **subplots: Any,
+) -> tuple[Drawing, Any]:
+    """An empty figure of ``size`` in inches with its title and alt text, and its axes.
+
+    ``subplots`` goes to ``Figure.subplots``; as there, one axes, or an array of [rows, columns].
+    """
+    figure = Drawing(figsize=size, layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    figure.alt = alt
+    figure.suptitle(title, color=INK, fontsize=11, fontweight="bold")
+    axes = figure.subplots(rows, columns, **subplots)
+    for each in np.ravel(axes):
+        each.spines[["top", "right"]].set_visible(False)
+        each.tick_params(colors=INK, labelsize=8)
+    return figure, axes
+
+
+def show_picture(axes: Axes, picture: Any, title: str = "") -> None:
+    """A picture, pixel for pixel, with no frame; its own (x, y) pixels are the coordinates."""
+    pixels = np.asarray(picture)
+    axes.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9, color=INK)
+
+
+def shades(values: Any, name: str = SEQUENTIAL) -> Any:
+    """Numbers from 0 to 1 -> colours (r, g, b, a) of a colour map."""
+    return colormaps[name](np.asarray(values))
