@@ -4,8 +4,8 @@
     python -m scripts.notebooks --run 01 05     # and run some (or all) of them: docs/executed/
 
 A source is a Python file in the percent format; its notebook holds no outputs, and the same source
-always makes the same bytes. What was executed is executed again only when the notebook or the package
-has changed.
+always makes the same bytes. What was executed is executed again only when the notebook or the
+package has changed.
 """
 
 import argparse
