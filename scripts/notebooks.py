@@ -22,6 +22,7 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "docs" / "executed"
+SCENES = ROOT / "scripts" / "train_scenes"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LONGEST = 60  # seconds that a notebook may take
 
@@ -44,7 +45,7 @@ def stamp(source):
     """A digest of all that a run of the notebook depends on."""
     digest = hashlib.sha256(paired(source).encode())
     package = [p for p in (ROOT / "tinyqwenvl").rglob("*") if p.is_file() and p.suffix != ".pyc"]
-    for path in sorted([*package, *(ROOT / "scripts" / "train_scenes").glob("*.*")]):
+    for path in sorted([*package, *(ROOT / "scripts").rglob("*.py"), *SCENES.glob("*.json*")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,0 +1,78 @@
+"""Build the site: run the notebooks (those that changed), then Sphinx; 0 warnings or nothing.
+
+    python -m scripts.build_docs        # docs/_build/html/index.html
+
+No network is needed, and no page loads anything from elsewhere. At the end every link within the
+site is followed.
+"""
+
+import argparse
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sphinx.cmd.build import main as sphinx
+
+from scripts.notebooks import ROOT, execute, paired, sources
+
+SITE = ROOT / "docs" / "_build" / "html"
+LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
+
+
+class Page(HTMLParser):
+    """What a page holds: its anchors, where it links to, and what it loads."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.anchors, self.links, self.loads = set(), [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        """Called for every tag."""
+        given = dict(attributes)
+        self.anchors.update(given[name] for name in ("id", "name") if given.get(name))
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if tag in LOADED and given.get(LOADED[tag]) and given.get("rel") != "canonical":
+            self.loads.append(given[LOADED[tag]])
+
+
+def faults(site):
+    """Links that lead nowhere, and whatever is loaded from another place: lines of text."""
+    pages = {path: Page(path) for path in site.rglob("*.html")}
+    for path, page in pages.items():
+        name = path.relative_to(site)
+        for address in [*page.links, *page.loads]:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                if address in page.loads and parts.scheme != "data":
+                    yield f"{name} loads {address} from elsewhere"
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                yield f"{name} links to {address}, which is not there"
+            elif parts.fragment and target in pages:
+                if unquote(parts.fragment) not in pages[target].anchors:
+                    yield f"{name} links to {address}: no such place on that page"
+
+
+def main():
+    """Command line."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    for source in sources():
+        source.with_suffix(".ipynb").write_text(paired(source))
+        _, seconds = execute(source)
+        print(f"{source.name}: {seconds} s")
+    shutil.rmtree(SITE, ignore_errors=True)
+    strict = ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env"]
+    if code := sphinx([*strict, "-c", str(ROOT / "docs"), str(ROOT), str(SITE)]):
+        return code
+    wrong = sorted(set(faults(SITE)))
+    print("\n".join(wrong) or f"open {(SITE / 'index.html').relative_to(ROOT)}")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Notebooks: paired without drift, run from a clean kernel, and what the project says they hold."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+
+import pytest
+
+from scripts.notebooks import LONGEST, NOTEBOOKS, execute, paired, sources
+
+CORE = "media image video chat vision position decoder sampling generate nn".split()
+every_notebook = pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
+
+
+def cells(source, kind):
+    return [c for c in json.loads(paired(source))["cells"] if c["cell_type"] == kind]
+
+
+def text(cell):
+    return "".join(cell["source"])
+
+
+def code(source):
+    return "\n".join(text(cell) for cell in cells(source, "code"))
+
+
+def test_there_are_sixteen_in_reading_order():
+    assert [path.name[:2] for path in sources()] == [f"{n:02}" for n in range(16)]
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {path.stem for path in sources()}
+
+
+@every_notebook
+def test_a_notebook_is_the_pair_of_its_source(source):
+    """`python -m scripts.notebooks` writes them."""
+    assert source.with_suffix(".ipynb").read_text(encoding="utf-8") == paired(source)
+    assert not any(cell["outputs"] for cell in cells(source, "code"))
+
+
+@every_notebook
+def test_a_notebook_runs_and_its_figures_say_what_they_show(source):
+    path, seconds = execute(source)
+    assert seconds < LONGEST
+    notebook, figures = json.loads(path.read_text(encoding="utf-8")), []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            assert output["output_type"] != "error" and output.get("name") != "stderr", output
+            assert "image/png" not in output.get("data", {}), "a figure without alt text"
+            page = "".join(output.get("data", {}).get("text/html", []))
+            figures += re.findall(r'<img alt="([^"]*)"', page)
+    assert len(figures) >= 2 and min(map(len, figures)) > 40
+    assert len(set(figures)) == len(figures)
+
+
+@every_notebook
+def test_a_notebook_has_what_every_notebook_has(source):
+    number, written = source.name[:2], code(source)
+    first = text(json.loads(paired(source))["cells"][0])
+    assert first.startswith(f"# {number}. ") and "?" in first and "Before this" in first
+    assert "source(" in written and written.count("assert ") >= 5
+    folded = [c for c in cells(source, "code") if "hide-cell" in c["metadata"].get("tags", [])]
+    answers = [c for c in folded if text(c).startswith("# Answer")]
+    assert len(answers) >= 2 and all("assert " in text(cell) for cell in answers)
+    assert all(cell["metadata"]["jupyter"]["source_hidden"] for cell in folded)
+    for cell in cells(source, "markdown"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", text(cell)):
+            assert (NOTEBOOKS / link).exists(), link
+
+
+@every_notebook
+def test_a_notebook_needs_neither_torch_nor_transformers(source):
+    imported = set()
+    for node in ast.walk(ast.parse(code(source))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module).split(".")[0])
+    assert not imported & {"torch", "transformers", "safetensors", "huggingface_hub"}
+
+
+def shown():
+    """`module.name` of everything that a notebook shows with `source(...)`."""
+    calls = (n for s in sources() for n in ast.walk(ast.parse(code(s))) if isinstance(n, ast.Call))
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id == "source":
+            yield from (".".join(ast.unparse(argument).split(".")[:2]) for argument in call.args)
+
+
+@pytest.mark.parametrize("stage", CORE)
+def test_every_public_function_of_a_core_stage_is_shown(stage):
+    module = importlib.import_module(f"tinyqwenvl.{stage}")
+    public = {
+        f"{stage}.{name}"
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+        if not name.startswith("_")
+    }
+    assert public and public <= set(shown()), sorted(public - set(shown()))
