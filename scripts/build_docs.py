@@ -10,7 +10,6 @@ import argparse
 import shutil
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sphinx.cmd.build import main as sphinx
@@ -38,6 +37,10 @@ class Page(HTMLParser):
         if tag in LOADED and given.get(LOADED[tag]) and given.get("rel") != "canonical":
             self.loads.append(given[LOADED[tag]])
 
+    def has(self, fragment):
+        """Whether there is a place of this name."""
+        return unquote(fragment) in self.anchors
+
 
 def faults(site):
     """Links that lead nowhere, and whatever is loaded from another place: lines of text."""
@@ -53,9 +56,8 @@ def faults(site):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 yield f"{name} links to {address}, which is not there"
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].anchors:
-                    yield f"{name} links to {address}: no such place on that page"
+            elif parts.fragment and target in pages and not pages[target].has(parts.fragment):
+                yield f"{name} links to {address}: no such place on that page"
 
 
 def main():

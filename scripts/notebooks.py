@@ -63,7 +63,12 @@ def execute(source, folder=EXECUTED):
             return path, before["seconds"]
     notebook = nbformat.reads(paired(source), as_version=4)
     began = time.monotonic()
-    client = NotebookClient(notebook, timeout=LONGEST, resources={"metadata": {"path": NOTEBOOKS}})
+    client = NotebookClient(
+        notebook,
+        timeout=LONGEST,
+        resources={"metadata": {"path": NOTEBOOKS}},
+        extra_arguments=["--log-level=ERROR"],
+    )
     client.execute()
     seconds = round(time.monotonic() - began, 1)
     for cell in notebook.cells:

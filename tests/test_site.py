@@ -63,7 +63,7 @@ def scheme(request):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_loads_whole(address, browser, name, width):
-    """No console errors, nothing from elsewhere, every figure there, nothing wider than the page."""
+    """No console errors, nothing from elsewhere, every figure there, nothing wider than a page."""
     page = browser.new_page(viewport={"width": width, "height": 800})
     complaints, asked = [], []
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
