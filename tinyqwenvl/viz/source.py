@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from typing import Any, NamedTuple
 
 
@@ -25,8 +26,8 @@ def source(*functions: Any) -> Source:
     The last expression of a cell is shown: ``source(image.patchify)``.
     """
     plain = [inspect.unwrap(function) for function in functions]
-    files = {inspect.getmodule(function).__name__ for function in plain}
-    if len(files) != 1:
-        raise ValueError(f"show one file at a time, not {', '.join(sorted(files))}")
-    text = "\n\n".join(inspect.getsource(function).rstrip() for function in plain)
-    return Source(files.pop().replace(".", "/") + ".py", text)
+    modules = {function.__module__ for function in plain}
+    if len(modules) != 1:
+        raise ValueError(f"show one file at a time, not {', '.join(sorted(modules))}")
+    texts = [textwrap.dedent(inspect.getsource(function)).rstrip() for function in plain]
+    return Source(modules.pop().replace(".", "/") + ".py", "\n\n\n".join(texts))
