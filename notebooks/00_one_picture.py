@@ -1,108 +1,232 @@
 # %% [markdown]
-# # One picture, all the way through
+# # 00. One picture, all the way through
 #
-# What happens between the pixels of a picture and the words of an answer? Here is every stage of
-# Qwen2.5-VL once, in order, on the small checkpoint inside the package. Open this file as a
-# notebook (jupytext, or an editor that knows `# %%` cells) or run it as a script.
+# **What happens between the pixels of a picture and the words of an answer?**
+#
+# Here is every stage of Qwen2.5-VL once, in the order of the data, on the small checkpoint inside
+# the package. Each has a notebook of its own later on; this one is the map.
+#
+# Before this: nothing. You need: Python, and what a NumPy array is. 15 minutes.
 
 # %%
 import numpy as np
 from PIL import Image
 
 import tinyqwenvl
-from tinyqwenvl import chat, decoder, image, nn, position, vision
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl import chat, decoder, generate, image, nn, position, vision
+from tinyqwenvl.model import EXAMPLE_PICTURE, Model, user_message
+from tinyqwenvl.viz import (
+    attention_over_picture,
+    block_cells,
+    mrope_timeline,
+    patch_grid,
+    pictures_beside,
+    source,
+    token_strip,
+    window_order,
+)
 
+SEEN = "A white picture with a black square, a blue cross below, and a pink circle on the right."
 model = tinyqwenvl.load()
 config, weights = model.config, model.weights
 picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
+pictures_beside({"scene.png": picture}, "The picture that all of this is about", SEEN)
+
+# %% [markdown]
+# ## The idea in words
+#
+# A language model continues a row of tokens: it looks at all that stand there and gives every
+# word of its vocabulary a score. A vision-language model lets a *picture* stand in that row. The
+# picture is cut into patches, a tower of layers turns each block of four patches into one **image
+# token**, a vector as wide as that of a word, and from there on the language model makes no
+# difference between the two.
+#
+# So there are two halves: **pixels to image tokens**, and **tokens to words**. This is what comes
+# out:
+
+# %%
+answer = model.ask(picture, "Describe the picture.")
+print(answer)
+assert "black square" in answer and "blue cross" in answer and "pink circle" in answer
+
+# %% [markdown]
+# And this is all that `ask` does, from the outside: prepare the numbers, choose token after
+# token, write them out.
+
+# %%
+source(Model.ask)
 
 # %% [markdown]
 # ## Pixels to patches
 #
-# A picture is read near its own size, with sides that are multiples of 28: patches of 14 pixels,
-# two by two to a token.
+# A picture is read near its own size. Both sides become multiples of 28 pixels, because patches
+# are 14 pixels wide and two by two of them make a token. How many tokens will a picture of 336 x
+# 224 pixels take? On paper:
+#
+# $$\frac{336}{14} \times \frac{224}{14} = 24 \times 16 = 384 \text{ patches}, \qquad \frac{384}{4} = 96 \text{ tokens}.$$
 
 # %%
-height, width = image.smart_resize(picture.height, picture.width, 28, 12544, 100352)
-assert height % 28 == width % 28 == 0
+least, most = config.processor.limits(None, None)
+height, width = image.smart_resize(picture.height, picture.width, 28, least, most)
 frames = image.normalise(image.resize(picture, height, width)[None])
 patches, grid = image.patchify(frames)
-assert patches.shape == (grid[1] * grid[2], 3 * 2 * 14 * 14)
-print(
-    f"{picture.width}x{picture.height} -> {width}x{height} -> {len(patches)} patches, grid {grid}"
-)
+
+assert (picture.width, picture.height) == (width, height) == (336, 224)
+assert grid == (1, 224 // 14, 336 // 14)  # (time, rows, columns)
+assert patches.shape == (384, 3 * 2 * 14 * 14)
+patch_grid(picture, least, most)
 
 # %% [markdown]
-# Nothing is lost on the way: the patches are the picture in another order, seen twice, because a
-# patch is two frames deep and a still picture has only one.
+# Thin lines are patches, thick ones tokens. A patch is a row of $3 \times 2 \times 14 \times 14 =
+# 1176$ numbers: three colours, two frames, 14 x 14 pixels. Two frames, because the same tower
+# reads videos; a still picture is seen twice. Nothing is lost on the way: the patches are the
+# pixels in another order.
 
 # %%
 back = image.unpatchify(patches, grid)
-assert np.array_equal(back[0], frames[0]) and np.array_equal(back[1], frames[0])
+assert len(back) == 2 and np.array_equal(back[0], back[1])
+assert np.array_equal(back[0], frames[0])
 
 # %% [markdown]
 # ## Patches to image tokens
 #
-# Most blocks of the tower look only within windows of 8x8 patches, so tokens are first put in
-# window order. The inverse of that order is its `argsort`.
+# In the tower, patches look at each other. If all looked at all, a large picture would cost far
+# too much, so most blocks look only within **windows** of 4 x 4 tokens, and only some at the
+# whole picture. Windows are easiest when their tokens stand together: the tower puts tokens in
+# window order first, and undoes it at the end.
 
 # %%
 grids = np.array([grid])
 order, boundaries = vision.window_index(grids, config.vision)
-assert sorted(order) == list(range(len(patches) // 4))
-assert np.array_equal(order[np.argsort(order)], np.arange(len(order)))
-print(f"{len(boundaries) - 1} windows of {sorted(set(np.diff(boundaries).tolist()))} patches")
+assert sorted(order) == list(range(96)) and len(boundaries) - 1 == 6
+assert set(np.diff(boundaries)) == {64}  # patches in a window: here all are whole
+window_order(grids, config.vision)
 
+# %% [markdown]
+# The tower itself: embed the patches, run the blocks, merge four into one, restore the order.
+
+# %%
 image_tokens = vision.tower(patches, grids, weights.visual, config)
-assert image_tokens.shape == (len(patches) // 4, config.text.hidden_size)
+assert image_tokens.shape == (96, config.text.hidden_size)
+source(vision.tower)
 
 # %% [markdown]
 # ## Messages to token ids
 #
-# The template writes one placeholder for the picture; it is repeated, once for every image token.
+# The question is put into the chat template that the model was trained with. The template writes
+# *one* placeholder for a picture; it is repeated until there are as many as image tokens.
 
 # %%
-pieces = chat.render(user_message(picture, "describe"))
-print("".join(pieces))
-ids = model.tokenizer.encode(chat.expand(pieces, chat.IMAGE_PAD, [len(image_tokens)]))
+pieces = chat.render(user_message(picture, "Describe the picture."))
+expanded = chat.expand(pieces, chat.IMAGE_PAD, [len(image_tokens)])
+ids = model.tokenizer.encode(expanded)
 assert np.count_nonzero(ids == config.image_token_id) == len(image_tokens)
+token_strip(expanded, model.tokenizer)
 
 # %% [markdown]
 # ## Positions: time, height, width
 #
-# Text counts on all three axes at once; the picture's tokens keep their row and column; text goes
-# on after the largest of them. So a picture of many tokens takes up few positions.
+# The order of tokens is not in their vectors; it is in their positions. Text counts 0, 1, 2, ...
+# The tokens of a picture keep the row and the column they have in it, so each token has *three*
+# positions. Text goes on after the largest of them.
 
 # %%
 positions, delta = position.rope_index(ids, config, grids)
 assert positions.shape == (3, len(ids))
 assert positions.max() + 1 == len(ids) + delta
-print(f"{len(ids)} tokens, but the next one stands at position {len(ids) + delta}")
+is_picture = ids == config.image_token_id
+mrope_timeline(positions, is_picture)
+
+# %% [markdown]
+# The same positions, laid where the tokens lie. The picture is 12 tokens wide, so its 96 tokens
+# take up only 12 positions of the row.
+
+# %%
+assert np.ptp(positions[:, is_picture]) + 1 == 12 and delta == 12 - 96
+block_cells(positions[:, is_picture], grid, picture=picture)
 
 # %% [markdown]
 # ## Token ids to words
 #
-# Image tokens take the place of their placeholders, the decoder runs over all of it once, and then
-# once more for each new token, which finds the keys and values of all before it in the cache.
+# Image tokens take the place of their placeholders. The decoder runs over the whole row once; the
+# scores after the last token choose the first word of the answer. Then it runs once more for each
+# new token, which finds the keys and values of all tokens before it in a cache.
 
 # %%
 embeds = decoder.embed(ids, weights.model.embed_tokens)
 embeds = decoder.scatter(embeds, ids, config.image_token_id, image_tokens)
-cache, answer = nn.KVCache(), []
+cache, chosen = nn.KVCache(), []
 x = decoder.decode(embeds, positions, weights.model, config.text, cache)
 while True:
     token = int(np.argmax(decoder.logits(x[-1:], weights.lm_head)))
     if token in config.eos_token_ids:
         break
-    answer.append(token)
+    chosen.append(token)
     place = np.full((3, 1), cache.length + delta)
     embeds = decoder.embed(np.array([token]), weights.model.embed_tokens)
     x = decoder.decode(embeds, place, weights.model, config.text, cache)
-print(model.tokenizer.decode(answer))
+
+assert model.tokenizer.decode(chosen) == answer
+print(len(chosen), "tokens:", answer)
 
 # %% [markdown]
-# That is all that `model.ask` does.
+# The library's own loop is the same, with a limit, a way to sample, and a clock:
 
 # %%
-assert model.ask(picture, "describe") == model.tokenizer.decode(answer)
+source(generate.Generation)
+
+# %% [markdown]
+# ## Where it looked
+#
+# Each token that was chosen had looked at all before it. How much, and where, are numbers that we
+# can draw over the picture. Of all heads of the last layer, here is the one that looks most at
+# what is not white while it names the three shapes. ([11](11_decoding_and_looking.ipynb) measures
+# this with care.)
+
+# %%
+inputs = model.prepare(user_message(picture, "Describe the picture."))
+whole = inputs._replace(
+    input_ids=np.append(ids, chosen),
+    position_ids=position.rope_index(np.append(ids, chosen), config, grids)[0],
+)
+words = [model.tokenizer.decode([token]).strip() for token in chosen]
+rows = [len(ids) + words.index(word) - 1 for word in ("square", "cross", "circle")]
+last = f"model.layers.{config.text.num_hidden_layers - 1}.self_attn"
+looks = model.attention_weights(whole, last, rows=rows)[:, :, np.flatnonzero(is_picture)]
+
+drawn = np.any(np.asarray(picture) < 128, axis=2).reshape(8, 28, 12, 28).mean(axis=(1, 3)).ravel()
+head = int(np.argmax(np.sum(looks @ drawn, axis=1) / np.sum(looks, axis=(1, 2))))
+labels = [f"before “{word}”" for word in ("square", "cross", "circle")]
+attention_over_picture(picture, looks[head], grid, labels)
+
+# %% [markdown]
+# ## Try it
+#
+# 1. How many image tokens does a picture of 100 x 300 pixels take with this checkpoint? First on
+#    paper, then with `smart_resize`.
+# 2. Leave out the picture: what does the model answer to "Describe the picture." alone, and why
+#    is that no surprise?
+# 3. Mirror the picture (`picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)`). Which words of the
+#    answer must change?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: 100 is nearest to 4 x 28 = 112, and 300 to 11 x 28 = 308: 4 x 11 = 44 tokens.
+# 112 x 308 = 34,496 pixels lie within the limits, so nothing else happens.
+assert image.smart_resize(300, 100, 28, least, most) == (308, 112)
+assert least <= 112 * 308 <= most and (308 // 28) * (112 // 28) == 44
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: it answers something, for a language model always continues the row. Nothing in the row
+# says that no picture is there, so the sentence looks like all others, and is made up.
+alone = model.ask(None, "Describe the picture.")
+print(alone)
+assert alone and alone != answer
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: left and right change places. The cross is in the middle and stays at the bottom.
+mirrored = model.ask(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "Describe the picture.")
+print(mirrored)
+assert "black square at the top right" in mirrored and "pink circle on the left" in mirrored
+
+# %% [markdown]
+# Next: why sides are multiples of 28, and what a picture costs. [01](01_smart_resize.ipynb)
