@@ -123,16 +123,19 @@ def write_text(path: str, text: str) -> None:
     """Write a file whole or not at all; ``-`` is stdout. Raises UserError when it cannot be."""
     if path == "-":
         print(text, end="")
-        return
+    else:
+        write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file whole or not at all. Raises UserError when it cannot be."""
     try:
         target = Path(path).resolve()
         if not path or (target.exists() and not target.is_file()):
-            raise UserError(
-                f"cannot write {path!r}: it is not a file; give a new name, or - for stdout"
-            )
+            raise UserError(f"cannot write {path!r}: it is not a file; give another name")
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
-            part.write_text(text, encoding="utf-8")
+            part.write_bytes(data)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ interrupted, after what was said so far.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -20,9 +21,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from . import compat, media
+from . import compat, grounding, media
 from .checkpoint import parameter_count
-from .cli import INTERRUPTED, Parser, Piped, command, note, picture_on_stdin
+from .cli import INTERRUPTED, Parser, Piped, command, note, picture_on_stdin, write_bytes
 from .conversation import Conversation
 from .errors import UserError
 from .generate import until
@@ -52,10 +53,10 @@ PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
   --repetition-penalty R    over 1: rather not what was said or asked before
   --seed N                  draw the same again
   --use-generation-config   settings of generation_config.json; options win
+  --boxes OUT.png           draw the answer's boxes and points on the picture
   --json  --no-stream       one JSON object; the text only when it is complete
   --check-finite            name the first stage that yields NaN or infinity
-  -v, --verbose             settings, time of each part, tokens/s, memory
-  -h, --help  --version
+  -v, --verbose             settings, times, tokens/s, memory (-h, --help, --version)
 """
 EMBEDDED_NOTE = (
     "the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
@@ -84,6 +85,7 @@ def parser() -> Parser:
     for name, kind in zip(SAMPLING, (float, int, float, float, int), strict=True):
         p.add_argument("--" + name.replace("_", "-"), type=kind)
     p.add_argument("--use-generation-config", action="store_true")
+    p.add_argument("--boxes", metavar="OUT")
     p.add_argument("--json", action="store_true")
     p.add_argument("--no-stream", action="store_true")
     p.add_argument("--check-finite", action="store_true")
@@ -169,6 +171,8 @@ def answer(argv: list[str] | None) -> int:
         raise UserError(
             "--chat goes with no picture on stdin, --json, --no-stream, --parse-special"
         )
+    if args.boxes is not None:
+        check_boxes(args, pictures)
     piped = None if "-" in pictures or args.chat else Piped()
     clock = Clock()
     with ExitStack() as stack:
@@ -193,6 +197,8 @@ def answer(argv: list[str] | None) -> int:
         stream = not (args.json or args.no_stream)
         said = say(model, generation, lambda: generation.finish_reason, args.stop, drawing, stream)
     timings = {**clock.laps, **generation.timings, "total": clock.total()}
+    if args.boxes is not None:
+        said["boxes"] = draw_boxes(args, model, inputs, items, said["token_ids"])
     if args.json:
         print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
     elif args.no_stream:
@@ -267,6 +273,53 @@ def chat(
         return bool(said["token_ids"]) or said["finish_reason"] != "interrupt"
 
     converse(talk, first, speak)
+
+
+# ------------------------------------------------------------------ boxes and points
+
+
+def check_boxes(args: argparse.Namespace, pictures: list[str]) -> None:
+    """Raise UserError, before anything slow begins, when there could be nothing to write."""
+    if args.chat or args.video or len(pictures) != 1:
+        raise UserError("--boxes draws on one picture: no --chat, no --video, not several pictures")
+    target = Path(args.boxes)
+    if picture_format(args.boxes) is None:
+        raise UserError(f"--boxes {args.boxes}: give the name of a picture, such as boxes.png")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"--boxes {args.boxes}: there is no such directory")
+    if target.exists() and pictures[0] != "-" and target.samefile(pictures[0]):
+        raise UserError(f"--boxes {args.boxes}: that is the picture itself; give another name")
+
+
+def draw_boxes(
+    args: argparse.Namespace,
+    model: Model,
+    inputs: Inputs,
+    items: list[dict[str, Any]],
+    token_ids: list[int],
+) -> list[dict[str, Any]]:
+    """Write the picture with the answer's boxes and points, if any; their places in its pixels."""
+    picture = media.open_picture(items[0]["image"], TO_RGB[args.alpha])
+    ((_, rows, columns),) = grids_of(inputs.image_grid_thw)
+    patch = model.config.vision.patch_size
+    answer = model.tokenizer.decode(token_ids, skip_special=False)
+    found = grounding.marks(answer, (columns * patch, rows * patch), picture.size)
+    if not found:
+        note(f"no box and no point in the answer; {args.boxes} is not written")
+        return []
+    file = io.BytesIO()
+    form = picture_format(args.boxes)
+    grounding.draw(picture, found).save(file, form)
+    write_bytes(args.boxes, file.getvalue())
+    return [{"point" if m.is_point else "box": m.place, "label": m.label} for m in found]
+
+
+def picture_format(path: str) -> str | None:
+    """The format in which Pillow writes a file of this name; None where it does not."""
+    from PIL import Image
+
+    form = Image.registered_extensions().get(Path(path).suffix.lower())
+    return form if form in Image.SAVE else None
 
 
 @contextmanager

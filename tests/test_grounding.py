@@ -1,0 +1,143 @@
+"""Boxes and points of answers: published forms, places on the original picture, the drawing."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tinyqwenvl import run
+from tinyqwenvl.grounding import Mark, draw, marks
+from tinyqwenvl.model import EXAMPLE_PICTURE
+
+SAME = ((1000, 1000), (1000, 1000))
+BOX = '{"bbox_2d": [10, 20, 30, 40], "label": "red circle"}'
+MARK = Mark((10, 20, 30, 40), "red circle")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BOX,
+        f"[{BOX}]",
+        f"```json\n[\n\t{BOX}\n]\n```",
+        f"Here it is:\n```json\n{BOX}\n``` as asked.",
+        '{"objects": [' + BOX + "]}",
+        "{not json} " + BOX,
+        "[" + BOX + ', {"bbox_2d": [1, 2, 3',  # cut off
+        '{"label": "red circle", "bbox_2d": [30, 40, 10, 20]}',  # corners the other way round
+        "<|object_ref_start|>red circle<|object_ref_end|>"
+        "<|box_start|>(10,20),(30,40)<|box_end|><|im_end|>",
+    ],
+)
+def test_published_forms_of_one_box(answer):
+    assert marks(answer, *SAME) == [MARK]
+
+
+def test_a_label_may_hold_braces_and_several_objects_keep_their_order():
+    items = [
+        {"bbox_2d": [0, 0, 9, 9], "label": "{a}"},
+        {"point_2d": [5, 6.5], "label": "b"},
+        {"bbox_2d": [1, 1, 2, 2], "text_content": "c"},
+    ]
+    found = marks(json.dumps(items), *SAME)
+    assert [mark.label for mark in found] == ["{a}", "b", "c"]
+    assert found[1] == Mark((5, 6.5), "b") and found[1].is_point and not found[0].is_point
+
+
+def test_pixels_of_the_resized_picture_become_those_of_the_original():
+    found = marks(BOX, resized=(280, 140), original=(560, 420))
+    assert found == [Mark((20, 60, 60, 120), "red circle")]
+
+
+def test_thousandths_do_not_depend_on_the_resized_picture():
+    answer = "the cat(100,200),(300,400)"  # as it reads without control tokens
+    assert marks(answer, (28, 28), (2000, 500)) == [Mark((200, 100, 600, 200), "")]
+    point = "<|box_start|>(500,500)<|box_end|>"
+    assert marks(point, (28, 28), (200, 100)) == [Mark((100, 50), "")]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "I don't see one.",
+        "between (3, 4) and later",  # a pair of numbers in a sentence is no point
+        '{"bbox_2d": [1, 2, 3], "label": "short"}',
+        '{"bbox_2d": [1, 2, 3, NaN]}',
+        '{"bbox_2d": [true, 2, 3, 4]}',
+        '{"bbox_2d": "1, 2, 3, 4"}',
+        "{" * 3000,
+    ],
+)
+def test_what_is_no_box_is_left_out(answer):
+    assert marks(answer, *SAME) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-500, 5000), min_size=4, max_size=4))
+def test_places_lie_within_the_picture_with_corners_in_order(place):
+    (found,) = marks(json.dumps({"bbox_2d": place}), (100, 100), (300, 200))
+    x1, y1, x2, y2 = found.place
+    assert 0 <= x1 <= x2 <= 300 and 0 <= y1 <= y2 <= 200
+
+
+def test_a_box_is_drawn_along_its_edges_and_nowhere_inside():
+    grey = Image.new("RGB", (200, 100), (128, 128, 128))
+    before = np.asarray(grey)
+    after = np.asarray(draw(grey, [Mark((50, 40, 120, 80))]))
+    changed = np.any(before != after, axis=2)
+    assert np.all(changed[60, [50, 120]]) and np.all(changed[[40, 80], 90])
+    assert not np.any(changed[46:75, 56:115]) and not np.any(changed[:, :44])
+    assert np.array_equal(np.asarray(grey), before)  # the picture itself stays
+
+
+def test_labels_stay_within_the_picture_and_several_marks_are_numbered():
+    small = Image.new("RGB", (60, 40), "black")
+    odd = [Mark((0, 0, 60, 40), "a very long name of a thing\n" * 3), Mark((59, 1), "é漢")]
+    assert draw(small, odd).size == (60, 40)
+    one, two = (np.asarray(draw(small, [Mark((30, 30))] * n)) for n in (1, 2))
+    assert not np.array_equal(one, two)  # a single one has no number
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def test_run_draws_the_boxes_of_the_answer(tmp_path, capsys):
+    out = tmp_path / "out.png"
+    words = [str(EXAMPLE_PICTURE), "Locate the blue cross.", "--boxes", str(out), "--json"]
+    assert run.main(words) == 0
+    ((found,),) = (json.loads(capsys.readouterr().out)["boxes"],)
+    assert found["label"] == "blue cross"
+    before, after = (np.asarray(Image.open(p).convert("RGB")) for p in (EXAMPLE_PICTURE, out))
+    assert before.shape == after.shape and not np.array_equal(before, after)
+    blue = np.argwhere((before[:, :, 2] > 180) & (before[:, :, 0] < 120))
+    (top, left), (bottom, right) = blue.min(axis=0), blue.max(axis=0)
+    assert np.max(np.abs(np.array(found["box"]) - (left, top, right, bottom))) < 14
+
+
+def test_run_writes_nothing_when_there_is_nothing_to_draw(tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert run.main([str(EXAMPLE_PICTURE), "describe", "--boxes", str(out)]) == 0
+    assert "no box and no point in the answer" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--boxes", "out.txt"], "name of a picture"),
+        (["--boxes", "nowhere/out.png"], "no such directory"),
+        (["--boxes", ""], "name of a picture"),
+        (["--boxes", str(EXAMPLE_PICTURE)], "the picture itself"),
+        (["--boxes", "out.png", "--chat"], "one picture"),
+        (["a.png", "b.png", "what?", "--boxes", "out.png"], "one picture"),
+    ],
+)
+def test_run_says_in_one_line_why_boxes_cannot_be_drawn(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run.main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error and "\n" not in error and list(tmp_path.iterdir()) == []
