@@ -56,7 +56,7 @@ PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
   --boxes OUT.png           draw the answer's boxes and points on the picture
   --json  --no-stream       one JSON object; the text only when it is complete
   --check-finite            name the first stage that yields NaN or infinity
-  -v, --verbose             settings, times, memory; see also --help, --version
+  -v, --verbose             settings, times, memory (also -h, --help, --version)
 """
 EMBEDDED_NOTE = (
     "the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
