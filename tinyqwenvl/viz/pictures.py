@@ -262,7 +262,7 @@ def token_map(
     figure, axes = drawing(
         "How many tokens a picture of any size becomes",
         f"A map of widths and heights from 1 to {longest:,} pixels: from {least:,} tokens at the "
-        f"bottom left to {most:,} at the top right, constant beyond the limits on pixels. "
+        f"bottom left to {most:,} at the top right, nearly constant beyond the limits on pixels. "
         f"{'Hatched corners, over 200 times as long as wide, are refused.' * bool(refused.any())}",
         size=(6.6, 5.2),
     )
@@ -286,7 +286,7 @@ def token_map(
     axes.set_ylabel("height, pixels", fontsize=9)
     bar = figure.colorbar(shown, ax=axes, shrink=0.85)
     bar.set_label("tokens", fontsize=9)
-    ticks = np.arange(math.ceil(math.log10(least)), math.floor(math.log10(most)) + 1)
+    ticks = list(range(math.ceil(math.log10(least)), math.floor(math.log10(most)) + 1))
     bar.set_ticks(ticks, labels=[f"{10.0**tick:,.0f}" for tick in ticks], fontsize=8)
     return figure
 
