@@ -224,15 +224,16 @@ pictures_beside(
 
 # %%
 exif, file = Image.Exif(), io.BytesIO()
-exif[274] = 6  # orientation: a quarter turn
-Image.open(EXAMPLE_PICTURE).convert("RGB").save(file, "JPEG", exif=exif)
-turned = media.open_picture(file.getvalue())
+exif[274] = 6  # orientation: turn a quarter clockwise before you look
+lying = Image.open(EXAMPLE_PICTURE).convert("RGB").transpose(Image.Transpose.ROTATE_90)
+lying.save(file, "JPEG", exif=exif)
+upright = media.open_picture(file.getvalue())
 as_stored = media.open_picture(Image.open(file))
-assert turned.size == (224, 336) and as_stored.size == (336, 224)
+assert upright.size == (336, 224) and as_stored.size == (224, 336)
 pictures_beside(
-    {"in memory: as stored": as_stored, "a file: turned upright": turned},
+    {"in memory: as stored": as_stored, "a file: turned upright": upright},
     "One file with a note to turn it",
-    "The example scene as it is stored, and turned by a quarter as its EXIF orientation asks.",
+    "The example scene lying on its side, as stored, and upright, as its EXIF orientation asks.",
 )
 
 # %% [markdown]

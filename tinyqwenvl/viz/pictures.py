@@ -559,9 +559,9 @@ def kernel_pictures(
     change = np.abs(chosen - chosen[:, :, :1]).max() / np.abs(chosen).max()
     figure, axes = drawing(
         title,
-        f"{many} kernels as pictures of {patch}x{patch} pixels, {temporal} frames each: numbers "
-        f"{', '.join(map(str, which))}. The frames of a kernel differ by at most "
-        f"{change:.2f} of the largest number.",
+        f"{title}: {many} pictures of {patch}x{patch} pixels, {temporal} frames each, numbers "
+        f"{', '.join(map(str, which))}. Frames of one differ by at most {change:.2f} of the "
+        f"largest number.",
         size=(7.5, 0.6 + rows * (temporal * 7.3 / max(columns, 6) + 0.22)),
     )
     cell = temporal + 0.35
