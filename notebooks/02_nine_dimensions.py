@@ -219,8 +219,8 @@ pictures_beside(
 
 # %% [markdown]
 # The last is the most treacherous: with two equal frames only the colours change, shapes and places
-# stay. And nothing fails: the model answers as fluently as before. What it says, and how far its
-# image tokens are from the right ones:
+# stay. And nothing fails: the model goes on answering. How far its image tokens are from the right
+# ones, and what it says of the picture:
 
 # %%
 tokens = {name: vision.tower(x, grids, model.weights.visual, config) for name, x in wrong.items()}

@@ -184,11 +184,12 @@ def resized_areas(
     """Areas before and after ``resize`` on logarithmic axes, with the least and most pixels.
 
     ``sizes``: name -> (height, width) in pixels. On the dashed line nothing changes; tokens are
-    counted on the right. ``resize`` may be another implementation's (``compat``).
+    counted on the right. ``resize`` may be another implementation's (``compat``); where that leaves
+    nothing of a picture, its point stands at an area of 1.
     """
     after = {name: resize(h, w, factor, min_pixels, max_pixels) for name, (h, w) in sizes.items()}
     before = np.array([h * w for h, w in sizes.values()], float)
-    area = np.array([h * w for h, w in after.values()], float)
+    area = np.array([max(h * w, 1) for h, w in after.values()], float)
     listed = [
         f"{name} {sizes[name][1]}x{sizes[name][0]} becomes {w}x{h}"
         for name, (h, w) in after.items()
@@ -350,10 +351,13 @@ def merge_groups(
 
 def _numbered(points: float, merge: int, patches: int) -> str:
     """What there is room to number, at 7 points of text."""
-    needs = 4.6 * len(str(patches - 1)) + 2
-    if points >= max(needs, 10):
-        return "patches"
-    return "tokens" if points * merge >= max(needs, 10) else "first and last tokens"
+    for counted, what, room in (
+        (patches, "patches", points),
+        (patches // merge**2, "tokens", points * merge),
+    ):
+        if room >= max(4.6 * len(str(counted - 1)) + 2, 10):
+            return what
+    return "first and last tokens"
 
 
 def _merge_panel(
@@ -661,6 +665,7 @@ def responses(
     )
     flat = np.ravel(axes)
     show_picture(flat[0], picture, "the picture")
+    _frame(flat[0], np.shape(picture)[1], np.shape(picture)[0])
     for each, kernel, column in zip(flat[1:], which, values.T, strict=False):
         laid = np.zeros((h, w), values.dtype)
         laid[places[:, 0], places[:, 1]] = column
@@ -700,7 +705,8 @@ def spectrum(arrays: Mapping[str, Float[Array, "N D"]], largest: int = 60) -> Dr
             label=name,
         )
     axes.set_yscale("log")
-    axes.set_ylim(bottom=1e-6)  # what lies under this is rounding
+    least = min(share[:largest].min() for share in shares.values())
+    axes.set_ylim(bottom=max(least / 2, 1e-6))  # what lies under that is rounding
     axes.set_xlabel("direction, from the strongest", fontsize=9)
     axes.set_ylabel("share of the mean square, %", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
