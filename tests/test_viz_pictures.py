@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection, QuadMesh
-from matplotlib.colors import to_hex
 from PIL import Image
 
 from tinyqwenvl import compat, image, viz
@@ -212,17 +211,13 @@ def test_merge_groups_number_patches(grids):
 
 def test_merge_groups_colour_blocks_and_never_a_neighbour_alike():
     axes = viz.merge_groups(np.array([[1, 6, 8]])).axes[0]
-    colour = {}
-    for patch in axes.patches:
-        if patch.get_fill():
-            x, y = patch.get_xy().min(axis=0)
-            assert np.ptp(patch.get_xy(), axis=0).tolist() == [2, 2]
-            colour[x, y] = to_hex(patch.get_facecolor())
-    assert len(colour) == 12
-    for (x, y), own in colour.items():
-        for dx in (-2, 0, 2):
-            for dy in (-2, 0, 2):
-                assert (dx, dy) == (0, 0) or colour.get((x + dx, y + dy)) != own
+    assert lines_at(axes) == (set(range(9)), set(range(7)))
+    tints = axes.images[0].get_array()
+    assert axes.images[0].get_extent() == [0, 8, 6, 0] and tints.shape[:2] == (3, 4)
+    for y, x in np.ndindex(3, 4):
+        for other in np.ndindex(3, 4):
+            near = max(abs(y - other[0]), abs(x - other[1])) == 1
+            assert not (near and np.array_equal(tints[y, x], tints[other]))
 
 
 def test_merge_groups_number_tokens_where_patches_are_small():

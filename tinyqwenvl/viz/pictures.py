@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from .. import image, vision
@@ -375,18 +376,22 @@ def _merge_panel(
     axes.set_axis_off()
     if under is not None:
         axes.imshow(under, extent=(0, width, height, 0), alpha=0.6, zorder=0)
-    tints = (COLOURS[4], COLOURS[6], COLOURS[3], COLOURS[2])
+    row, column = np.indices((height // merge, width // merge))
+    tints = np.array([to_rgb(COLOURS[k]) for k in (4, 6, 3, 2)])[row % 2 * 2 + column % 2]
+    pale = 0.4 if under is None else 0.25
+    axes.imshow(tints, extent=(0, width, height, 0), alpha=pale, interpolation="nearest")
+    border = 1.2 if numbers == "patches" else 0.6
+    axes.vlines(np.arange(0, width + 1, merge), 0, height, color=INK, linewidth=border)
+    axes.hlines(np.arange(0, height + 1, merge), 0, width, color=INK, linewidth=border)
     corners = places[:: merge**2]  # the first patch of a block is its upper left one
-    for k, (row, column) in enumerate(corners.tolist()):
-        tint = tints[row // merge % 2 * 2 + column // merge % 2]
-        box = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * merge + (column, row)
-        axes.fill(*box.T, facecolor=tint, alpha=0.4 if under is None else 0.25, edgecolor="none")
-        axes.fill(*box.T, fill=False, edgecolor=INK, linewidth=1.2 if numbers == "patches" else 0.6)
+    for k, (y, x) in enumerate(corners.tolist()):
+        token = start // merge**2 + k
         if numbers == "tokens":
-            _label(axes, column + merge / 2, row + merge / 2, start // merge**2 + k)
-        elif numbers != "patches" and k in (0, len(corners) - 1):
-            x, side = (column, "left") if k == 0 else (column + merge, "right")
-            _label(axes, x, row + merge / 2, start // merge**2 + k, side)
+            _label(axes, x + merge / 2, y + merge / 2, token)
+        elif numbers != "patches" and k == 0:
+            _label(axes, x, y + merge / 2, token, "left")
+        elif numbers != "patches" and k == len(corners) - 1:
+            _label(axes, x + merge, y + merge / 2, token, "right")
     axes.plot(places[:, 1] + 0.5, places[:, 0] + 0.5, color=COLOURS[0], linewidth=0.7, alpha=0.6)
     axes.vlines(np.arange(width + 1), 0, height, color=INK, linewidth=0.25)
     axes.hlines(np.arange(height + 1), 0, width, color=INK, linewidth=0.25)
