@@ -1,0 +1,338 @@
+# %% [markdown]
+# # 01. `smart_resize` and native resolution
+#
+# **Pictures come in every size, and a model has one set of weights. At what size does it look at a
+# picture, and how many tokens does that cost?**
+#
+# Before this: [00](00_one_picture.ipynb); you need: nothing more; 15 minutes.
+
+# %%
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+import tinyqwenvl
+from tinyqwenvl import UserError, compat, image, media
+from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE, user_message
+from tinyqwenvl.viz import (
+    patch_grid,
+    pictures_beside,
+    resized_areas,
+    rounding_steps,
+    source,
+    token_map,
+)
+
+model = tinyqwenvl.load()
+limits = model.config.processor.min_pixels, model.config.processor.max_pixels
+
+# %% [markdown]
+# ## The idea
+#
+# Older vision models squeeze every picture into one square, 224 by 224 pixels or so. A page of text
+# becomes unreadable, a wide picture is squashed, and an icon is blown up for nothing. Qwen2-VL
+# reads a picture **near its own size and at its own shape** instead, and lets the number of tokens
+# follow (the report calls it naive dynamic resolution). Attention takes any number of tokens, and
+# places are told to the model by rotary embedding ([04](04_two_dimensional_rope.ipynb)), which
+# needs no table of a fixed size.
+#
+# One thing must fit. The picture is cut into patches of 14 pixels, and 2x2 patches are merged into
+# one token for the language model. So both sides must be multiples of $2 \cdot 14 = 28$, and a
+# picture read at $H \times W$ becomes
+#
+# $$\text{tokens} = \frac{H}{28} \cdot \frac{W}{28}.$$
+#
+# Tokens cost time and memory, so the area has a floor and a ceiling, `min_pixels` and `max_pixels`.
+# Those are the two knobs of every Qwen-VL program. The published ones allow 4 to 16,384 tokens:
+
+# %%
+least, most = 56 * 56, 12845056
+assert (least // 28**2, most // 28**2) == (4, 16384)
+assert most == (128 * 28) ** 2  # a square of 3584 pixels
+
+# %% [markdown]
+# ## The code
+
+# %%
+source(image.smart_resize)
+
+# %% [markdown]
+# Three cases: round each side by itself; when that is too large, shrink both sides of the
+# **original** by one number and round down; when it is too small, grow both and round up. Rounding
+# inwards is what keeps the area within the limits.
+#
+# ## By hand
+#
+# A picture of 100 rows by 200 columns: $100 / 28 = 3.57$, so 4 blocks; $200 / 28 = 7.14$, so 7.
+
+# %%
+assert image.smart_resize(100, 200) == (4 * 28, 7 * 28)
+
+# %% [markdown]
+# Now with room for 20 tokens only. $4 \cdot 7 = 28$ blocks are too many, so we go back to 100 x 200
+# and divide both sides by $s = \sqrt{100 \cdot 200 / (20 \cdot 784)}$, about 1.13. That leaves 88.5
+# and 177.1 pixels; 3 and 6 whole blocks fit.
+
+# %%
+s = np.sqrt(100 * 200 / (20 * 784))
+assert np.round([s, 100 / s, 200 / s], 2).tolist() == [1.13, 88.54, 177.09]
+assert image.smart_resize(100, 200, max_pixels=20 * 784) == (3 * 28, 6 * 28)
+
+# %% [markdown]
+# And an icon of 16 x 16. Rounded it would have one block, and four is the least. It grows by
+# $s = \sqrt{56 \cdot 56 / (16 \cdot 16)} = 3.5$ to exactly 56.
+
+# %%
+assert 56 / 16 == 3.5
+assert image.smart_resize(16, 16) == (56, 56)
+
+# %% [markdown]
+# ## Ties go to the even multiple
+#
+# A side of 70 is halfway between 56 and 84. Python's `round(2.5)` is 2: halves go to the even
+# neighbour. The `round` of C makes it 3. A port in another language meets this at sides of 14, 70,
+# 126 and so on.
+
+# %%
+assert [round(side / 28) for side in (14, 42, 70, 98, 126)] == [0, 2, 2, 4, 4]
+rounding_steps()
+
+# %% [markdown]
+# A side of 14 or less is rounded to 0. That is no accident: an area of 0 lies under the floor, so
+# the third case takes over and makes something of it.
+
+# %%
+assert image.smart_resize(14, 2800) == (28, 812)
+
+# %% [markdown]
+# ## All sizes at once
+#
+# Five pictures from daily life, with the published limits. On the dashed line an area stays as it
+# was.
+
+# %%
+daily = {
+    "icon": (16, 16),
+    "button": (60, 90),
+    "screen": (1080, 1920),
+    "photograph": (3024, 4032),
+    "scan": (7016, 4960),
+}
+tokens = {name: np.prod(image.smart_resize(*size)) // 784 for name, size in daily.items()}
+assert list(tokens.values()) == [4, 6, 2691, 15552, 16264]
+resized_areas(daily)
+
+# %% [markdown]
+# A screenshot costs 2,691 tokens and a photograph from a telephone 15,552. Below are pictures of
+# every width and height. Within the two lines the number of tokens follows the area; outside it is
+# all but constant, but for very thin pictures, where a side of one block is the least there can be.
+
+# %%
+token_map(marked=daily)
+
+# %% [markdown]
+# The hatched corners are refused: a picture over 200 times as long as wide is no picture for this
+# model. Exactly 200 passes.
+
+# %%
+assert image.smart_resize(28, 5600) == (28, 5600)
+try:
+    image.smart_resize(28, 5601)
+except UserError as error:
+    assert "over 200 times as long as wide" in str(error)
+    print(error)
+
+# %% [markdown]
+# ## On a real picture
+#
+# The checkpoint inside the package was trained on small drawings, and its own limits are 16 to 128
+# tokens. One of its pictures is 403 x 146; the ring on it is read at nearly the size it was drawn.
+
+# %%
+assert limits == (16 * 784, 128 * 784)
+wide = media.open_picture(EXAMPLE_PICTURE.with_name("wide.png"))
+patch_grid(wide, *limits)
+
+# %% [markdown]
+# 392 x 140 is 14 by 5 blocks: 70 tokens, and that many placeholders stand in the prompt. With a
+# smaller budget the same picture is cheaper, and coarser.
+
+# %%
+asked = user_message(wide, "Describe the picture.")
+for budget, expected in ((limits[1], 70), (30 * 784, 27)):
+    inputs = model.prepare(asked, max_pixels=budget)
+    placeholders = np.count_nonzero(inputs.input_ids == model.config.image_token_id)
+    assert placeholders == expected
+    print(f"at most {budget:,} pixels: {placeholders} tokens, grid {inputs.image_grid_thw[0]}")
+
+# %% [markdown]
+# What a square of fixed size would have made of it:
+
+# %%
+height, width = image.smart_resize(wide.height, wide.width, 28, *limits)
+native = image.resize(wide, height, width)
+square = image.resize(wide, 224, 224)
+assert abs((width / height) / (wide.width / wide.height) - 1) < 0.02  # the shape is kept
+assert (224 / 224) / (wide.width / wide.height) < 0.4  # here it is not
+pictures_beside(
+    {"as it came": wide, "native": native, "a fixed square": square},
+    "Native resolution keeps the shape of the picture",
+    "A wide picture, the same a little smaller, and the same squashed into a square: there its "
+    "circle and ring are upright ellipses.",
+)
+
+# %% [markdown]
+# The pixels themselves come from Pillow's bicubic filter:
+
+# %%
+source(image.resize)
+
+# %% [markdown]
+# ## Before all that: opening the file
+#
+# "A picture" may be a path, bytes, a `data:` URI, an image in memory or an array. What they become
+# is policy rather than mathematics, and implementations differ, so it stands in one file and is
+# said aloud at its top.
+
+# %%
+source(media.open_picture, media.open_file, media.rgb, media.warn)
+
+# %% [markdown]
+# **Transparency** is laid on white. A black drawing on a transparent ground is the classic trap:
+# transparent pixels have a colour too, most often black, and whoever drops the alpha channel sees
+# that. `compat.drop_alpha` is what transformers did before 5.21.
+
+# %%
+drawn = Image.new("RGBA", (112, 112), (0, 0, 0, 0))
+ImageDraw.Draw(drawn).ellipse((20, 20, 92, 92), fill=(0, 0, 0, 255))
+on_white = media.open_picture(drawn)
+dropped = media.open_picture(drawn, to_rgb=compat.drop_alpha)
+assert len(on_white.getcolors()) == 2 and len(dropped.getcolors()) == 1  # nothing is left to see
+pictures_beside(
+    {"laid on white": on_white, "alpha dropped": dropped},
+    "One transparent picture, two policies",
+    "On the left a black disc on white; on the right a square that is black all over.",
+)
+
+# %% [markdown]
+# **Orientation.** A telephone held upright may store the picture lying down, with a note (EXIF
+# orientation) to turn it. Files are turned; images that are already in memory are taken as they
+# are, because whoever opened them may have turned them. The same file can so have two sizes, and
+# two grids: a port that forgets the note sees a lying world.
+
+# %%
+exif, file = Image.Exif(), io.BytesIO()
+exif[274] = 6  # orientation: turn a quarter clockwise before you look
+lying = Image.open(EXAMPLE_PICTURE).convert("RGB").transpose(Image.Transpose.ROTATE_90)
+lying.save(file, "JPEG", exif=exif)
+upright = media.open_picture(file.getvalue())
+as_stored = media.open_picture(Image.open(file))
+assert upright.size == (336, 224) and as_stored.size == (224, 336)
+pictures_beside(
+    {"in memory: as stored": as_stored, "a file: turned upright": upright},
+    "One file with a note to turn it",
+    "The example scene lying on its side, as stored, and upright, as its EXIF orientation asks.",
+)
+
+# %% [markdown]
+# **What would be lost in silence is said.** Of an animation only the first frame is read, and a
+# `PictureWarning` tells. What is no picture at all is a `UserError` of one line.
+
+# %%
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", media.PictureWarning)
+    media.open_picture(EXAMPLE_CLIP)
+assert [w.category for w in said] == [media.PictureWarning]
+assert "only the first is read" in str(said[0].message)
+try:
+    media.open_picture(b"not a picture")
+except UserError as error:
+    assert "is not a picture that Pillow can read" in str(error)
+
+# %% [markdown]
+# ## What goes wrong
+#
+# The same function exists in several libraries, and not all are equal. Two of them, kept by name so
+# that they can be compared with:
+
+# %%
+source(compat.smart_resize_qwen_vl_utils, compat.smart_resize_hf_4_49)
+
+# %% [markdown]
+# For thin pictures they part ways. One lets a side shrink to 0, so there is no picture left; one
+# refuses sides under 28.
+
+
+# %%
+def attempt(function, *arguments):
+    try:
+        return function(*arguments)
+    except UserError:
+        return "refused"
+
+
+thin = [(28, 5600, 28, 3136, 12544), (1, 200), (10, 1000)]
+ours = [attempt(image.smart_resize, *size) for size in thin]
+utils = [attempt(compat.smart_resize_qwen_vl_utils, *size) for size in thin]
+hf_4_49 = [attempt(compat.smart_resize_hf_4_49, *size) for size in thin]
+assert ours == [(28, 1568), (28, 812), (28, 560)]
+assert utils == [(0, 1568), (28, 196), (28, 1008)]
+assert hf_4_49 == [(0, 1568), "refused", "refused"]
+
+# %% [markdown]
+# The commoner mistake is rounding halves up. It is rare (a side in 56), and then loud: 70 x 70
+# becomes 9 tokens where the reference has 4. If one program counts the placeholders and another
+# makes the patches, the numbers no longer agree. And another resampling filter is quiet: nothing
+# fails, yet bytes differ wherever the picture has edges, and the model sees pictures it was not
+# trained on.
+
+# %%
+assert np.prod(image.smart_resize(70, 70)) // 784 == 4
+half_up = [int(side / 28 + 0.5) for side in range(5600)]
+assert half_up[70] ** 2 == 9
+assert sum(half_up[side] != round(side / 28) for side in range(5600)) == 5600 / 56
+nearest = np.asarray(wide.resize((width, height), Image.Resampling.NEAREST))
+differ = np.any(native != nearest, axis=-1)
+largest = np.abs(native.astype(int) - nearest).max()
+assert 0 < differ.mean() < 0.1 and largest > 50
+print(f"{differ.mean():.1%} of the pixels differ, by up to {largest} of 255")
+
+# %% [markdown]
+# ## Try it
+#
+# 1. How many tokens does a picture of 1000 x 1000 take? And when at most 1,000 tokens are allowed?
+#    Why not exactly 1,000?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: the shape is kept and sides are rounded down: 31 x 31 blocks; 32 x 32 would be too many.
+assert np.prod(image.smart_resize(1000, 1000)) // 784 == 36 * 36
+assert np.prod(image.smart_resize(1000, 1000, max_pixels=1000 * 784)) // 784 == 31 * 31 == 961
+assert 32 * 32 > 1000
+
+# %% [markdown]
+# 2. Find a picture whose area is **over** `max_pixels` after resizing.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: a very thin one. Shrinking would make its short side 0, and `max(factor, ...)` lifts it
+# to one block; nothing is checked again after that.
+h, w = image.smart_resize(28, 5600, max_pixels=12544)
+assert (h, w) == (28, 1568) and h * w > 12544
+
+# %% [markdown]
+# 3. Some programs resize a picture before they hand it to the processor, which does it again with
+#    the same limits. Is that harmless? Try some thousand sizes between 28 and 4,000, then very thin
+#    ones.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: for ordinary pictures the second time changes nothing; for that of answer 2 it does.
+sizes = np.random.default_rng(0).integers(28, 4001, (5000, 2)).tolist()
+once = [image.smart_resize(*size) for size in sizes]
+assert all(image.smart_resize(*size) == size for size in once)
+assert image.smart_resize(28, 1568, max_pixels=12544) != (28, 1568)
+
+# %% [markdown]
+# Next: how the resized picture is cut into patches, and why in that order:
+# [02](02_nine_dimensions.ipynb).

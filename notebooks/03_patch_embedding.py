@@ -1,0 +1,246 @@
+# %% [markdown]
+# # 03. A 3-D convolution is a matrix product
+#
+# **The published weights begin with a 3-D convolution. Why is there no convolution in the code, and
+# what do its kernels look at?**
+#
+# Before this: [02](02_nine_dimensions.ipynb); you need: matrix products; 15 minutes.
+
+# %%
+import numpy as np
+
+import tinyqwenvl
+from tinyqwenvl import image, media, nn, vision
+from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE
+from tinyqwenvl.oracle import mutants
+from tinyqwenvl.oracle.metrics import distance
+from tinyqwenvl.viz import kernel_pictures, matrix_product, responses, source, spectrum
+from tinyqwenvl.weights import Weights
+
+model = tinyqwenvl.load()
+config, patch_embed = model.config, model.weights.visual.patch_embed
+limits = config.processor.min_pixels, config.processor.max_pixels
+
+# %% [markdown]
+# ## The idea
+#
+# A convolution slides a small kernel over a picture. At every stop it multiplies what lies under it
+# with the kernel, number by number, and adds it all up. How far it moves between stops is its
+# stride.
+#
+# Here the kernel is 2 frames x 14 x 14 pixels, and so is the stride. So stops never overlap, and
+# each number of the picture lies under the kernel **once**. Cut the picture into patches
+# beforehand, and a stop is a patch: multiply and add is the dot product of two rows of 1,176
+# numbers,
+#
+# $$y_{n,d} = \sum_{p=1}^{1176} x_{n,p} \, K_{d,p}, \qquad\text{or}\quad Y = X K^\mathsf{T}.$$
+#
+# It only takes that a patch and a kernel have their numbers in the same order. That is why patches
+# are ordered colour, frame, y, x: a kernel `[D, 3, 2, 14, 14]` flattened is in that order already.
+
+# %%
+source(vision.embed_patches)
+
+# %% [markdown]
+# It is the same arithmetic as in every other layer of the model, which goes through one function:
+
+# %%
+source(nn.linear)
+
+# %% [markdown]
+# ## By hand
+#
+# A picture of 4 x 4 numbers, patches of 2 x 2, one colour, one frame, and one kernel that takes the
+# lower right number from the upper left one. Slide it by two: four stops.
+
+# %%
+picture = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6], [5, 4, 3, 2]], float)
+kernel = np.array([[1, 0], [0, -1]], float)
+slid = [
+    np.sum(picture[y : y + 2, x : x + 2] * kernel)  # one stop
+    for y in (0, 2)
+    for x in (0, 2)
+]
+assert slid == [1 - 6, 3 - 8, 9 - 4, 7 - 2]
+
+# %% [markdown]
+# And as one product. The rows of `patches` are the four squares, the kernel a row like them.
+
+# %%
+patches, _ = image.patchify(picture.reshape(1, 4, 4, 1), patch=2, temporal=1)
+assert patches.astype(int).tolist() == [[1, 2, 5, 6], [3, 4, 7, 8], [9, 8, 5, 4], [7, 6, 3, 2]]
+assert (patches @ kernel.ravel()).tolist() == slid
+weights = Weights({"proj": Weights({"weight": kernel.reshape(1, 1, 1, 2, 2)})})
+assert vision.embed_patches(patches, weights)[:, 0].tolist() == slid
+
+# %% [markdown]
+# ## On a real picture
+#
+# The kernels of the checkpoint inside the package: 160 of them, and no bias. (The published models
+# have 1,280.) The embedding of the example picture is [384, 1176] by [1176, 160]:
+
+# %%
+kernels = patch_embed.proj.weight
+assert kernels.shape == (160, 3, 2, 14, 14) and "bias" not in patch_embed.proj
+flat = np.reshape(kernels, (160, -1))
+scene = media.open_picture(EXAMPLE_PICTURE)
+patches, grids = image.preprocess([(scene, *limits)], config.processor, config.vision)
+embedded = vision.embed_patches(patches, patch_embed)
+assert embedded.shape == (384, 160)
+assert np.array_equal(embedded, nn.linear(patches, Weights({"weight": flat})))
+matrix_product(patches, flat)
+
+# %% [markdown]
+# Brown bands are patches on the black square, purple is the white ground. The kernels look like
+# noise; more of that in a moment.
+#
+# First the check: a convolution in slow motion, which knows nothing of patches. It takes the
+# frames, stops every 14 pixels, and multiplies and adds what lies under each kernel. The results
+# come row by row, so they are put in merge order before the comparison.
+
+# %%
+frames = image.unpatchify(patches, (1, 16, 24))  # 2 equal frames, [2, 224, 336, 3]
+laid = np.zeros((16, 24, 160))
+for row in range(16):
+    for column in range(24):
+        y, x = 14 * row, 14 * column
+        under = np.transpose(frames[:, y : y + 14, x : x + 14], (3, 0, 1, 2))  # colour, frame, y, x
+        laid[row, column] = np.sum(under.astype(np.float64) * kernels, axis=(1, 2, 3, 4))
+
+# %%
+rows, columns = np.transpose(vision.patch_positions(grids, merge=2))
+slow = laid[rows, columns]
+assert distance(embedded, slow).nmse < 1e-11  # the sums of float32 are rounded
+print(f"largest difference: {np.abs(embedded - slow).max():.1e}")
+
+# %% [markdown]
+# ## What the kernels see
+#
+# Each kernel is as long as a patch, so it can be looked at as one: in colour, frame 0 above frame
+# 1.
+
+# %%
+kernel_pictures(flat, range(10))
+
+# %% [markdown]
+# Nobody would call these edge detectors. They are mixed on purpose: this checkpoint's kernels were
+# not learned but computed from drawn pictures, so that they **whiten** patches, which means that
+# their outputs carry about as much in every direction. Take the mixing away with a singular value
+# decomposition, and the directions that the kernels span come out, those first that patches have
+# most of (which the kernels therefore turn down most).
+
+# %%
+_, strengths, directions = np.linalg.svd(flat, full_matrices=False)
+assert strengths[-1] < 0.2 * strengths[0]
+plain = directions[-3:].reshape(3, 3, -1)  # the first three below: colour, all pixels
+assert np.std(plain, axis=2).max() < 0.25 * np.abs(plain).max()
+kernel_pictures(directions[::-1], range(20), "The directions that the kernels are mixed of")
+
+# %% [markdown]
+# There they are: first plain ones, brightness and two colours, then light and dark halves, edges in
+# colour, spots, and ever finer ones, much like the cosines of JPEG. Where frame 0 and frame 1 are
+# opposite, a direction sees change over time.
+
+# %%
+two = directions.reshape(160, 3, 2, 196)
+kept, changing = two[:, :, 0] + two[:, :, 1], two[:, :, 0] - two[:, :, 1]
+share = np.sum(changing**2, axis=(1, 2)) / np.sum(kept**2 + changing**2, axis=(1, 2))
+assert np.any(share > 0.9) and np.any(share < 0.1)
+print(f"{np.count_nonzero(share > 0.5)} of 160 directions see mostly change")
+
+# %% [markdown]
+# ### Why whiten?
+#
+# Neighbouring pixels are alike, so nearly all there is to a patch is its brightness. Random kernels
+# would see little else. Below, how much of the output each direction carries, on the five
+# pictures of the package: the flatter, the more is seen besides brightness.
+
+# %%
+pictures = [media.open_picture(path) for path in sorted(EXAMPLE_PICTURE.parent.glob("*.png"))]
+many, _ = image.preprocess([(p, *limits) for p in pictures], config.processor, config.vision)
+random_kernels = np.random.default_rng(0).standard_normal(flat.shape).astype(np.float32)
+outputs = {"random kernels": many @ random_kernels.T, "kernels of the checkpoint": many @ flat.T}
+first = {}
+for name, output in outputs.items():
+    shares = np.linalg.svd(output, compute_uv=False) ** 2
+    first[name] = shares[0] / shares.sum()
+assert first["random kernels"] > 0.8 and first["kernels of the checkpoint"] < 0.4
+spectrum(outputs)
+
+# %% [markdown]
+# And the same on the picture: what five of the kernels answer to each patch. On the plain ground
+# and inside shapes it is next to nothing; borders answer, and differently above, below, left and
+# right.
+
+# %%
+plain = np.ptp(patches.reshape(384, 3, -1), axis=2).max(axis=1) < 0.05  # patches of one colour
+assert np.abs(embedded[plain]).mean() < 0.25 * np.abs(embedded[~plain]).mean()
+responses(scene, embedded, tuple(grids[0].tolist()), range(5))
+
+# %% [markdown]
+# ## What goes wrong
+#
+# A runtime without 3-D convolutions is tempted to take a 2-D one, with the first frame of the
+# kernel, since a picture has one frame. But the model was trained on the **sum** of both (the still
+# picture lies under both halves). Half the kernel is another kernel.
+
+# %%
+with mutants.apply("first_temporal_slice_only"):
+    half = vision.embed_patches(patches, patch_embed)
+channels_last = np.transpose(kernels, (0, 2, 3, 4, 1)).reshape(160, -1)
+wrong = {"first frame only": half, "kernel with colours last": patches @ channels_last.T}
+for name, mistaken in wrong.items():
+    error = distance(mistaken, embedded)
+    print(f"{name:26} squared error / squared reference: {error.nmse:.2f}")
+    assert error.nmse > 0.1
+
+# %% [markdown]
+# The second is the mistake of [02](02_nine_dimensions.ipynb) from the other side: the patches are
+# right, the kernel was stored with its colours last.
+#
+# ## Try it
+#
+# 1. For still pictures only: make a 2-D kernel of [160, 3, 14, 14] that gives the same result from
+#    half of the numbers.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: add the two frames of the kernel.
+flat_kernel = np.sum(kernels, axis=2).reshape(160, -1)
+one_frame = patches.reshape(384, 3, 2, 14, 14)[:, :, 0].reshape(384, -1)
+assert one_frame.shape == (384, 588)
+assert distance(one_frame @ flat_kernel.T, embedded).nmse < 1e-11
+
+# %% [markdown]
+# 2. Build a kernel that sees change over time and nothing else: 0 for every still picture, not 0
+#    for the clip of the package.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: any kernel whose second frame is the first with the sign changed.
+change = np.stack([kernels[0, :, 0], -kernels[0, :, 0]], axis=1).reshape(-1)
+assert np.abs(patches @ change).max() < 1e-5
+clip = tinyqwenvl.video.read_video(EXAMPLE_CLIP, config)
+assert np.abs(clip.patches @ change).max() > 0.1
+
+# %% [markdown]
+# 3. How many multiplications is this stage for 1,440 patches in a published model (1,280 kernels)?
+#    And how many numbers are its weights?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: one for each patch, number and kernel: about 2.2 thousand million; 1.5 million weights.
+assert 1440 * 1176 * 1280 == 2_167_603_200
+assert 1176 * 1280 == 1_505_280
+
+# %% [markdown]
+# 4. With a stride of 7 the stops overlap. Is it still a matrix product?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: yes, of a longer list of rows, in which pixels occur several times ("im2col").
+view = np.lib.stride_tricks.sliding_window_view(frames, (14, 14), axis=(1, 2))[:, ::7, ::7]
+rows = np.transpose(view, (1, 2, 3, 0, 4, 5)).reshape(-1, 1176)  # colour, frame, y, x again
+assert len(rows) == 31 * 47 and rows.size > 3 * patches.size
+stops = (rows @ flat.T).reshape(31, 47, 160)
+assert distance(stops[::2, ::2], laid).nmse < 1e-11  # every second stop is one of before
+
+# %% [markdown]
+# Next: nothing in a patch says where it stood. How the tower is told:
+# [04](04_two_dimensional_rope.ipynb).
