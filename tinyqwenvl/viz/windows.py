@@ -78,7 +78,7 @@ def window_order(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Dr
     size, heights = _number_size(cell, len(index)), (rows * cell + 0.3, 0.21 * listed + 0.3)
     cut = int(np.sum(lengths < np.max(lengths)))
     alt = (
-        f"{len(index)} merged tokens, {_ranged(lengths)} in a window; {cut} of {len(lengths)} windows"
+        f"{len(index)} merged tokens, {_ranged(lengths)} a window; {cut} of {len(lengths)} windows"
         f" have fewer than the largest. {int(np.sum(index != np.arange(len(index))))} stand at"
         f" another place in window order, which begins {', '.join(map(str, index[:6]))}; its"
         f" inverse begins {', '.join(map(str, inverse[:6]))}."
