@@ -150,7 +150,7 @@ viz.angle_maps(grids, small)
 # own.
 #
 # A trained head can use this, because the mean query and the mean key of a head need not be
-# equal: then the score is highest at some *other* distance. Queries and keys before they are
+# equal: then the score may be highest at some *other* distance. Queries and keys before they are
 # turned are in the output of `visual.blocks.0.attn.qkv`; what was turned is recorded as `.q` and
 # `.k`.
 

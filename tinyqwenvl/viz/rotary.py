@@ -136,14 +136,15 @@ def score_by_distance(
     area.set_xlabel("key to the right by (patches)", fontsize=8, color=INK)
     area.set_ylabel("key below by (patches)", fontsize=8, color=INK)
     bar = figure.colorbar(shown, ax=area, shrink=0.8)
-    bar.set_label("score q . k / sqrt(d)", fontsize=8, color=INK)
+    area.locator_params(integer=True, nbins=7)
+    bar.ax.set_title("score", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7)
     steps = np.arange(-reach, reach + 1)
     lines.plot(steps, scores[:, reach], "-", color=COLOURS[0], label="down the column")
     lines.plot(steps, scores[reach], "--", color=COLOURS[5], label="along the row")
     lines.axvline(0, color=FAINT, lw=0.8, zorder=0)
     lines.set_xlabel("distance (patches)", fontsize=8, color=INK)
-    lines.set_ylabel("score", fontsize=8, color=INK)
+    lines.set_ylabel("score q . k / sqrt(d)", fontsize=8, color=INK)
     lines.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 

@@ -157,6 +157,8 @@ def tiles_in_order(
     for axes, (name, order) in zip(np.ravel(panels), orders.items(), strict=True):
         laid = np.reshape(tiles[order], (rows, columns, tile, tile, 3))
         show_picture(axes, np.reshape(np.swapaxes(laid, 1, 2), (rows * tile, columns * tile, 3)))
+        whole = (columns * tile, rows * tile)
+        axes.add_patch(Rectangle((0, 0), *whole, fill=False, edgecolor=FAINT, clip_on=False))
         axes.set_title(f"{name}\n{moved[name]} of {len(tiles)} elsewhere", fontsize=8.5, color=INK)
     return figure
 
