@@ -9,6 +9,7 @@
 
 # %%
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -168,7 +169,8 @@ block = model.weights.visual.blocks[0]
 y = vision.vision_block(x, block, model.config, np.cos(angles), np.sin(angles), spans)
 assert np.allclose(y, stages["visual.blocks.0"][0], atol=1e-4)
 
-normed = nn.rms_norm(x, block.norm1, config.rms_norm_eps) / block.norm1.weight
+unscaled = SimpleNamespace(weight=np.ones(config.hidden_size))
+normed = nn.rms_norm(x, unscaled, config.rms_norm_eps)
 assert np.allclose(np.sqrt(np.mean(normed**2, axis=-1)), 1, atol=1e-3)  # every patch is as loud
 
 # %% [markdown]
@@ -180,21 +182,21 @@ assert np.allclose(np.sqrt(np.mean(normed**2, axis=-1)), 1, atol=1e-3)  # every 
 
 
 # %%
+order = np.repeat(index * 4, 4) + np.tile(np.arange(4), len(index))  # of patches
+at = vision.patch_positions(grids, 2)[order]  # (row, column) in window order
+patch = int(np.flatnonzero((at == (3, 2)).all(axis=1))[0])
+
+
 def furthest(block, patch):
     """The weights of that head of a block, what it may see, and a name."""
     stage = f"visual.blocks.{block}.attn"
     rows = model.attention_weights(inputs, stage, rows=patch)[:, 0]
-    places = np.repeat(index * 4, 4) + np.tile(np.arange(4), len(index))
-    at = vision.patch_positions(grids, 2)[places]
     head = int(np.argmax(rows @ np.linalg.norm(at - at[patch], axis=1)))
     full = block in config.fullatt_block_indexes
     seen = nn.segment_spans(frames if full else windows)[patch]
     return rows[head], seen, f"block {block} ({'full' if full else 'windowed'}), head {head}"
 
 
-order = np.repeat(index * 4, 4) + np.tile(np.arange(4), len(index))
-at = vision.patch_positions(grids, 2)[order]
-patch = int(np.flatnonzero((at == (3, 2)).all(axis=1))[0])  # row 3, column 2
 rows, seen, names = zip(*(furthest(block, patch) for block in range(5)), strict=True)
 rows, seen = np.stack(rows), np.stack(seen)
 
@@ -250,8 +252,8 @@ assert difference < 1e-3 * np.max(np.abs(whole))
 # %% [markdown]
 # ## What goes wrong
 #
-# Each of these has happened: the mask is missing and every block is full; no block is full,
-# because the number of a block was compared as text; the two kinds are exchanged.
+# Each of these has happened in a port: the mask is missing and every block is full; no block is
+# full, because the number of a block was compared as text; the two kinds are exchanged.
 # (`MUTANTS[name].report` says where.) The last mistake is a good one: the mask is there, but as
 # ones that are added to the scores in place of minus infinity.
 

@@ -190,3 +190,11 @@ def test_looking_draws_windows_of_that_frame_only(looks):
         (*p.get_xy(), p.get_width(), p.get_height()) for p in axes.patches[1:-2] if not p.get_fill()
     }
     assert frames == {(0, 0, 8, 6), (8, 0, 2, 6)}
+
+
+def test_looking_stays_in_the_frame_of_the_patch(looks):
+    grids, _, _, _, weights = looks
+    spans = np.array([[16, 76]])
+    figure = viz.looking_from_patch(weights[:1] + 0.01, spans, grids, CONFIG, 16, ["first"])
+    assert figure.axes[0].images[0].get_array().shape == (6, 10)
+    assert figure.alt.startswith("The patch in row 0, column 0 of 6 rows of 10 patches.")
