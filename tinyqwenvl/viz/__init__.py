@@ -19,27 +19,38 @@ from .pictures import (
     spectrum,
     token_map,
 )
+from .rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
 from .source import Source, source
 from .style import COLOURS, Drawing, drawing, show_picture
+from .windows import block_mask, looking_from_patch, pairs_by_size, tiles_in_order, window_order
 
 __all__ = [
     "COLOURS",
     "Drawing",
     "Source",
+    "angle_maps",
     "as_bytes",
+    "block_mask",
+    "distance_scores",
     "drawing",
+    "frequency_bands",
     "kernel_pictures",
+    "looking_from_patch",
     "matrix_product",
     "merge_groups",
     "nine_axes",
+    "pairs_by_size",
     "patch_apart",
     "patch_grid",
     "pictures_beside",
     "resized_areas",
     "responses",
     "rounding_steps",
+    "score_by_distance",
     "show_picture",
     "source",
     "spectrum",
+    "tiles_in_order",
     "token_map",
+    "window_order",
 ]

@@ -1,0 +1,251 @@
+# %% [markdown]
+# # 04. Two-dimensional RoPE in the vision tower
+#
+# To attention a picture is a bag of patches: shuffle them, and every patch still finds the same
+# partners. How does a patch know which of the others are to its left, and which are below it?
+#
+# Before this: [03](03_patch_embedding.ipynb); you need: sine and cosine, the dot product; 15
+# minutes.
+
+# %%
+import numpy as np
+from PIL import Image
+
+import tinyqwenvl
+from tinyqwenvl import nn, vision, viz
+from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.oracle import mutants
+from tinyqwenvl.presets import preset
+from tinyqwenvl.viz import source
+
+model = tinyqwenvl.load()
+small, published = model.config.vision, preset("qwen2.5-vl-3b").vision
+
+# %% [markdown]
+# ## The idea
+#
+# Whether patch $i$ looks at patch $j$ is decided by a dot product, the query of $i$ with the key
+# of $j$. Take two numbers of the query as an arrow in the plane, and turn it by an angle that
+# grows with the place of $i$; do the same with the key and the place of $j$. A dot product does
+# not change when both arrows turn by the same angle, so only the *difference* of the two angles
+# is left:
+#
+# $$(R_{a}\,q) \cdot (R_{b}\,k) = q \cdot (R_{b-a}\,k).$$
+#
+# The place goes in, the distance comes out. This is the rotary position embedding (RoPE; Su et
+# al. 2021, written for text, which has one axis). A picture has two, so half of the arrows turn
+# with the row and the other half with the column. Nothing is learned here, and nothing is added
+# to the patches: the turning is done to queries and keys, in every block anew.
+#
+# How fast should an arrow turn? A fast one tells neighbours apart, but after a full turn it
+# repeats itself; a slow one tells far from near. So every arrow has its own speed, from one
+# radian a patch down to almost nothing.
+
+# %%
+source(nn.rotary_frequencies, nn.rotate)
+
+# %% [markdown]
+# `rotate` is all arrows at once: the number `x[i]` and its partner `x[i + d/2]` make one arrow,
+# which becomes `(x[i] cos - x[i + d/2] sin, x[i + d/2] cos + x[i] sin)`.
+#
+# The angles are made of the place of each patch. Patches come in merge order, the four of a 2x2
+# block together ([02](02_nine_dimensions.ipynb)), and the places must come in that order too.
+
+# %%
+source(vision.patch_positions, vision.rotary_angles)
+
+# %% [markdown]
+# ## By hand
+#
+# The smallest head that knows two axes has four numbers: two arrows. `x[0]` and `x[2]` are the
+# arrow of the row, `x[1]` and `x[3]` the arrow of the column. Both turn by one radian a patch.
+
+# %%
+frequencies = nn.rotary_frequencies(2, 10000.0)
+assert frequencies.tolist() == [1.0]
+
+row, column = 1, 2
+angles = np.array([row * 1.0, column * 1.0])
+cos, sin = np.cos(np.tile(angles, 2)), np.sin(np.tile(angles, 2))
+x = np.array([[[1.0, 0.0, 0.0, 0.0]]])  # the arrow of the row points along its first axis
+turned = nn.rotate(x, cos[None], sin[None])[0, 0]
+assert np.allclose(turned, [np.cos(1), 0, np.sin(1), 0])
+print(turned.round(3))
+
+# %% [markdown]
+# The row is 1, so that arrow turned by one radian; the arrow of the column has no length, and
+# nothing to turn. Now the promise: two patches three rows and two columns apart score the same
+# wherever the pair stands.
+
+# %%
+rng = np.random.default_rng(4)
+q, k = rng.standard_normal((2, 1, 1, 4))
+
+
+def turn(x, row, column):
+    angles = np.tile([row, column], 2)[None].astype(float)
+    return nn.rotate(x, np.cos(angles), np.sin(angles))[0, 0]
+
+
+scores = [turn(q, r, c) @ turn(k, r + 3, c - 2) for r, c in ((0, 2), (7, 5), (40, 31))]
+print(np.round(scores, 6))
+assert np.allclose(scores, scores[0])
+assert not np.isclose(turn(q, 0, 2) @ turn(k, 2, 0), scores[0])  # another distance
+
+# %% [markdown]
+# ## What turns with what
+#
+# A head of the published sizes has 80 numbers: 40 arrows, 20 that turn with the row and 20 with
+# the column. The row takes the first quarter of the head and the third, where the partners are.
+
+# %%
+turns = 2 * np.pi / nn.rotary_frequencies(40, published.rope_theta)
+assert len(turns) == 20 and round(turns[0], 1) == 6.3 and turns[-1] > 39_000
+viz.frequency_bands(published)
+
+# %% [markdown]
+# The fastest arrow is round after 6.3 patches, the slowest after more than 39,000: wider than any
+# picture. Only six of the twenty come round within 64 patches (896 pixels).
+#
+# What do all arrows together make of a distance? Take a query and a key that are equal, all ones,
+# and move the key about.
+
+# %%
+assert np.sum(turns <= 64) == 6
+ones = np.ones(80, np.float32)
+scores = viz.distance_scores(ones, ones, published, 16)
+assert np.argmax(scores) == scores.size // 2  # the middle: no distance
+viz.score_by_distance(ones, ones, published)
+
+# %% [markdown]
+# Near patches score high, and a patch in the same row or in the same column keeps the half of the
+# score that comes of that axis, however far away it is: the bright cross. Row and column are two
+# separate sums, $\sum_j \cos(f_j \Delta r) + \sum_j \cos(f_j \Delta c)$.
+
+# %%
+steps = np.arange(-16, 17)
+one_axis = np.sum(np.cos(steps[:, None] * nn.rotary_frequencies(40, 10000.0)), axis=1)
+by_hand = 2 * (one_axis[:, None] + one_axis) / np.sqrt(80)
+assert np.allclose(scores, by_hand, atol=1e-4)
+assert np.min(scores[16]) > scores[16, 16] / 2 > 4
+
+# %% [markdown]
+# ## On a real picture
+#
+# The small checkpoint has heads of 32 numbers, so 16 angles for each patch: eight times its row,
+# and eight times its column, at eight speeds.
+
+# %%
+picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
+inputs = model.prepare(user_message(picture, "describe"))
+grids = inputs.image_grid_thw
+angles = vision.rotary_angles(grids, small)
+assert angles.shape == (len(inputs.pixel_values), 16)
+print(f"grid {grids.tolist()}, angles {angles.shape}")
+viz.angle_maps(grids, small)
+
+# %% [markdown]
+# Angles 0 and 2 are stripes across (they know the row), 8 and 10 upright stripes (the column).
+# Any one map is ambiguous or coarse; all sixteen together give every patch a signature of its
+# own.
+#
+# A trained head can use this, because the mean query and the mean key of a head need not be
+# equal: then the score may be highest at some *other* distance. Queries and keys before they are
+# turned are in the output of `visual.blocks.0.attn.qkv`; what was turned is recorded as `.q` and
+# `.k`.
+
+# %%
+with tinyqwenvl.trace("visual.blocks.0.attn.*", "visual.rotary_angles") as stages:
+    model.forward(inputs)
+qkv = np.reshape(stages["visual.blocks.0.attn.qkv"][0], (len(angles), 3, small.num_heads, -1))
+q, k, _ = np.transpose(qkv, (1, 2, 0, 3))
+angles = np.tile(stages["visual.rotary_angles"][0], 2)
+assert np.allclose(
+    nn.rotate(q, np.cos(angles), np.sin(angles)), stages["visual.blocks.0.attn.q"][0], atol=1e-5
+)
+
+# %%
+means = list(zip(np.mean(q, axis=1), np.mean(k, axis=1), strict=True))
+maps = [viz.distance_scores(*mean, small, 7) for mean in means]
+head = int(np.argmax([np.ptp(each) for each in maps]))  # whose score depends most on distance
+print([f"head {i}: {np.ptp(each):.1f}" for i, each in enumerate(maps)])
+viz.score_by_distance(*means[head], small, reach=7)
+
+# %% [markdown]
+# That is one head of the first block, on average over the picture. Seven patches is as far as a
+# patch can look there: the first block looks within windows of eight by eight
+# ([05](05_windows.ipynb)).
+#
+# ## What goes wrong
+#
+# Four mistakes that are easily made here. None of them crashes, none changes a shape. `mutants`
+# puts each into the running model; we compare the image tokens with the right ones.
+
+# %%
+names = "interleaved not_permuted in_raster_order height_and_width_swapped".split()
+right = model.see(inputs.pixel_values, grids)
+for name in names:
+    with mutants.apply(f"vision_rope_{name}"):
+        wrong = model.see(inputs.pixel_values, grids)
+    error = np.linalg.norm(wrong - right) / np.linalg.norm(right)
+    print(f"{name:25} relative error {error:.2f}: {mutants.MUTANTS['vision_rope_' + name].what}")
+    assert wrong.shape == right.shape and error > 0.1
+
+# %% [markdown]
+# The first is the hardest to see: `x[i]` is paired with its neighbour in place of `x[i + d/2]`.
+# Both pairings are in use, and each is right for the weights that were trained with it. No test
+# that looks at the rotation alone can tell: the wrong one keeps the promise about distances as
+# well.
+
+# %%
+q, k = rng.standard_normal((2, 1, 1, 80))
+
+
+def score(pairing, place, other):
+    f = nn.rotary_frequencies(40, 10000.0, np.float64)
+    angles = [np.concatenate([p[0] * f, p[1] * f] * 2)[None] for p in (place, other)]
+    left, right = (pairing(x, np.cos(a), np.sin(a)) for x, a in zip((q, k), angles, strict=True))
+    return np.sum(left * right)
+
+
+for pairing in (nn.rotate, mutants.rotate_neighbours):
+    assert np.isclose(score(pairing, (0, 2), (3, 0)), score(pairing, (40, 31), (43, 29)))
+assert not np.isclose(*(score(p, (0, 2), (3, 0)) for p in (nn.rotate, mutants.rotate_neighbours)))
+
+# %% [markdown]
+# So compare with a recorded run: [14](14_be_an_oracle.ipynb) does.
+#
+# ## Try it
+#
+# 1. What do the angles of a clip of two temporal grids say about time?
+# 2. Does turning change how long a query is? Why does that matter?
+# 3. Move a whole picture's patches five rows down and seven columns to the right: what happens to
+#    the attention weights?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: nothing. Both have the same angles; the tower never compares their patches anyway.
+angles = vision.rotary_angles(np.array([[2, 4, 6]]), published)
+assert np.array_equal(angles[:24], angles[24:])
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: no. A rotation keeps lengths, so no place is looked at more because of where it is.
+q = rng.standard_normal((1, 24, 80))
+angles = np.tile(angles[:24], 2)
+turned = nn.rotate(q, np.cos(angles), np.sin(angles))
+assert np.allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(q, axis=-1))
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: nothing, distances are the same. (In float64, as sines of large angles round.)
+f = nn.rotary_frequencies(40, 10000.0, np.float64)
+places = vision.patch_positions(np.array([[1, 4, 6]]), 2)
+k, seen = rng.standard_normal((1, 24, 80)), nn.segment_spans(np.array([0, 24]))
+weights = []
+for moved in (places, np.add(places, [5, 7])):
+    angles = np.tile(np.reshape(moved[:, :, None] * f, (24, 40)), 2)
+    turned = [nn.rotate(x, np.cos(angles), np.sin(angles)) for x in (q, k)]
+    weights.append(nn.attention_weights(*turned, seen))
+assert np.allclose(*weights)
+
+# %% [markdown]
+# Next: which patches a patch gets to look at begins with the order in which they stand,
+# [05](05_windows.ipynb).

@@ -1,0 +1,313 @@
+# %% [markdown]
+# # 06. Full and windowed attention
+#
+# A patch that sees only itself knows a bit of colour. How does it learn what it is part of,
+# without the cost of comparing every patch with every other?
+#
+# Before this: [04](04_two_dimensional_rope.ipynb), [05](05_windows.ipynb); you need: matrix
+# products, the exponential function; 20 minutes.
+
+# %%
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+import tinyqwenvl
+from tinyqwenvl import image, nn, vision, viz
+from tinyqwenvl.model import ASSETS, user_message
+from tinyqwenvl.oracle import mutants
+from tinyqwenvl.presets import preset
+from tinyqwenvl.viz import source
+
+model = tinyqwenvl.load()
+config, published = model.config.vision, preset("qwen2.5-vl-3b").vision
+
+# %% [markdown]
+# ## The idea
+#
+# Every patch asks a question (its query $q_i$), carries a label (its key $k_j$) and something to
+# tell (its value $v_j$). It looks at each patch as much as label and question agree, and takes
+# home the mean of what it was told:
+#
+# $$w_{ij} = \mathrm{softmax}_j\left(\frac{q_i \cdot k_j}{\sqrt{d}}\right), \qquad
+# \text{out}_i = \sum_j w_{ij}\, v_j.$$
+#
+# (Vaswani et al. 2017.) The softmax runs over the patches that $i$ *may* look at, and this is
+# where the two kinds of blocks differ. In a windowed block they are the patches of its window, in
+# a full block all patches of its frame. Since [05](05_windows.ipynb) has put windows together,
+# "who may look at whom" is two numbers a patch: the first key that it sees, and the one after the
+# last.
+
+# %%
+source(nn.softmax, nn.segment_spans, nn.visible_keys, nn.attention_weights, nn.attention)
+
+# %% [markdown]
+# ## By hand
+#
+# Four patches in two windows of two, and heads of size 1. Patch 0 scores $\ln 3$ with itself and
+# 0 with its neighbour; softmax makes of that 3 : 1, so 3/4 and 1/4.
+
+# %%
+spans = nn.segment_spans(np.array([0, 2, 4]))
+assert spans.tolist() == [[0, 2], [0, 2], [2, 4], [2, 4]]
+q = np.log([3.0, 1.0, 3.0, 9.0]).reshape(1, 4, 1)
+k = np.array([1.0, 0.0, 0.0, 1.0]).reshape(1, 4, 1)
+v = np.array([4.0, 8.0, 0.0, 20.0]).reshape(1, 4, 1)
+
+weights = nn.attention_weights(q, k, spans)[0]
+print(weights)
+assert np.allclose(
+    weights,
+    [[3 / 4, 1 / 4, 0, 0], [1 / 2, 1 / 2, 0, 0], [0, 0, 1 / 4, 3 / 4], [0, 0, 1 / 10, 9 / 10]],
+)
+assert np.allclose(nn.attention(q, k, v, spans).ravel(), [5, 6, 15, 18])
+
+# %% [markdown]
+# The zeros are exact: what may not be seen has a score of minus infinity, and $e^{-\infty} = 0$.
+# Every row sums to one. Nothing that happens in the other window can reach a patch:
+
+# %%
+other = v + np.array([0, 0, 100, -100]).reshape(1, 4, 1)
+assert np.array_equal(nn.attention(q, k, other, spans)[0, :2], nn.attention(q, k, v, spans)[0, :2])
+
+# %% [markdown]
+# ## Windows, frames, pictures
+#
+# A prompt with a clip of two temporal grids and a small picture. Also a full block does not look
+# from one frame at another, nor from picture to picture; time is put together in the decoder.
+
+# %%
+grids = np.array([[2, 4, 10], [1, 4, 4]])
+_, windows = vision.window_index(grids, config)
+frames = vision.frame_seqlens(grids)
+assert windows.tolist() == [0, 32, 40, 72, 80, 96] and frames.tolist() == [0, 40, 80, 96]
+masks = {
+    "windowed block": nn.segment_spans(windows),
+    "full block": nn.segment_spans(frames),
+    "everything (wrong)": nn.segment_spans(frames[[0, -1]]),
+}
+viz.block_mask(masks, 96)
+
+# %% [markdown]
+# ## On a real picture
+#
+# 280 patches, windows cut at two edges.
+
+# %%
+picture = Image.open(ASSETS / "pictures" / "wide.png").convert("RGB")
+inputs = model.prepare(user_message(picture, "describe"))
+grids = inputs.image_grid_thw
+_, windows = vision.window_index(grids, config)
+frames = vision.frame_seqlens(grids)
+patches = len(inputs.pixel_values)
+assert patches == 280
+viz.block_mask(
+    {"windowed block": nn.segment_spans(windows), "full block": nn.segment_spans(frames)}, patches
+)
+
+# %% [markdown]
+# ## What windows save
+#
+# Full attention compares every patch with every other: the fourth power of the side of the
+# picture. With windows the number of comparisons grows as the number of patches. Take the 672 x
+# 420 pixels that the README follows, 30 x 48 patches, in the published 3B: 32 blocks, of which
+# four are full.
+
+# %%
+assert published.depth == 32 and published.fullatt_block_indexes == (7, 15, 23, 31)
+grid = np.array([[1, 30, 48]])
+full, windowed = (
+    int(np.sum(np.diff(boundaries) ** 2))
+    for boundaries in (vision.frame_seqlens(grid), vision.window_index(grid, published)[1])
+)
+assert (full, windowed) == (2_073_600, 87_552)
+print(f"windowed blocks compare {full / windowed:.1f} times fewer pairs")
+print(
+    f"the tower: {32 * full / (4 * full + 28 * windowed):.1f} times fewer than with 32 full blocks"
+)
+assert 5 < 32 * full / (4 * full + 28 * windowed) < 6.5
+
+# %%
+viz.pairs_by_size(np.array([112, 224, 448, 896, 1792]), published)
+
+# %% [markdown]
+# Four full blocks in 32, evenly spread, carry news across the picture (Qwen2.5-VL report, section
+# 2.1.1). The blocks in between work on what is near. The small checkpoint has six blocks, two of
+# them full.
+
+# %%
+print(f"full blocks: {config.fullatt_block_indexes} of {config.depth}")
+assert config.fullatt_block_indexes == (2, 5) and config.depth == 6
+
+# %% [markdown]
+# ## A block
+#
+# Attention is one half of a block, a small network for each patch on its own the other. Both read
+# a normalised copy of the stream and add to the stream: what a patch was is never overwritten.
+
+# %%
+source(nn.rms_norm, nn.fast_attention, nn.attend_to)
+
+# %%
+source(vision.attention, vision.vision_block)
+
+# %% [markdown]
+# One matrix product makes queries, keys and values of all heads; queries and keys are turned
+# ([04](04_two_dimensional_rope.ipynb)), values are not. `attend` is the plain attention from
+# above or its fast twin. The first block, taken out of the tower and run alone:
+
+# %%
+with tinyqwenvl.trace("visual.patch_embed", "visual.rotary_angles", "visual.blocks.0") as stages:
+    model.see(inputs.pixel_values, grids)
+index, _ = vision.window_index(grids, config)
+x = vision.reorder_blocks(stages["visual.patch_embed"][0], index)
+angles = np.tile(stages["visual.rotary_angles"][0], 2)
+spans = nn.segment_spans(windows)
+block = model.weights.visual.blocks[0]
+y = vision.vision_block(x, block, model.config, np.cos(angles), np.sin(angles), spans)
+assert np.allclose(y, stages["visual.blocks.0"][0], atol=1e-4)
+
+unscaled = SimpleNamespace(weight=np.ones(config.hidden_size))
+normed = nn.rms_norm(x, unscaled, config.rms_norm_eps)
+assert np.allclose(np.sqrt(np.mean(normed**2, axis=-1)), 1, atol=1e-3)  # every patch is as loud
+
+# %% [markdown]
+# ## Where one patch looks
+#
+# Take a patch on the upper left edge of the orange disc. Below, each panel is one row of
+# attention weights, laid back on the picture. In a windowed block the row ends at the window; in
+# a full block it may go anywhere. Of each block we take the head that looks furthest on average.
+
+
+# %%
+order = np.repeat(index * 4, 4) + np.tile(np.arange(4), len(index))  # of patches
+at = vision.patch_positions(grids, 2)[order]  # (row, column) in window order
+patch = int(np.flatnonzero((at == (3, 2)).all(axis=1))[0])
+
+
+def furthest(block, patch):
+    """The weights of that head of a block, what it may see, and a name."""
+    stage = f"visual.blocks.{block}.attn"
+    rows = model.attention_weights(inputs, stage, rows=patch)[:, 0]
+    head = int(np.argmax(rows @ np.linalg.norm(at - at[patch], axis=1)))
+    full = block in config.fullatt_block_indexes
+    seen = nn.segment_spans(frames if full else windows)[patch]
+    return rows[head], seen, f"block {block} ({'full' if full else 'windowed'}), head {head}"
+
+
+rows, seen, names = zip(*(furthest(block, patch) for block in range(5)), strict=True)
+rows, seen = np.stack(rows), np.stack(seen)
+
+# %%
+_, h, w = grids[0]
+pixels = image.resize(picture, 14 * h, 14 * w)
+viz.looking_from_patch(rows, seen, grids, config, patch, names, pixels)
+
+# %% [markdown]
+# In the windowed blocks none of the weight lies outside of the window; in the full block part of
+# it does.
+
+# %%
+outside = np.ones(patches, bool)
+outside[windows[0] : windows[1]] = False
+assert seen[0].tolist() == [0, 64]
+share = rows[:, outside].sum(axis=1)
+print([f"{name}: {100 * each:.0f} % outside" for name, each in zip(names, share, strict=True)])
+assert share[2] > 0.01 and not np.any(share[[0, 1, 3, 4]])
+
+# %% [markdown]
+# A block has several heads, so that a patch can ask several questions at once. All five of the
+# last block, for a patch in the middle of the disc:
+
+# %%
+middle = int(np.flatnonzero((at == (4, 3)).all(axis=1))[0])
+heads = model.attention_weights(inputs, "visual.blocks.5.attn", rows=middle)[:, 0]
+assert len(set(np.argmax(heads, axis=1))) > 1  # they do not all look at the same patch
+spans = nn.segment_spans(frames)[np.repeat(middle, len(heads))]
+names = [f"block 5 (full), head {head}" for head in range(len(heads))]
+viz.looking_from_patch(heads, spans, grids, config, middle, names, pixels)
+
+# %% [markdown]
+# ## Plain and fast
+#
+# The plain form makes the whole table of scores, patches x patches for every head, and throws
+# away what may not be seen. The fast one never makes it: windows of equal size are computed
+# together, and full blocks a few rows at a time. Both give the same numbers up to rounding.
+
+# %%
+rng = np.random.default_rng(6)
+for boundaries in (windows, frames):
+    q, k, v = rng.standard_normal((3, config.num_heads, patches, 32))
+    spans = nn.segment_spans(boundaries)
+    plain, fast = nn.attention(q, k, v, spans), nn.fast_attention(q, k, v, spans)
+    assert np.allclose(plain, fast, rtol=1e-12, atol=1e-12)
+
+whole = replace(model, plain=True).see(inputs.pixel_values, grids)
+difference = np.max(np.abs(whole - model.see(inputs.pixel_values, grids)))
+print(f"image tokens, plain against fast: at most {difference:.1e} apart")
+assert difference < 1e-3 * np.max(np.abs(whole))
+
+# %% [markdown]
+# ## What goes wrong
+#
+# Each of these has happened in a port: the mask is missing and every block is full; no block is
+# full, because the number of a block was compared as text; the two kinds are exchanged.
+# (`MUTANTS[name].report` says where.) The last mistake is a good one: the mask is there, but as
+# ones that are added to the scores in place of minus infinity.
+
+# %%
+names = "window_mask_missing full_attention_missing windows_and_full_swapped window_mask_of_ones"
+
+
+def errors(inputs):
+    right = model.see(inputs.pixel_values, inputs.image_grid_thw)
+    for name in names.split():
+        with mutants.apply(name):
+            wrong = model.see(inputs.pixel_values, inputs.image_grid_thw)
+        yield name, float(np.linalg.norm(wrong - right) / np.linalg.norm(right))
+
+
+for name, error in errors(inputs):
+    print(f"{name:26} relative error {error:.2f}   ({mutants.MUTANTS[name].report})")
+    assert error > 0.05
+
+# %% [markdown]
+# And a test picture of 112 x 112 pixels finds none of them: there the window is the whole frame.
+
+# %%
+tiny = model.prepare(user_message(picture.resize((112, 112)), "describe"))
+assert tiny.image_grid_thw.tolist() == [[1, 8, 8]]
+assert all(error < 1e-5 for _, error in errors(tiny))
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Why is the score divided by $\sqrt{d}$? Measure how large $q \cdot k$ is for random arrows.
+# 2. How many windowed blocks does it take until news from the left edge of the picture is at the
+#    right edge? And how many with one full block?
+# 3. Which share of the pairs does a windowed block compare in a 1792 x 1792 picture?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: q . k of random numbers has a spread of sqrt(d), so the quotient has a spread of 1, and
+# the softmax starts neither flat nor all on one patch.
+for d in (16, 80, 256):
+    products = np.sum(rng.standard_normal((2, 20_000, d)).prod(axis=0), axis=-1)
+    assert 0.95 < np.std(products / np.sqrt(d)) < 1.05
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: never with windows alone, however many: they do not overlap. With one full block, one.
+step = nn.visible_keys(nn.segment_spans(windows), patches).astype(int)
+left, right = (int(np.flatnonzero((at == (0, column)).all(axis=1))[0]) for column in (0, w - 1))
+assert np.linalg.matrix_power(step, 32)[right, left] == 0
+assert nn.visible_keys(nn.segment_spans(frames), patches)[right, left]
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: 1 in 256, as there are 16 x 16 windows, all whole, and a patch looks at one of them.
+square = np.array([[1, 128, 128]])
+_, each = vision.window_index(square, published)
+assert np.sum(np.diff(each) ** 2) * 256 == (128 * 128) ** 2
+
+# %% [markdown]
+# Next: four patches become one token, [07](07_merger.ipynb).
