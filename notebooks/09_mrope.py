@@ -17,14 +17,9 @@ import tinyqwenvl
 from tinyqwenvl import compat, nn, position
 from tinyqwenvl.model import ASSETS, EXAMPLE_CLIP, EXAMPLE_PICTURE, user_message
 from tinyqwenvl.presets import preset
-from tinyqwenvl.viz import (
-    block_cells,
-    mrope_sections,
-    mrope_timeline,
-    positions_compared,
-    source,
-)
+from tinyqwenvl.viz import block_cells, mrope_sections, mrope_timeline, positions_compared, source
 
+# %%
 model = tinyqwenvl.load()
 config = model.config
 pads = (config.image_token_id, config.video_token_id)
@@ -107,7 +102,7 @@ assert len(ids) == 409 and delta == 24 - 360 and positions.max() + 1 == 409 - 33
 print(f"{len(ids)} tokens at {positions.max() + 1} positions")
 
 # %% [markdown]
-# The same numbers on the picture itself: time on the first line of a cell, (height, width) below.
+# The same numbers on the picture itself: time on the first line of a cell, height and width below.
 
 # %%
 block = inputs.position_ids[:, media]
@@ -201,7 +196,7 @@ block_cells(clip.position_ids[:, shown], clip.video_grid_thw[0].tolist())
 # ## What goes wrong, and where versions differ
 #
 # Positions are whole numbers, and a wrong one gives no error. Versions of transformers have had
-# three rules for clips; those that we do not follow are kept by name:
+# several rules for clips; two that we do not follow are kept by name:
 
 # %%
 source(compat.after_block_hf_5, compat.rope_index_hf_4_52)
@@ -257,14 +252,14 @@ def error(prompt, positions):
     return float(np.sum((wrong - right) ** 2) / np.sum(right**2))
 
 
+# %%
 counted = position.text_positions(0, len(inputs.input_ids))
 errors = {
     "text collides with the clip": error(clip, hf_5),
     "all grids at one time": error(fast, hf_4),
     "a picture counted like text": error(inputs, counted),
 }
-for name, share in errors.items():
-    print(f"{name:28} {share:.1e}")
+print("\n".join(f"{name:28} {share:.1e}" for name, share in errors.items()))
 assert min(errors.values()) > 1e-8
 
 # %% [markdown]

@@ -88,8 +88,8 @@ def two_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
 
 
 def four_to_one(
-    patches: Float[Array, "A D"],
-    hidden: Float[Array, "B"],
+    patches: Float[Array, "S D"],
+    hidden: Float[Array, "..."],
     token: Float[Array, "E"],
     crop: Any = None,
 ) -> Drawing:

@@ -93,9 +93,12 @@ def block_cells(
     )
     columns = min(t, max(1, 10 // w))
     rows = -(-t // columns)
-    high = rows * min(7.2 / columns * h / w, 6.0) * (0.62 if picture is None else 1) + 0.6
+    tall = 0.42 * h if picture is None else min(7.2 * h / w, 6.5)
+    high = rows * (tall + 0.3 * (t > 1)) + 0.4
     title = f"(time, height, width) of the {t * h * w} tokens of a block"
-    figure, axes = drawing(title, alt, rows, columns, size=(7.5, max(high, 1.6)), squeeze=False)
+    figure, axes = drawing(
+        title, alt, rows, columns, size=(7.5, min(max(high, 1.6), 9.0)), squeeze=False
+    )
     for k, panel in enumerate(axes.flat):
         panel.set_axis_off()
         if k < t:
@@ -195,9 +198,12 @@ def _draw_run(axes: Axes, run: Run, positions: Int[Array, "3 S"]) -> None:
         axes.plot(index, part[0], "-D", color=INK, markersize=2.5, linewidth=1, label="text")
         return
     axes.axvspan(run.first - 0.5, run.end - 0.5, color=_SHADE, zorder=0)
-    look: dict[str, Any] = dict(linewidth=0.6, markersize=3.2, markeredgewidth=0)
-    for i, name in enumerate(AXES):
-        axes.plot(index, part[i], color=_COLOURS[i], marker=_MARKERS[i], label=name, **look)
+    many = positions.shape[1] > 40
+    for i, (name, size) in enumerate(
+        zip(AXES, (3.6, 3.2, 2.8) if many else (10, 7, 4), strict=True)
+    ):
+        look: dict[str, Any] = dict(marker=_MARKERS[i], markersize=size, markeredgewidth=0)
+        axes.plot(index, part[i], color=_COLOURS[i], label=name, linewidth=0.6, **look)
     middle, high = (run.first + run.end - 1) / 2, axes.get_ylim()[1]
     said = f"block of {run.end - run.first}"
     box: dict[str, Any] = dict(boxstyle="square,pad=0.2", facecolor=_SHADE, edgecolor="none")
@@ -234,17 +240,18 @@ def _draw_cells(axes: Axes, cells: Int[Array, "3 H W"], picture: Any) -> None:
     else:
         high, wide = h, w
         axes.set(xlim=(0, w), ylim=(h, 0))
+    size = 9 if w <= 3 else 7
     box: dict[str, Any] = dict(
         boxstyle="round,pad=0.1", facecolor=PAPER, edgecolor="none", alpha=0.75
     )
     for i, j in np.ndindex(h, w):
-        corner, size = (j * wide / w, i * high / h), (wide / w, high / h)
-        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="#777777", linewidth=0.7))
+        corner, side = (j * wide / w, i * high / h), (wide / w, high / h)
+        axes.add_patch(Rectangle(corner, *side, fill=False, edgecolor="#777777", linewidth=0.7))
         if w <= 12 or (i in (0, h - 1) and j in (0, w - 1)):
             middle = (j + 0.5) * wide / w, (i + 0.5) * high / h
             time, row, column = cells[:, i, j].tolist()
-            said = f"{time},{chr(10) if w > 8 else ' '}{row}, {column}"
-            axes.text(*middle, said, ha="center", va="center", fontsize=7, color=INK, bbox=box)
+            said = f"{time}\n{row}, {column}" if w > 8 else f"{time}, {row}, {column}"
+            axes.text(*middle, said, ha="center", va="center", fontsize=size, color=INK, bbox=box)
 
 
 def _triple(position: Sequence[int]) -> str:
@@ -259,11 +266,11 @@ def _times(positions: Int[Array, "3 S"], runs: Sequence[Run]) -> str:
 
 def _lane(axes: Axes, y: int, run: Run, part: Int[Array, "3 S"]) -> None:
     low, high = int(np.min(part)), int(np.max(part)) + 1
-    colour, line, hatch = ("#f3c766", 0.42, "") if run.media else ("#dcedf8", 0.2, "")
-    box = Rectangle((low, y + line), high - low, 0.2, facecolor=colour, edgecolor=INK, hatch=hatch)
+    colour, line = ("#f3c766", 0.42) if run.media else ("#dcedf8", 0.2)
+    box = Rectangle((low, y + line), high - low, 0.2, facecolor=colour, edgecolor=INK)
     box.set_linewidth(0.8)
     axes.add_patch(box)
-    if high - low >= 4:
+    if high - low >= 0.08 * axes.get_xlim()[1]:
         said = f"{part.shape[1]} tokens" if run.media else f"text {part.shape[1]}"
         at = y + line + (0.33 if run.media else 0.1)
         axes.text(low + 0.2, at, said, fontsize=7, va="center", color=INK)
