@@ -4,6 +4,7 @@ Each takes what the stages take and give, and returns a matplotlib figure with `
 says in words what there is to see.
 """
 
+from .merger import four_to_one, gelu_forms, token_map, two_groupings
 from .pictures import (
     as_bytes,
     kernel_pictures,
@@ -22,6 +23,8 @@ from .pictures import (
 from .rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
 from .source import Source, source
 from .style import COLOURS, Drawing, drawing, show_picture
+from .timeline import block_cells, mrope_sections, mrope_timeline, positions_compared
+from .tokens import id_map, token_strip
 from .windows import block_mask, looking_from_patch, pairs_by_size, tiles_in_order, window_order
 
 __all__ = [
@@ -30,19 +33,26 @@ __all__ = [
     "Source",
     "angle_maps",
     "as_bytes",
+    "block_cells",
     "block_mask",
     "distance_scores",
     "drawing",
+    "four_to_one",
     "frequency_bands",
+    "gelu_forms",
+    "id_map",
     "kernel_pictures",
     "looking_from_patch",
     "matrix_product",
     "merge_groups",
+    "mrope_sections",
+    "mrope_timeline",
     "nine_axes",
     "pairs_by_size",
     "patch_apart",
     "patch_grid",
     "pictures_beside",
+    "positions_compared",
     "resized_areas",
     "responses",
     "rounding_steps",
@@ -52,5 +62,7 @@ __all__ = [
     "spectrum",
     "tiles_in_order",
     "token_map",
+    "token_strip",
+    "two_groupings",
     "window_order",
 ]
