@@ -30,9 +30,9 @@ from tinyqwenvl.weights import nest
 #
 # $$x \leftarrow x + \mathrm{attention}(\bar x), \qquad x \leftarrow x + \mathrm{mlp}(\bar x).$$
 #
-# Two things set it apart from the vision tower. A token sees only itself and what stands **before**
-# it. And several query heads **share** one head of keys and values. Both are about one thing: making
-# text token by token, without computing anything twice.
+# Two things set it apart from the vision tower. A token sees only itself and what stands
+# **before** it. And several query heads **share** one head of keys and values. Both serve one
+# purpose: making text token by token, without computing anything twice.
 
 # %% [markdown]
 # ## Words and picture in one sequence
@@ -76,9 +76,9 @@ assert nn.causal_spans(2, past=4).tolist() == [[0, 5], [0, 6]]
 print(np.where(nn.visible_keys(nn.causal_spans(2, past=4), 6), "looks", "-"))
 
 # %% [markdown]
-# "Before" means before in the **sequence**. The positions of [09](09_mrope.ipynb) turn the queries and
-# keys; they have no say in who sees whom. All tokens of a picture stand at one time, yet
-# they too see only those before them.
+# "Before" means before in the **sequence**. The positions of [09](09_mrope.ipynb) turn the queries
+# and keys; they have no say in who sees whom. All tokens of a picture stand at one time, yet they
+# too see only those before them.
 
 # %% [markdown]
 # ## Attention with shared keys
@@ -172,8 +172,8 @@ viz.keys_computed(prompt=5, new=3)
 source(nn.PlainCache)
 
 # %% [markdown]
-# Two keys, then one more (one head of size 1, one layer). What `append` returns is everything so far,
-# and `attention` above goes on with that.
+# Two keys, then one more (one head of size 1, one layer). What `append` returns is everything so
+# far, and `attention` above goes on with that.
 
 # %%
 cache = nn.PlainCache()
@@ -198,7 +198,7 @@ source(nn.KVCache)
 
 # %%
 plain, quick, rooms = nn.PlainCache(), nn.KVCache(), set()
-for step in range(100):
+for _ in range(100):
     new = rng.normal(size=(2, 1, 4)), rng.normal(size=(2, 1, 4))
     assert all(map(np.array_equal, plain.append(0, *new), quick.append(0, *new)))
     rooms.add(quick.buffers[0][0].shape[1])
@@ -229,8 +229,8 @@ for size in (1, 7, 50):
 
 # %% [markdown]
 # The error is that of float32, whose sums come out differently when they are added in another
-# order. With float64 it shrinks by many orders of magnitude, which shows that nothing else is behind
-# it.
+# order. With float64 it shrinks by many orders of magnitude, which shows that nothing else is
+# behind it.
 
 # %%
 exact = tinyqwenvl.load(dtype="float64")
@@ -300,23 +300,23 @@ assert each == 2 * 4 * 2 * 32 * 4  # layers, key heads, head size, bytes of a fl
 held = nn.KVCache()
 model.decode(embeds, inputs.position_ids, held)
 assert sum(k.nbytes + v.nbytes for k, v in held.layers.values()) == prompt * each
-viz.cache_growth(text, prompt, new)
+viz.cache_growth(text, prompt, new, picture=images)
 
 # %% [markdown]
 # The same for a published size needs no weights: Qwen2.5-VL-3B in bfloat16, with a picture of 360
-# tokens, a question of 49, and an answer of 400 words.
+# tokens, a question of 49, and an answer of 400 tokens.
 
 # %%
 published = preset("qwen2.5-vl-3b").text
 assert viz.cache_bytes(published, 1, bytes_each=2) == 36 * 2**10  # 36 KiB a token
-viz.cache_growth(published, 409, 400, 2, "The cache of Qwen2.5-VL-3B grows")
+viz.cache_growth(published, 409, 400, 2, 360, title="The cache of Qwen2.5-VL-3B grows")
 
 # %% [markdown]
 # ## What goes wrong: where the next token stands
 #
-# A picture of 96 tokens takes up only 12 positions (the longer of its 8 rows and 12 columns), so after
-# it a token's position is smaller than its index. The difference is the **rope delta**. A new
-# token stands at
+# A picture of 96 tokens takes up only 12 positions (the longer of its 8 rows and 12 columns), so
+# after it a token's position is smaller than its index. The difference is the **rope delta**. A
+# new token stands at
 #
 # $$\text{number of tokens in the cache} + \text{rope delta}.$$
 
@@ -328,9 +328,9 @@ print(f"the first new token is token {prompt} (counted from 0), at position {pro
 
 # %% [markdown]
 # Two mistakes are common. One is off by one: the cache's length is asked *after* the new token was
-# added, or one counts from the last position in place of the one after it. The other loses the delta,
-# and takes the index. Both begin at the first **new** token, so a test of the prompt
-# alone sees nothing. Here the right answer is fed token by token, with right and wrong positions.
+# added, or one counts from the last position in place of the one after it. The other loses the
+# delta, and takes the index. Both begin at the first **new** token, so a test of the prompt alone
+# sees nothing. Here the right answer is fed token by token, with right and wrong positions.
 
 
 # %%
@@ -389,10 +389,10 @@ for name, wrong in (("right", delta), ("off by one", delta + 1), ("delta lost", 
 #    again with the prompt's last token. What must you mind?
 # 3. A causal mask made from the *time* positions lets a row see every key whose time is at most its
 #    own. Which rows of the prompt would see too much?
-# 4. Turn queries and keys of one layer by the same extra angle (all positions + 1000). What changes?
+# 4. Shift all positions of the prompt by 1000. What changes?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: rows are (n + 1) p + n (n + 1) / 2: in proportion to n for short answers, then to n ** 2.
+# Answer 1: rows are (n + 1) p + n (n + 1) / 2: in proportion to n while n is small, then to n ** 2.
 # A single new token already makes it more than twice, as the whole prompt is computed again.
 for p, n in ((124, 1), (124, 22), (10, 500)):
     rows = sum(p + i for i in range(n + 1))

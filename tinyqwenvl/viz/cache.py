@@ -25,7 +25,7 @@ def shared_heads(query_heads: int, key_heads: int) -> Drawing:
         f"heads 0 to {group - 1} share key/value head 0"
         + (f", the last {group} share head {key_heads - 1}." if key_heads > 1 else ".")
     )
-    size = (float(np.clip(0.5 * query_heads + 1, 4.5, 7.5)), 2.4)
+    size = (float(np.clip(0.5 * query_heads + 1, 4.5, 7.5)), 1.9)
     figure, axes = drawing("Grouped-query attention", alt, size=size)
     axes.set_axis_off()
     middle = (np.arange(key_heads) + 0.5) * group - 0.5
@@ -104,46 +104,61 @@ def cache_bytes(config: TextConfig, tokens: Any, bytes_each: int = 4) -> Any:
 
 
 def cache_growth(
-    config: TextConfig, prompt: int, new: int, bytes_each: int = 4, title: str = "The cache grows"
+    config: TextConfig,
+    prompt: int,
+    new: int,
+    bytes_each: int = 4,
+    picture: int = 0,
+    title: str = "The cache grows",
 ) -> Drawing:
     """The size of the cache after the prompt and after each new token.
 
-    ``bytes_each`` is 4 for float32, 2 for bfloat16. A bar is a step, the part of the prompt below
-    and that of the new tokens above; the line is what it would take if every query head had a key
-    head of its own. Look at how much of it the prompt (mostly a picture) takes.
+    ``bytes_each`` is 4 for float32, 2 for bfloat16; ``picture`` says how many tokens of the prompt
+    are image tokens. A bar is a step: from below the picture, the rest of the prompt, and the new
+    tokens. The line is what it would take if every query head had a key head of its own. Look at
+    how much of it the picture takes.
     """
     steps = np.arange(new + 1)
-    sizes = cache_bytes(config, prompt + steps, bytes_each)
     more = config.num_attention_heads // config.num_key_value_heads
-    unit, name = (2**20, "MiB") if sizes[-1] * more >= 2**21 else (2**10, "KiB")
     one = cache_bytes(config, 1, bytes_each)
+    unit, name = (2**20, "MiB") if one * (prompt + new) * more >= 2**21 else (2**10, "KiB")
+    first, last = one * prompt / unit, one * (prompt + new) / unit
     alt = (
-        f"Bars of the cache's size at {new + 1} steps: {sizes[0] / unit:,.1f} {name} after the "
-        f"prompt of {prompt} tokens, {sizes[-1] / unit:,.1f} {name} after {new} more, "
-        f"{one:,} bytes each. Without shared key heads it would end at "
-        f"{sizes[-1] * more / unit:,.1f} {name}, {more} times as much."
+        f"Bars of the cache's size at {new + 1} steps: {first:,.1f} {name} after the prompt of "
+        f"{prompt} tokens, {picture} of them a picture's; {last:,.1f} {name} after {new} more. "
+        f"Without shared key heads it would end at {last * more:,.1f} {name}, {more} times as much."
     )
-    figure, axes = drawing(title, alt, size=(7.5, 3.6))
-    below = np.full(new + 1, sizes[0] / unit)
-    axes.bar(steps, below, width=1, color=COLOURS[0], label=f"prompt: {prompt} tokens at once")
-    hatched = {"color": COLOURS[1], "hatch": "///" if new <= 60 else "", "ec": INK, "lw": 0.3}
-    label = f"new tokens: {one:,} bytes each"
-    axes.bar(steps, sizes / unit - below, width=1, bottom=below, label=label, **hatched)
+    figure, axes = drawing(title, alt, size=(7.5, 3.8))
+    parts = [
+        ("the picture", np.full(new + 1, picture), {"color": COLOURS[0]}),
+        ("the rest of the prompt", np.full(new + 1, prompt - picture), {"color": COLOURS[4]}),
+        ("new tokens", steps, {"color": COLOURS[1], "ec": INK, "lw": 0.4 if new <= 60 else 0}),
+    ]
+    below = np.zeros(new + 1)
+    handles = []
+    for label, tokens, style in parts:
+        if not np.any(tokens):
+            continue
+        hatch = "///" if label == "new tokens" and new <= 60 else None
+        heights = one * tokens / unit
+        label = f"{label}: {np.max(tokens):,}"
+        handles.append(axes.bar(steps, heights, 1, bottom=below, label=label, hatch=hatch, **style))
+        below = below + heights
     if more > 1:
         line = {"color": COLOURS[5], "ls": "--", "lw": 2}
-        label = f"a key head for every query head: {more} times"
-        axes.plot(steps, more * sizes / unit, label=label, **line)
+        label = f"with a key head for every query head: {more} times"
+        handles += axes.plot(steps, more * below, label=label, **line)
+    for step, size, side in ((0, first, "left"), (new, last, "right")):
+        said = f"{prompt + step:,} tokens, {size:,.1f} {name}"
+        place = (step - 0.4 if side == "left" else step + 0.4, size + 0.02 * more * last)
+        axes.text(*place, said, ha=side, va="bottom", fontsize=8, color=INK)
     axes.set_xlabel("step (0: the prompt; then one new token each)", fontsize=9)
     axes.set_ylabel(f"keys and values, {name}", fontsize=9)
     axes.set_xlim(-0.5, new + 0.5)
-    axes.set_ylim(0)
+    axes.set_ylim(0, 1.12 * more * last)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    tokens = axes.secondary_yaxis(
-        "right", functions=(lambda y: y * unit / one, lambda n: n * one / unit)
-    )
-    tokens.set_ylabel("tokens held", fontsize=9)
-    tokens.tick_params(labelsize=8)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    place = {"loc": "outside lower center", "fontsize": 8, "frameon": False}
+    figure.legend(handles=handles, ncols=2, **place)
     return figure
 
 
