@@ -111,7 +111,7 @@ def attention_over_picture(
     maps = np.reshape(weights, (len(weights), t, down, across))
     columns = t if t > 1 else max(1, min(columns, 1 + len(weights)))
     rows = -(-(1 + len(weights)) * t // columns)
-    tall = 0.9 + rows * (0.3 + min(2.2 * down / across, 3.5) * 3 / max(columns, 3))
+    tall = 0.5 + rows * (0.42 + min(2.2 * down / across, 3.5) * 3 / max(columns, 3))
     size = (max(2.2 * min(columns, 3) + 0.9, 4.0), tall)
     figure, axes = drawing(title, _looks(maps, labels), rows, columns, size, squeeze=False)
     panels = list(np.ravel(axes))
@@ -119,20 +119,19 @@ def attention_over_picture(
     for axis in panels:
         axis.set_axis_off()
     for time, axis in enumerate(panels[:t]):
-        show_picture(axis, pictures[time], "the picture" if t == 1 else f"time {time}")
-        axis.images[0].set_extent(extent)
+        _stretched(axis, pictures[time], extent, "the picture" if t == 1 else f"time {time}")
         _lattice(axis, down, across, merge * patch)
     image = None
     for panel, axis in enumerate(panels[t : t * (1 + len(weights))]):
         row, time = divmod(panel, t)
         grey = np.mean(np.asarray(pictures[time])[..., :3], axis=-1)
-        axis.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
+        axis.imshow(grey, cmap="gray", vmin=-400, vmax=255, extent=extent)  # faint
         image = axis.imshow(
             100 * maps[row, time],
             **{"cmap": SEQUENTIAL, "vmin": 0, "vmax": 100 * np.max(weights)},
-            **{"extent": extent, "alpha": 0.8, "interpolation": "nearest"},
+            **{"extent": extent, "alpha": 0.85, "interpolation": "nearest"},
         )
-        named = f"{shown(labels[row])}: {np.sum(maps[row, time]):.0%} is here"
+        named = f"{shown(labels[row])}\n{np.sum(maps[row, time]):.0%} of its attention is here"
         axis.set_title(named, fontsize=8, color=INK)
     for axis in panels[: t * (1 + len(weights))]:
         for box in boxes:
@@ -156,6 +155,13 @@ def _looks(maps: np.ndarray, labels: Sequence[str]) -> str:
         f"The picture, and how much {len(labels)} rows of one head look at each of its "
         f"{down} x {across} tokens. Counted from 0: {'; '.join(said)}."
     )
+
+
+def _stretched(axis: Any, picture: Any, extent: tuple[float, ...], title: str) -> None:
+    """A picture whose coordinates are those of ``extent``: left, right, bottom, top."""
+    show_picture(axis, picture, title)
+    axis.images[0].set_extent(extent)
+    axis.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def _lattice(axis: Any, down: int, across: int, side: int) -> None:
@@ -220,11 +226,11 @@ def logit_lens(
         sure = np.max(chances, axis=1)
         words = [word(int(ids[i])) for i in best]
         framed = np.array([w.strip() in marked for w in words])
-        show_picture(axis, picture, f"{name}: {np.mean(sure):.0%} sure on average")
-        axis.images[0].set_extent((0, across, down, 0))
+        extent = (0, across, down, 0)
+        _stretched(axis, picture, extent, f"{name}: {np.mean(sure):.0%} sure on average")
         veil = np.zeros((down, across, 4))
         veil[..., :3], veil[..., 3] = 1.0, 0.8
-        axis.imshow(veil, extent=(0, across, down, 0))
+        axis.imshow(veil, extent=extent)
         _lattice(axis, down, across, 1)
         for place, (text, chance) in enumerate(zip(words, sure, strict=True)):
             y, x = divmod(place, across)
@@ -256,5 +262,10 @@ def shown(word: str) -> str:
     """A token's text as a label: spaces around it dropped, nothing that the font cannot draw."""
     if not word.strip():
         return {"": "(none)", "\n": "(line)"}.get(word, "(space)")
-    drawn = (c if ord(c) in _letters() else f"U+{ord(c):04X}" for c in word.strip())
-    return "".join(drawn).replace("$", r"\$")
+    return drawable(word.strip())
+
+
+def drawable(text: str) -> str:
+    """The text with the codes of characters that the font lacks, and with dollars as they are."""
+    letters = (c if ord(c) in _letters() else f"U+{ord(c):04X}" for c in text)
+    return "".join(letters).replace("$", r"\$")
