@@ -207,8 +207,8 @@ def logit_lens(
 
     ``streams`` are the image tokens' rows [M, D] of some layers, by name; ``grid`` is that of one
     picture, (1, h, w) in patches; ``word`` names an id. With ``among``, only these ids may be
-    named. Words that are ``marked`` get a frame. The darker a square, the less sure its word; the
-    number over a panel is the mean. After Neo et al. 2024, "Towards Interpreting Visual
+    named. Words that are ``marked`` get a frame. The paler a word, the less sure it is; the number
+    over a panel is the mean. After Neo et al. 2024, "Towards Interpreting Visual
     Information Processing in Vision-Language Models": in a large model squares of an object tend
     to name it in late layers. In a small one they need not.
     """
