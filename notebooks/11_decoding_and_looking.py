@@ -220,9 +220,8 @@ before = whole.input_ids[: prompt + least]
 chosen_from = {name: way.scores(scores[least], before) for name, way in ways.items()}
 best = [np.max(nn.softmax(each)) for each in chosen_from.values()]
 assert best[1] < best[0] and best[1] <= best[2]
-viz.next_token(
-    chosen_from, word, title=f"What comes after “{''.join(words[max(0, least - 4) : least])}”"
-)
+just_said = "".join(words[max(0, least - 4) : least])
+viz.next_token(chosen_from, word, title=f"What comes after “{just_said}”")
 
 # %% [markdown]
 # With a **seed** a drawn answer can be drawn again. Without one, each run differs.
@@ -258,8 +257,8 @@ assert sampling.not_followed({"min_p": 0.1, "num_beams": 1}) == ["min_p"]
 # %% [markdown]
 # ## What it looked at
 #
-# In every layer and head, the row that is about to write a word spreads a total of 1 over all tokens
-# before it. The part that falls on image tokens can be laid over the picture.
+# In every layer and head, the row that is about to write a word spreads a total of 1 over itself
+# and all tokens before it. The part that falls on image tokens can be laid over the picture.
 
 # %%
 source(Model.attention_weights)

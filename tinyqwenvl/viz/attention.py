@@ -112,7 +112,7 @@ def attention_over_picture(
     columns = t if t > 1 else max(1, min(columns, 1 + len(weights)))
     rows = -(-(1 + len(weights)) * t // columns)
     tall = 0.5 + rows * (0.42 + min(2.2 * down / across, 3.5) * 3 / max(columns, 3))
-    size = (max(2.2 * min(columns, 3) + 0.9, 4.0), tall)
+    size = (min(max(2.2 * min(columns, 3) + 0.9, 4.0), 7.5), tall)
     figure, axes = drawing(title, _looks(maps, labels), rows, columns, size, squeeze=False)
     panels = list(np.ravel(axes))
     extent = (0, grid[2] * patch, grid[1] * patch, 0)
@@ -138,7 +138,7 @@ def attention_over_picture(
             _outline(axis, box)
     if image is not None:
         bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=30, pad=0.02)
-        bar.set_label("% of the row's attention on this token", fontsize=8)
+        bar.set_label("% of its attention", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     return figure
 

@@ -129,7 +129,7 @@ def cache_growth(
         f"Without shared key heads it would end at {last * more:,.1f} {name}, {more} times as much."
     )
     figure, axes = drawing(title, alt, size=(7.5, 3.8))
-    parts = [
+    parts: list[tuple[str, np.ndarray, dict[str, Any]]] = [
         ("the picture", np.full(new + 1, picture), {"color": COLOURS[0]}),
         ("the rest of the prompt", np.full(new + 1, prompt - picture), {"color": COLOURS[4]}),
         ("new tokens", steps, {"color": COLOURS[1], "ec": INK, "lw": 0.4 if new <= 60 else 0}),
@@ -148,17 +148,16 @@ def cache_growth(
         line = {"color": COLOURS[5], "ls": "--", "lw": 2}
         label = f"with a key head for every query head: {more} times"
         handles += axes.plot(steps, more * below, label=label, **line)
-    for step, size, side in ((0, first, "left"), (new, last, "right")):
+    for step, x, size, side in ((0, -0.4, first, "left"), (new, new + 0.4, last, "right")):
         said = f"{prompt + step:,} tokens, {size:,.1f} {name}"
-        place = (step - 0.4 if side == "left" else step + 0.4, size + 0.02 * more * last)
-        axes.text(*place, said, ha=side, va="bottom", fontsize=8, color=INK)
+        above = size + 0.02 * more * last
+        axes.text(x, above, said, ha=side, va="bottom", fontsize=8, color=INK)
     axes.set_xlabel("step (0: the prompt; then one new token each)", fontsize=9)
     axes.set_ylabel(f"keys and values, {name}", fontsize=9)
     axes.set_xlim(-0.5, new + 0.5)
     axes.set_ylim(0, 1.12 * more * last)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    place = {"loc": "outside lower center", "fontsize": 8, "frameon": False}
-    figure.legend(handles=handles, ncols=2, **place)
+    figure.legend(handles=handles, ncols=2, loc="outside lower center", fontsize=8, frameon=False)
     return figure
 
 
