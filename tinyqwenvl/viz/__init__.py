@@ -4,6 +4,16 @@ Each takes what the stages take and give, and returns a matplotlib figure with `
 says in words what there is to see.
 """
 
+from .attention import (
+    attention_over_picture,
+    box_cover,
+    heads_inside,
+    lens,
+    logit_lens,
+    share_inside,
+)
+from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, shared_heads
+from .choice import certainty, next_token
 from .merger import four_to_one, gelu_forms, token_map, two_groupings
 from .pictures import (
     as_bytes,
@@ -33,20 +43,31 @@ __all__ = [
     "Source",
     "angle_maps",
     "as_bytes",
+    "attention_over_picture",
     "block_cells",
     "block_mask",
+    "box_cover",
+    "cache_bytes",
+    "cache_growth",
+    "certainty",
     "distance_scores",
     "drawing",
+    "errors_by_step",
     "four_to_one",
     "frequency_bands",
     "gelu_forms",
+    "heads_inside",
     "id_map",
     "kernel_pictures",
+    "keys_computed",
+    "lens",
+    "logit_lens",
     "looking_from_patch",
     "matrix_product",
     "merge_groups",
     "mrope_sections",
     "mrope_timeline",
+    "next_token",
     "nine_axes",
     "pairs_by_size",
     "patch_apart",
@@ -57,6 +78,8 @@ __all__ = [
     "responses",
     "rounding_steps",
     "score_by_distance",
+    "share_inside",
+    "shared_heads",
     "show_picture",
     "source",
     "spectrum",

@@ -1,0 +1,432 @@
+# %% [markdown]
+# # 10. The decoder and its KV cache
+#
+# The picture is now 96 vectors between the words of a prompt. How does a language model read them,
+# and why does the second word of its answer take so much less work than the first?
+#
+# Before this: [09](09_mrope.ipynb) (positions), [06](06_attention.ipynb) (attention); you need:
+# matrix products and softmax; 20 minutes.
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+import tinyqwenvl
+from tinyqwenvl import decoder, nn, viz
+from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.presets import preset
+from tinyqwenvl.viz import source
+from tinyqwenvl.weights import nest
+
+# %% [markdown]
+# ## The idea
+#
+# The decoder is a Qwen2 language model. All it takes is a sequence of vectors, so a picture enters
+# as vectors too: every id is looked up in a table, and the rows of the placeholders are
+# replaced by image tokens. Then come layers, all alike. With $x$ the sequence and $\bar x$ the same
+# after a norm,
+#
+# $$x \leftarrow x + \mathrm{attention}(\bar x), \qquad x \leftarrow x + \mathrm{mlp}(\bar x).$$
+#
+# Two things set it apart from the vision tower. A token sees only itself and what stands
+# **before** it. And several query heads **share** one head of keys and values. Both serve one
+# purpose: making text token by token, without computing anything twice.
+
+# %% [markdown]
+# ## Words and picture in one sequence
+
+# %%
+source(decoder.embed, decoder.scatter)
+
+# %% [markdown]
+# By hand: a table of four words, two numbers each; id 3 is the placeholder, and two image tokens
+# take its places, in order.
+
+# %%
+table = nest({"weight": np.array([[0.0, 0], [1, 1], [2, 2], [9, 9]])})
+ids = np.array([1, 3, 3, 2])
+words = decoder.embed(ids, table)
+assert words.tolist() == [[1, 1], [9, 9], [9, 9], [2, 2]]
+
+picture_tokens = np.array([[5.0, 6], [7, 8]])
+mixed = decoder.scatter(words, ids, 3, picture_tokens)
+assert mixed.tolist() == [[1, 1], [5, 6], [7, 8], [2, 2]]
+
+# %% [markdown]
+# What the placeholder's own row holds (here 9, 9) never matters. The loop of `scatter` is hidden
+# in a running count: `cumsum(here) - 1` is the number of the image token that is due.
+
+# %% [markdown]
+# ## Looking back only
+#
+# Who may look at whom is an array of spans, as in the vision tower: row $i$ sees the keys from
+# `spans[i, 0]` up to, but without, `spans[i, 1]`.
+
+# %%
+source(nn.causal_spans)
+
+# %% [markdown]
+# Three tokens at the start, and two more after four that were there before:
+
+# %%
+assert nn.causal_spans(3).tolist() == [[0, 1], [0, 2], [0, 3]]
+assert nn.causal_spans(2, past=4).tolist() == [[0, 5], [0, 6]]
+print(np.where(nn.visible_keys(nn.causal_spans(2, past=4), 6), "looks", "-"))
+
+# %% [markdown]
+# "Before" means before in the **sequence**. The positions of [09](09_mrope.ipynb) turn the queries
+# and keys; they have no say in who sees whom. All tokens of a picture stand at one time, yet they
+# too see only those before them.
+
+# %% [markdown]
+# ## Attention with shared keys
+
+# %%
+source(decoder.attention)
+
+# %% [markdown]
+# The shapes tell the story: `q` has `num_attention_heads` heads, `k` and `v` only
+# `num_key_value_heads` (grouped-query attention: Ainslie et al. 2023). Here is the small checkpoint
+# inside the package.
+
+# %%
+model = tinyqwenvl.load()
+text = model.config.text
+viz.shared_heads(text.num_attention_heads, text.num_key_value_heads)
+
+# %% [markdown]
+# Sharing is the same as giving each query head a copy of its group's keys and values. As a check,
+# a slow loop over heads, each with the key head `a // 3`:
+
+# %%
+rng = np.random.default_rng(0)
+q, k, v = (rng.normal(size=(heads, 5, 4)) for heads in (6, 2, 2))
+spans = nn.causal_spans(5)
+together = nn.attention(q, k, v, spans)
+for a in range(6):
+    for i in range(5):
+        scores = np.array([q[a, i] @ k[a // 3, j] / np.sqrt(4) for j in range(i + 1)])
+        weights = np.exp(scores) / np.sum(np.exp(scores))
+        assert np.allclose(together[a, i], weights @ v[a // 3, : i + 1])
+
+# %% [markdown]
+# ## One layer, and all of them
+#
+# The second half of a layer is a gated MLP: one product makes candidates (`up_proj`), another says
+# how far each is let through (`gate_proj`), a third goes back to the width of the stream.
+
+# %%
+source(nn.swiglu_mlp, nn.silu, nn.sigmoid)
+
+# %% [markdown]
+# `silu` lets large numbers pass, holds small negative ones back, and is zero at zero:
+
+# %%
+assert nn.silu(np.array([0.0, 20, -20])).round(6).tolist() == [0, 20, 0]
+assert np.isclose(nn.silu(np.array([1.0]))[0], 1 / (1 + np.exp(-1)))
+
+# %%
+source(decoder.decoder_layer, decoder.decode)
+
+# %% [markdown]
+# That is the whole decoder. On the example picture, with the shapes of every layer's output watched
+# by name:
+
+# %%
+picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
+inputs = model.prepare(user_message(picture, "Describe the picture."))
+embeds = model.embed(inputs)
+with tinyqwenvl.trace("model.inputs_embeds", "model.layers.[0-9]") as stages:
+    whole = model.decode(embeds, inputs.position_ids)
+for name, (value,) in stages.items():
+    print(f"{name:20} {value.shape}  mean size {np.sqrt(np.mean(value**2)):.2f}")
+images = np.count_nonzero(inputs.input_ids == model.config.image_token_id)
+assert whole.shape == (len(inputs.input_ids), text.hidden_size) and images == 96
+
+# %% [markdown]
+# The sizes grow because every layer **adds** to the stream and nothing is taken off; the norms in
+# front of each half make up for it.
+
+# %%
+sizes = [np.mean(value[0] ** 2) for value in stages.values()]
+assert sizes[-1] > 2 * sizes[0]
+
+# %% [markdown]
+# ## The cache
+#
+# A token's key and value depend on nothing that comes after it. So when the next token arrives, all
+# earlier keys and values are still right, and they can be kept. The queries need not be: an old
+# token never looks again. Small, with a prompt of five tokens and three new ones (c: computed, k:
+# kept):
+
+# %%
+viz.keys_computed(prompt=5, new=3)
+
+# %% [markdown]
+# With the cache every token is computed once: $5 + 3 = 8$. Without it every step begins again:
+# $5 + 6 + 7 + 8 = 26$.
+
+# %%
+source(nn.PlainCache)
+
+# %% [markdown]
+# Two keys, then one more (one head of size 1, one layer). What `append` returns is everything so
+# far, and `attention` above goes on with that.
+
+# %%
+cache = nn.PlainCache()
+cache.append(0, np.array([[[1.0], [2]]]), np.array([[[10.0], [20]]]))
+k, v = cache.append(0, np.array([[[3.0]]]), np.array([[[30.0]]]))
+assert k.ravel().tolist() == [1, 2, 3] and v.ravel().tolist() == [10, 20, 30]
+assert cache.length == cache.whole(layers=1) == 3
+assert cache.whole(layers=2) == 0  # a second layer has none yet: the run was broken off
+cache.keep(1)
+assert cache.length == 1 and cache.layers[0][0].ravel().tolist() == [1]
+
+# %% [markdown]
+# `concatenate` copies all old keys for each new token. The form that is used in fact takes room
+# ahead, and copies only what is new:
+
+# %%
+source(nn.KVCache)
+
+# %% [markdown]
+# A hundred tokens, one by one: the same numbers, and room is taken once. (What grows is a
+# *buffer*; `layers` are views of its filled part.)
+
+# %%
+plain, quick, rooms = nn.PlainCache(), nn.KVCache(), set()
+for _ in range(100):
+    new = rng.normal(size=(2, 1, 4)), rng.normal(size=(2, 1, 4))
+    assert all(map(np.array_equal, plain.append(0, *new), quick.append(0, *new)))
+    rooms.add(quick.buffers[0][0].shape[1])
+print(f"room for {rooms} tokens; {quick.length} are held")
+assert len(rooms) == 1 and quick.length == 100
+
+# %% [markdown]
+# ## All at once equals one by one
+#
+# This is the property that makes a cache right, and the test to write first in a port: feed the
+# prompt whole, or one token at a time, or in pieces of any size. Every row must be the same, up to
+# rounding.
+
+
+# %%
+def in_pieces(size, cache):
+    """The decoder's output for the prompt, fed ``size`` tokens at a time."""
+    starts = range(0, len(embeds), size)
+    places = inputs.position_ids
+    parts = [model.decode(embeds[i : i + size], places[:, i : i + size], cache) for i in starts]
+    return np.concatenate(parts)
+
+
+for size in (1, 7, 50):
+    error = np.max(np.abs(in_pieces(size, nn.KVCache()) - whole))
+    print(f"{size:2} at a time: largest error {error:.1e}, of {np.max(np.abs(whole)):.1f}")
+    assert error < 1e-4
+
+# %% [markdown]
+# The error is that of float32, whose sums come out differently when they are added in another
+# order. With float64 it shrinks by many orders of magnitude, which shows that nothing else is
+# behind it.
+
+# %%
+exact = tinyqwenvl.load(dtype="float64")
+inputs64 = exact.prepare(user_message(picture, "Describe the picture."))
+embeds64, cache64 = exact.embed(inputs64), nn.KVCache()
+at_once = exact.decode(embeds64, inputs64.position_ids)
+one_by_one = [
+    exact.decode(embeds64[i : i + 1], inputs64.position_ids[:, i : i + 1], cache64)
+    for i in range(len(embeds64))
+]
+error = np.max(np.abs(np.concatenate(one_by_one) - at_once))
+print(f"float64, one at a time: largest error {error:.1e}")
+assert error < 1e-11
+
+# %% [markdown]
+# ## What the cache saves
+#
+# Now a whole answer, with the cache and without, and every row that enters the first layer counted
+# by watching it.
+
+
+# %%
+def answer(use_cache, limit=40):
+    """(ids of the answer, rows that went through each layer)"""
+    ids, cache, new = [], nn.KVCache(), embeds
+    with tinyqwenvl.trace("model.layers.0") as seen:
+        while len(ids) < limit:
+            start = cache.length if use_cache else 0
+            later = np.tile(np.arange(len(inputs.input_ids), start + len(new)), (3, 1))
+            places = np.append(inputs.position_ids, later + inputs.rope_delta, axis=1)[:, start:]
+            x = model.decode(new, places, cache if use_cache else None)
+            token = int(np.argmax(decoder.logits(x[-1:], model.weights.lm_head)))
+            if token in model.config.eos_token_ids:
+                break
+            ids.append(token)
+            last = model.embed_tokens(np.array([token]))
+            new = last if use_cache else np.append(new, last, axis=0)
+    return ids, sum(len(rows) for rows in seen["model.layers.0"])
+
+
+# %%
+(ids, with_cache), (same, without) = answer(True), answer(False)
+prompt, new = len(inputs.input_ids), len(ids)
+print(model.tokenizer.decode(ids))
+print(
+    f"{with_cache} rows with the cache, {without} without: {without / with_cache:.0f} times as many"
+)
+assert ids == same == list(model.generate(inputs))
+assert with_cache == prompt + new
+assert without == sum(prompt + n for n in range(new + 1))
+
+# %%
+viz.keys_computed(prompt, new)
+
+# %% [markdown]
+# The cache pays with memory. Each token leaves a key and a value in every layer,
+#
+# $$2 \times \text{layers} \times \text{key heads} \times \text{head size}$$
+#
+# numbers, and stays there to the end of the conversation. Sharing key heads makes this
+# smaller by the factor $A / B$, here three. See how much of it is the prompt, most of which is the
+# picture:
+
+# %%
+each = viz.cache_bytes(text, 1)
+assert each == 2 * 4 * 2 * 32 * 4  # layers, key heads, head size, bytes of a float32
+held = nn.KVCache()
+model.decode(embeds, inputs.position_ids, held)
+assert sum(k.nbytes + v.nbytes for k, v in held.layers.values()) == prompt * each
+viz.cache_growth(text, prompt, new, picture=images)
+
+# %% [markdown]
+# The same for a published size needs no weights: Qwen2.5-VL-3B in bfloat16, with a picture of 360
+# tokens, a question of 49, and an answer of 400 tokens.
+
+# %%
+published = preset("qwen2.5-vl-3b").text
+assert viz.cache_bytes(published, 1, bytes_each=2) == 36 * 2**10  # 36 KiB a token
+viz.cache_growth(published, 409, 400, 2, 360, title="The cache of Qwen2.5-VL-3B grows")
+
+# %% [markdown]
+# ## What goes wrong: where the next token stands
+#
+# A picture of 96 tokens takes up only 12 positions (the longer of its 8 rows and 12 columns), so
+# after it a token's position is smaller than its index. The difference is the **rope delta**. A
+# new token stands at
+#
+# $$\text{number of tokens in the cache} + \text{rope delta}.$$
+
+# %%
+delta = inputs.rope_delta
+assert delta == 12 - 96
+assert inputs.position_ids.max() + 1 == prompt + delta
+print(f"the first new token is token {prompt} (counted from 0), at position {prompt + delta}")
+
+# %% [markdown]
+# Two mistakes are common. One is off by one: the cache's length is asked *after* the new token was
+# added, or one counts from the last position in place of the one after it. The other loses the
+# delta, and takes the index. Both begin at the first **new** token, so a test of the prompt alone
+# sees nothing. Here the right answer is fed token by token, with right and wrong positions.
+
+
+# %%
+def scores_with(delta):
+    """Logits after every token of the right answer, fed with a rope delta of ``delta``."""
+    cache = nn.KVCache()
+    model.decode(embeds, inputs.position_ids, cache)
+    rows = []
+    for token in ids:
+        place = np.full((3, 1), cache.length + delta)
+        rows.append(model.next_logits(model.embed_tokens(np.array([token])), place, cache))
+    return np.array(rows)
+
+
+right = scores_with(delta)
+everything = replace(
+    inputs,
+    input_ids=np.append(inputs.input_ids, ids),
+    position_ids=np.append(
+        inputs.position_ids, np.tile(np.arange(prompt, prompt + new) + delta, (3, 1)), axis=1
+    ),
+)
+rounding = np.max(np.abs(model.forward(everything)[prompt:] - right), axis=1)
+off_by_one = np.max(np.abs(scores_with(delta + 1) - right), axis=1)
+lost = np.max(np.abs(scores_with(0) - right), axis=1)
+assert rounding.max() < 1e-3 < 100 * rounding.max() < off_by_one.max() < lost.max()
+
+# %%
+tokens = [model.tokenizer.decode([i]) for i in ids]
+errors = {"no cache (rounding)": rounding, "off by one": off_by_one, "delta lost": lost}
+viz.errors_by_step(errors, tokens)
+
+# %% [markdown]
+# Now what the words say:
+
+# %%
+for name, wrong in (("right", delta), ("off by one", delta + 1), ("delta lost", 0)):
+    said = list(model.generate(replace(inputs, rope_delta=wrong), max_tokens=30))
+    print(f"{name:10}: {model.tokenizer.decode(said)}")
+    if name == "right":
+        assert said == ids
+    if name == "delta lost":
+        assert said != ids
+
+# %% [markdown]
+# A lost delta is plain to see. Off by one is worse: errors of the logits far above rounding, in an
+# answer that reads well and may be the very same words. Compare numbers, not
+# words; [14](14_be_an_oracle.ipynb) is about that.
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Without a cache, is the cost of an answer of $n$ tokens to a prompt of $p$ proportional to $n$?
+#    When does it become twice that of the prompt alone?
+# 2. After an answer, `keep` only the prompt in the cache, and ask for the first token's logits
+#    again with the prompt's last token. What must you mind?
+# 3. A causal mask made from the *time* positions lets a row see every key whose time is at most its
+#    own. Which rows of the prompt would see too much?
+# 4. Shift all positions of the prompt by 1000. What changes?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: rows are (n + 1) p + n (n + 1) / 2: in proportion to n while n is small, then to n ** 2.
+# A single new token already makes it more than twice, as the whole prompt is computed again.
+for p, n in ((124, 1), (124, 22), (10, 500)):
+    rows = sum(p + i for i in range(n + 1))
+    assert rows == (n + 1) * p + n * (n + 1) // 2
+    assert rows > 2 * p
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: the last token must not be in the cache when it is fed: keep prompt - 1 tokens, or it
+# would be seen twice. Its position is its own of old, not the cache's length + delta by luck.
+held = nn.KVCache()
+first = model.next_logits(embeds, inputs.position_ids, held)
+held.keep(prompt - 1)
+again = model.next_logits(embeds[-1:], inputs.position_ids[:, -1:], held)
+assert np.allclose(first, again, atol=1e-3)
+twice = model.next_logits(embeds[-1:], inputs.position_ids[:, -1:], held)  # now it is there twice
+assert np.max(np.abs(twice - first)) > 10 * np.max(np.abs(again - first))
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: those of the picture, all of which stand at one time: every image token would see the
+# whole picture, even what comes after it. Text rows see what they should.
+time = inputs.position_ids[0]
+by_time = time[None, :] <= time[:, None]
+too_much = np.any(by_time & ~nn.visible_keys(nn.causal_spans(prompt), prompt), axis=1)
+is_image = inputs.input_ids == model.config.image_token_id
+assert np.array_equal(np.flatnonzero(too_much), np.flatnonzero(is_image)[:-1])  # the last sees all
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: nothing but rounding. Attention feels only differences of positions, so what counts is
+# where the new token stands with respect to the old ones.
+moved = model.decode(embeds, inputs.position_ids + 1000)
+assert np.max(np.abs(moved - whole)) < 0.05
+moved = exact.decode(embeds64, inputs64.position_ids + 1000)
+assert np.max(np.abs(moved - at_once)) < 1e-9
+
+# %% [markdown]
+# Next: from the last vector to a word, what stops the answer, and where the model looked while it
+# wrote: [11](11_decoding_and_looking.ipynb).

@@ -1,0 +1,569 @@
+# %% [markdown]
+# # 11. Greedy decoding, and what the model looked at
+#
+# The decoder ends in one score for every word it knows. How do these become a sentence, what ends
+# it, and did the model look at the blue cross when it wrote "blue cross"?
+#
+# Before this: [10](10_decoder_and_cache.ipynb) (the decoder and its cache); you need: softmax and
+# probabilities; 20 minutes.
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+import tinyqwenvl
+from tinyqwenvl import decoder, generate, nn, sampling, viz
+from tinyqwenvl.conversation import Conversation
+from tinyqwenvl.model import EXAMPLE_PICTURE, Model, user_message
+from tinyqwenvl.sampling import Sampling
+from tinyqwenvl.viz import source
+
+# %% [markdown]
+# ## The idea
+#
+# The last vector of the sequence is compared with a row for every token of the vocabulary: a dot
+# product each. The largest wins (greedy decoding), the winner is added to the sequence, and all of
+# it happens again, until the winner is a token that means *stop*.
+
+# %%
+source(decoder.logits)
+
+# %%
+model = tinyqwenvl.load()
+picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
+inputs = model.prepare(user_message(picture, "Describe the picture."))
+scores = model.forward(inputs)
+print(scores.shape)
+assert scores.shape == (len(inputs.input_ids), model.config.text.vocab_size)
+
+# %% [markdown]
+# Every token of the prompt gets scores; only the **last** row says how the answer begins. The
+# checkpoint ties the head to the embedding: the table that turned ids into vectors is the same as
+# the one that vectors are compared with.
+
+# %%
+assert np.array_equal(model.weights.lm_head.weight, model.weights.model.embed_tokens.weight)
+
+
+def word(number):
+    """The text of one token; a control token by its name."""
+    return model.tokenizer.decode([number], skip_special=False)
+
+
+viz.next_token({"first word of the answer": scores[-1]}, word, most=4)
+
+# %% [markdown]
+# ## The largest score
+#
+# One rule is needed even here: of equals, the first (the lowest id) wins.
+
+# %%
+source(sampling.greedy)
+
+# %%
+assert sampling.greedy(np.array([1.0, 3, 3, 2])) == 1
+
+# %% [markdown]
+# ## Token after token
+
+# %%
+source(generate.Past, generate.Generation)
+
+# %% [markdown]
+# `Generation` is iterated over, and works while you look: each turn of the loop chooses a token,
+# yields it, and feeds it back at position *tokens in the cache + rope delta*
+# ([10](10_decoder_and_cache.ipynb)). The last token allowed is not fed back, as nothing follows.
+
+# %%
+generation = model.generate(inputs)
+ids = list(generation)
+words = [word(i) for i in ids]
+print(model.tokenizer.decode(ids))
+print(generation.finish_reason, {k: f"{v:.3f} s" for k, v in generation.timings.items()})
+for thing in ("black square", "blue cross", "pink circle"):
+    assert thing in model.tokenizer.decode(ids)
+
+# %% [markdown]
+# What ended it? Feed the prompt **and** the answer at once: row $n$ then scores what comes after
+# token $n$. So one pass gives every choice again, and the one after the last word.
+
+# %%
+prompt, new = len(inputs.input_ids), len(ids)
+places = np.tile(np.arange(prompt, prompt + new) + inputs.rope_delta, (3, 1))
+whole = replace(
+    inputs,
+    input_ids=np.append(inputs.input_ids, ids),
+    position_ids=np.append(inputs.position_ids, places, axis=1),
+)
+scores = model.forward(whole)[prompt - 1 :]  # row i chooses word i of the answer
+choices = np.argmax(scores, axis=1)
+print("stop tokens:", [word(i) for i in model.config.eos_token_ids])
+print("after the last word:", word(choices[-1]))
+assert choices[:-1].tolist() == ids
+assert choices[-1] in model.config.eos_token_ids and generation.finish_reason == "stop"
+assert choices[-1] not in ids  # the stop token is no part of the answer
+
+# %% [markdown]
+# A limit ends it too, and the reason says so:
+
+# %%
+short = model.generate(inputs, max_tokens=3)
+assert list(short) == ids[:3] and short.finish_reason == "length"
+
+# %% [markdown]
+# How sure was it? A bar is the probability of the word chosen, a diamond that of the next
+# best. Where a diamond rises the sentence might have gone another way.
+
+# %%
+chances = nn.softmax(scores)
+ranked = np.sort(chances[:-1], axis=1)
+viz.certainty(words, ranked[:, -1], ranked[:, -2])
+
+# %% [markdown]
+# Greedy decoding is only as stable as the gap between the best two scores. Rounding moves a score a
+# little; where the gap is smaller than that, two correct programs may part, and from then on every
+# word can differ. Here the narrowest gap is far from it:
+
+# %%
+exact = tinyqwenvl.load(dtype="float64")
+exact_scores = exact.forward(replace(whole, pixel_values=whole.pixel_values.astype(np.float64)))
+rounding = np.max(np.abs(exact_scores[prompt - 1 :] - scores))
+ordered = np.sort(scores, axis=1)
+gap = np.min(ordered[:, -1] - ordered[:, -2])
+print(f"narrowest gap {gap:.2f}, rounding {rounding:.1e}")
+assert gap > 100 * rounding
+
+# %% [markdown]
+# ## Stop texts
+#
+# A user may want to stop at a *text*, such as a line break. Tokens do not end where texts do, and
+# what was printed cannot be taken back. So whatever may yet become a stop is held back.
+
+# %%
+source(generate.until)
+
+# %% [markdown]
+# By hand, with the stop `"cd"`. The `c` waits: in the first row it turns out harmless, in the
+# second it was the beginning of the end.
+
+# %%
+assert list(generate.until(["abc", "x", "y"], ["cd"])) == ["ab", "cx", "y", ""]
+assert "".join(generate.until(["abc", "de", "f"], ["cd"])) == "ab"
+
+# %%
+parts = model.tokenizer.stream(iter(model.generate(inputs)))
+until_comma = "".join(generate.until(parts, [", a blue"]))
+print(until_comma)
+assert until_comma == model.tokenizer.decode(ids).split(", a blue")[0]
+
+# %% [markdown]
+# ## Other ways to choose
+#
+# Drawing the next token at random makes answers less alike. Four numbers say how, always in
+# this order: a penalty on what was said before, the temperature, and two ways to cut off the
+# unlikely.
+
+# %%
+source(sampling.penalise, sampling.keep_top_k, sampling.keep_top_p, sampling.draw)
+
+# %% [markdown]
+# Four tokens with probabilities 1/2, 1/4, 1/8, 1/8. Dividing the logits by a temperature of 2 takes
+# the square root of each probability (and scales them to sum to one again):
+
+# %%
+logits = np.log(np.array([8.0, 4, 2, 2], np.float32) / 16)
+assert np.allclose(nn.softmax(logits / 2), np.sqrt([8, 4, 2, 2]) / np.sum(np.sqrt([8, 4, 2, 2])))
+
+assert np.isfinite(sampling.keep_top_k(logits, 2)).tolist() == [True, True, False, False]
+assert np.isfinite(sampling.keep_top_k(logits, 3)).all()  # equals of the third stay
+assert np.isfinite(sampling.keep_top_p(logits, 0.6)).tolist() == [True, True, False, False]
+assert np.isfinite(sampling.keep_top_p(logits, 0.01)).tolist() == [True, False, False, False]
+
+# 0.5 + 0.25 = 0.75: the third token begins there
+assert [sampling.draw(logits, r) for r in (0.0, 0.49, 0.6, 0.8, 0.9)] == [0, 0, 1, 2, 3]
+
+# %% [markdown]
+# The penalty divides a score over zero and multiplies one under zero, so that both get smaller;
+# once for each token, however often it stood there.
+
+# %%
+said_before = np.array([0, 0, 2])
+penalised = sampling.penalise(np.array([3.0, 1, -1, -2]), said_before, 1.5)
+assert penalised.tolist() == [2, 1, -1.5, -2]
+
+# %%
+source(sampling.Sampling)
+
+# %%
+settings = {
+    "as it is": Sampling(temperature=1.0),
+    "temperature 2": Sampling(temperature=2.0),
+    "top_k 2": Sampling(temperature=1.0, top_k=2),
+}
+nothing = np.array([], dtype=int)
+tiny = {name: s.scores(logits, nothing) for name, s in settings.items()}
+viz.next_token(tiny, "ABCD".__getitem__, title="Four tokens, three ways")
+
+# %% [markdown]
+# The same on the word that the model was least sure of:
+
+# %%
+least = int(np.argmin(ranked[:, -1]))
+ways = {
+    "as it is": Sampling(temperature=1.0),
+    "temperature 2.5": Sampling(temperature=2.5),
+    "2.5, and top_p 0.9": Sampling(temperature=2.5, top_p=0.9),
+}
+before = whole.input_ids[: prompt + least]
+chosen_from = {name: way.scores(scores[least], before) for name, way in ways.items()}
+best = [np.max(nn.softmax(each)) for each in chosen_from.values()]
+assert best[1] < best[0] and best[1] <= best[2]
+just_said = "".join(words[max(0, least - 4) : least])
+viz.next_token(chosen_from, word, title=f"What comes after “{just_said}”")
+
+# %% [markdown]
+# With a **seed** a drawn answer can be drawn again. Without one, each run differs.
+
+
+# %%
+def drawn(seed, temperature=2.0):
+    """An answer drawn at random."""
+    way = Sampling(temperature=temperature, seed=seed)
+    return model.tokenizer.decode(list(model.generate(inputs, 24, way)))
+
+
+answers = [drawn(seed) for seed in range(4)]
+print("\n".join(answers))
+assert drawn(1) == answers[1]
+assert len(set(answers)) > 1
+
+# %% [markdown]
+# A published checkpoint brings its own recommendation, `generation_config.json`. Some of its
+# settings would change an answer and are not followed here; these are listed by name.
+
+# %%
+source(sampling.published, sampling.not_followed)
+
+# %%
+file = {"do_sample": True, "temperature": 0.1, "top_p": 0.001, "repetition_penalty": 1.05}
+print(sampling.published(file))
+assert sampling.published(file, temperature=0.0).temperature == 0.0  # what is asked for wins
+assert sampling.published(file).top_k == 50  # what transformers fills in
+assert sampling.published(file | {"do_sample": False}) == Sampling(repetition_penalty=1.05)
+assert sampling.not_followed({"min_p": 0.1, "num_beams": 1}) == ["min_p"]
+
+# %% [markdown]
+# ## What it looked at
+#
+# In every layer and head, the row that is about to write a word spreads a total of 1 over itself
+# and all tokens before it. The part that falls on image tokens can be laid over the picture.
+
+# %%
+source(Model.attention_weights)
+
+# %% [markdown]
+# Mind **which row**: word $i$ is chosen by the row before it. So the row that writes "cross" is the
+# one that reads "blue". We write its attention under the word that it *writes*.
+
+# %%
+image_keys = np.flatnonzero(inputs.input_ids == model.config.image_token_id)
+layers = model.config.text.num_hidden_layers
+looks = np.stack(
+    [
+        model.attention_weights(whole, f"model.layers.{i}.self_attn", rows=slice(prompt - 1, -1))
+        for i in range(layers)
+    ]
+)  # [layers, heads, words, keys]
+assert looks.shape[2] == new and np.allclose(looks.sum(axis=-1), 1, atol=1e-5)
+on_picture = looks[..., image_keys]
+print("of all attention, on the picture:", np.mean(np.sum(on_picture, axis=-1)).round(2))
+
+# %% [markdown]
+# Where the shapes are we read off the pixels: everything near a colour makes a box.
+
+# %%
+grid = inputs.image_grid_thw[0].tolist()
+assert (picture.height, picture.width) == (14 * grid[1], 14 * grid[2])  # it was not resized
+pixels = np.asarray(picture).astype(int)
+colours = {"square": (8, 12, 29), "cross": (55, 77, 235), "circle": (251, 133, 188)}
+boxes = {}
+for name, colour in colours.items():
+    rows, columns = np.nonzero(np.abs(pixels - colour).sum(axis=-1) < 60)
+    ends = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    boxes[name] = tuple(int(n) for n in ends)  # left, top, right, bottom
+print(boxes)
+
+# %% [markdown]
+# By hand: a picture of 2 x 2 tokens, 56 pixels wide, and a box over the left half of the top
+# left one. It covers half a token, an eighth of the area; a row with 0.3 of its attention
+# there, of 0.6 on the picture, has half of it in that token, and so a quarter in the box.
+
+# %%
+cover = viz.box_cover((0, 0, 14, 28), (1, 4, 4))
+assert cover.tolist() == [0.5, 0, 0, 0] and cover.mean() == 1 / 8
+assert np.isclose(viz.share_inside(np.array([0.3, 0.1, 0.1, 0.1]), cover), 0.25)
+
+# %%
+source(viz.box_cover, viz.share_inside)
+
+# %% [markdown]
+# Now each head, when it writes the noun of a shape: how much of what it spends on the picture falls
+# in the box of that shape?
+
+# %%
+covers = {name: viz.box_cover(box, grid) for name, box in boxes.items()}
+at = {name: words.index(" " + name) for name in boxes}
+shares = {n: viz.share_inside(on_picture[:, :, at[n]], covers[n]) for n in boxes}
+picked_on = (shares["square"] + shares["circle"]) / 2
+level = float(np.mean([covers["square"], covers["circle"]]))
+viz.heads_inside(picked_on, level, "Attention inside the box of the noun being written")
+
+# %% [markdown]
+# Some heads look at the thing, most do not. We take the best one. Note what this means: it was
+# **picked**, as the largest of many, and the largest of many is large by luck too. So it was picked
+# on the square and the circle, and is tested on the cross, which had no part in it.
+
+# %%
+layer, head = (int(n) for n in np.unravel_index(np.argmax(picked_on), picked_on.shape))
+print(f"picked: layer {layer}, head {head}, of {picked_on.size} heads")
+for name in boxes:
+    share, area = shares[name][layer, head], np.mean(covers[name])
+    print(f"{name:6}: {share:.0%} of its attention inside the box, which is {area:.0%} of the area")
+    assert share > 3 * area
+
+# %%
+rows = on_picture[layer, head]
+named = [at[name] for name in boxes]
+viz.attention_over_picture(
+    picture,
+    rows[named],
+    grid,
+    [f"writes “{words[i].strip()}”" for i in named],
+    boxes=list(boxes.values()),
+    columns=2,
+    title=f"Layer {layer}, head {head}",
+)
+
+# %% [markdown]
+# The model can also be asked for a box. The same head, while it writes the answer of another
+# prompt: how near is the box that it *says* to the one in the picture?
+
+# %%
+asked = model.prepare(user_message(picture, "Locate the blue cross."))
+said = model.tokenizer.decode(list(model.generate(asked)))
+print(said)
+numbers = [int(n) for n in said[said.index("[") + 1 : said.index("]")].split(",")]
+left, top, right, bottom = boxes["cross"]
+across = max(0, min(numbers[2], right) - max(numbers[0], left))
+down = max(0, min(numbers[3], bottom) - max(numbers[1], top))
+area = (numbers[2] - numbers[0]) * (numbers[3] - numbers[1])
+overlap = across * down / (area + (right - left) * (bottom - top) - across * down)
+print(f"overlap with the box in the picture (intersection over union): {overlap:.0%}")
+assert overlap > 0.5
+
+# %%
+spoken = viz.box_cover(tuple(numbers), grid)
+inside = viz.share_inside(rows[at["cross"]], spoken)
+print(f"attention of layer {layer}, head {head} in the box that it says: {inside:.0%}")
+assert inside > 3 * np.mean(spoken)
+
+# %% [markdown]
+# ## What goes wrong: the row beside
+#
+# The classic mistake of such figures is off by one: the row that *reads* a word, in place of the
+# row that writes it. It looks plausible, and the result is another picture altogether:
+
+# %%
+reads = on_picture[layer, head][[at[name] + 1 for name in boxes]]
+for (name, cover), row in zip(covers.items(), reads, strict=True):
+    print(f"the row that reads {name:6}: {viz.share_inside(row, cover):.0%} inside its box")
+wrong = np.mean([viz.share_inside(r, c) for r, c in zip(reads, covers.values(), strict=True)])
+right_rows = np.mean([shares[name][layer, head] for name in boxes])
+assert wrong < right_rows / 2
+
+# %%
+viz.attention_over_picture(
+    picture,
+    rows[[at["cross"], at["cross"] + 1]],
+    grid,
+    ["writes “cross”", "reads “cross”"],
+    boxes=[boxes["cross"]],
+    title="The right row, and the one after it",
+)
+
+# %% [markdown]
+# ## Looking is not needing
+#
+# Attention says where a head took its values from, not that the answer hangs on it. That can be
+# measured too: take a shape's tokens out, put the token of plain paper in their place, and see
+# which words lose their probability. The tower has mixed neighbours, so we take the tokens around
+# the shape as well.
+
+# %%
+down, across = grid[1] // 2, grid[2] // 2
+
+
+def around(cover):
+    """The tokens that a cover touches, and their neighbours."""
+    wide = np.pad(np.reshape(cover > 0, (down, across)), 1)
+    both = wide[:-2] | wide[1:-1] | wide[2:]
+    return np.ravel(both[:, :-2] | both[:, 1:-1] | both[:, 2:])
+
+
+areas = {name: around(cover) for name, cover in covers.items()}
+paper = image_keys[~np.any(list(areas.values()), axis=0)]
+embeds = model.embed(whole)
+erased = {}
+for name, area in areas.items():
+    changed = embeds.copy()
+    changed[image_keys[area]] = embeds[paper[0]]
+    x = model.decode(changed, whole.position_ids)
+    after = nn.softmax(decoder.logits(x[prompt - 1 : -1], model.weights.lm_head))
+    erased[name] = after[np.arange(new), ids]
+
+# %%
+for name in boxes:
+    print(f"without the {name:6}:", {n: f"{erased[name][at[n]]:.3f}" for n in boxes})
+    assert all((erased[name][at[n]] < 0.5) == (n == name) for n in boxes)
+viz.certainty(
+    words,
+    erased["cross"],
+    ranked[:, -1],
+    "The same sentence, the cross's tokens erased",
+    ("erased", "before"),
+)
+
+# %% [markdown]
+# Here both agree: the noun of a shape needs the tokens of that shape, and not those of the others.
+# The rest of the sentence changes only where it must. What would now stand at the comma, and where
+# "blue" and "cross" were?
+
+# %%
+i = at["cross"] - 3
+changed = embeds.copy()
+changed[image_keys[areas["cross"]]] = embeds[paper[0]]
+x = model.decode(changed, whole.position_ids)[prompt - 1 :]
+now = np.argmax(decoder.logits(x, model.weights.lm_head), axis=1)
+print("before:", [words[j] for j in range(i, i + 4)])
+print("erased:", [word(int(now[j])) for j in range(i, i + 4)])
+
+# %% [markdown]
+# ## Half-way words
+#
+# One more way to look inside: stop after some layer, and ask the head at once which word each
+# token is nearest to. This is the *logit lens* (nostalgebraist 2020). Neo et al. 2024 used it on
+# the image tokens of large models, and found tokens that name the object that they cover.
+
+# %%
+source(viz.lens)
+
+# %% [markdown]
+# After the last layer it is no lens but the model itself:
+
+# %%
+names = [f"model.layers.{i}" for i in range(layers)]
+with tinyqwenvl.trace(*names) as seen:
+    model.forward(inputs)
+last = viz.lens(seen[names[-1]][0][-1:], model.weights, model.config)
+assert np.allclose(last[0], chances[0], atol=1e-5)
+
+# %%
+streams = {name: seen[name][0][image_keys] for name in (names[1], names[-1])}
+right_words = {"black", "square", "blue", "cross", "pink", "circle"}
+viz.logit_lens(picture, streams, grid, model.weights, model.config, word, marked=right_words)
+
+# %% [markdown]
+# Frames mark words that would fit some shape. See whether they stand where that shape is:
+
+# %%
+fits = total = 0
+for name, cover in covers.items():
+    colour = words[at[name] - 1].strip()
+    over = np.flatnonzero(cover > 0.5)
+    for stream in streams.values():
+        best = np.argmax(viz.lens(stream[over], model.weights, model.config), axis=1)
+        fits += sum(word(int(i)).strip() in (colour, name) for i in best)
+        total += len(over)
+print(f"{fits} of {total} tokens inside a shape's box read as its colour or its name")
+assert fits < total / 2
+
+# %% [markdown]
+# Nothing in training asked an image token to predict a word; attention reads these tokens in a
+# language of its own. But look at the upper panel again: "top" and "bottom" seem to stand where
+# they belong. What one *seems* to see in a single picture must be tested on others. So, on all five
+# pictures of the package: does the score of "bottom", less that of "top", grow with the row? And
+# "right", less "left", with the column?
+
+
+# %%
+def grows(shown, first, second, axis):
+    """Correlation of a token's row (axis 0) or column with its score of second minus first."""
+    asked = model.prepare(user_message(shown, "Describe the picture."))
+    with tinyqwenvl.trace(names[1]) as seen:
+        model.forward(asked)
+    tokens = seen[names[1]][0][asked.input_ids == model.config.image_token_id]
+    place = np.indices(asked.image_grid_thw[0, 1:] // 2)[axis].ravel()
+    one, other = (model.tokenizer.encode(f" {name}")[0] for name in (first, second))
+    chance = viz.lens(tokens, model.weights, model.config)
+    return np.corrcoef(place, np.log(chance[:, other]) - np.log(chance[:, one]))[0, 1]
+
+
+for path in sorted(EXAMPLE_PICTURE.parent.glob("*.png")):
+    shown = Image.open(path).convert("RGB")
+    up_down = grows(shown, "top", "bottom", axis=0)
+    left_right = grows(shown, "left", "right", axis=1)
+    print(f"{path.stem:5}: rows {up_down:+.2f}, columns {left_right:+.2f}")
+    assert up_down > 0.3
+
+# %% [markdown]
+# Rows hold on all five. Columns are printed beside them so that you can judge for yourself: a
+# finding about one pair of words is not yet one about directions. A method that works on one model
+# must be measured anew on the next.
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Repetition penalty at temperature 0: does greedy decoding change, and why is a description of
+#    three shapes a bad place for it?
+# 2. A second question about the same picture. How many tokens go through the decoder, when
+#    the cache of the first is kept?
+# 3. The head was picked while it wrote nouns. Where does it look while it writes "bottom"?
+# 4. What does `until` do with two stops, one of which is the beginning of the other?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: yes: it applies to greedy too. Words such as " a" and " at" must come again, and the
+# penalty holds every repetition back. A large one changes the sentence.
+for penalty in (1.05, 1.3, 3.0, 30.0):
+    way = Sampling(repetition_penalty=penalty)
+    other = list(model.generate(inputs, 30, way))
+    print(penalty, model.tokenizer.decode(other))
+assert other != ids
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: only those that are new: the end of the last turn, and the question. The picture's 96
+# tokens are in the cache. (This is what Past is for: the cache, and the ids in it.)
+talk = Conversation(model)
+shown = {"type": "image", "image": picture}
+list(talk.say([shown, {"type": "text", "text": "Describe the picture."}]))
+held = talk.cache.length
+with tinyqwenvl.trace("model.layers.0") as seen:
+    list(talk.say("What shape is blue?"))
+print("held:", held, "then computed:", [len(rows) for rows in seen["model.layers.0"]])
+assert held > prompt and len(seen["model.layers.0"][0]) < 30 < prompt
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: measure it before you say it. It need not be the cross: the noun is written already.
+i = words.index(" bottom")
+share, area = viz.share_inside(rows[i], covers["cross"]), np.mean(covers["cross"])
+print(f"“bottom”: {share:.0%} inside the box of the cross, {area:.0%} of the area")
+assert share < shares["cross"][layer, head]
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: the text ends where the first of them begins, so the shorter decides.
+assert "".join(generate.until(["one t", "wo three"], ["two three", "two"])) == "one "
+assert "".join(generate.until(["one t", "wi"], ["two three", "two"])) == "one twi"
+
+# %% [markdown]
+# Next: pictures that move, and what a second is to the model: [12](12_video_and_time.ipynb).
