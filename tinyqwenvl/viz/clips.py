@@ -68,8 +68,8 @@ def clip_strip(
     wide = min(max(min([*gaps, end]), end / MOST_PICTURES), end / 6)
     high = min(wide * frames[0].height / frames[0].width, inch)
     wide = high * frames[0].width / frames[0].height
-    below = 0.5 * inch
-    size = (7.5, 0.75 + len(rows) * (high / inch + 0.5 + 0.62))
+    below = 0.4 * inch
+    size = (7.5, 0.75 + len(rows) * (high / inch + 0.4 + 0.62))
     alt = _strip_alt(rows, config)
     kind = "positions are times" if config.model_type == "qwen2_5_vl" else "positions are counts"
     title = f"The frames that are looked at: {kind}"
@@ -180,6 +180,7 @@ def time_lines(
         ax.set_title(name, fontsize=9, color=INK)
         ax.set_xlabel("the grid begins at (s)", fontsize=9)
     axes[0, 0].set_ylabel("position in time", fontsize=9)
+    axes[0, 0].yaxis.get_major_locator().set_params(integer=True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center",
                   ncols=4, title="frames", title_fontsize=8, fontsize=8, frameon=False)  # fmt: skip
     return figure
