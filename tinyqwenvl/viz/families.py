@@ -117,7 +117,7 @@ def spread(
             with np.errstate(divide="ignore"):
                 values = np.where(block[: h * w] > 0, np.log10(block[: h * w]), np.nan)
             shown[place[:, 0], place[:, 1]] = values
-            ax.imshow(shown, cmap=SEQUENTIAL, vmin=low, vmax=high, extent=(0, w, h, 0))
+            image = ax.imshow(shown, cmap=SEQUENTIAL, vmin=low, vmax=high, extent=(0, w, h, 0))
             for line in range(window or h + w, max(h, w), window or h + w):
                 if line < w:
                     ax.axvline(line, color=INK, linewidth=0.6)
@@ -127,4 +127,7 @@ def spread(
             ax.spines[["top", "right"]].set_visible(True)
             ax.set_title(f"block {i}: {counts[name][i]}", fontsize=8, color=INK)
         axes_row[0].set_ylabel(name, fontsize=9)
+    bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=30, pad=0.02)
+    bar.set_label("largest change, power of ten", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
