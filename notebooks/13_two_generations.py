@@ -8,6 +8,7 @@
 # [12](12_video_and_time.ipynb) (time); you need: NumPy; 15 minutes.
 
 # %%
+import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -228,14 +229,15 @@ assert preset_json("qwen2-vl-7b")["vision_config"]["hidden_size"] == 3584  # not
 
 # %%
 print(f"{'preset':15} tower MLP  tower (M)  decoder: layers x width   all (M)")
+towers = {}
 for name in PRESETS:
-    c, found = preset(name), walk(preset(name), [(448, 448)])
-    tower, all_of_it = (found.parameters[k] / 1e6 for k in ("vision", "total"))
-    deep = f"{c.text.num_hidden_layers} x {c.text.hidden_size}"
-    print(f"{name:15} {c.vision.intermediate_size:9} {tower:10.1f} {deep:>24} {all_of_it:9,.0f}")
+    c, held = preset(name), {n: math.prod(s) for n, s in weight_shapes(preset(name)).items()}
+    towers[name] = sum(count for n, count in held.items() if n.startswith("visual."))
+    deep, all_of_it = f"{c.text.num_hidden_layers} x {c.text.hidden_size}", sum(held.values()) / 1e6
+    tower = f"{c.vision.intermediate_size:9} {towers[name] / 1e6:10.1f}"
+    print(f"{name:15} {tower} {deep:>24} {all_of_it:9,.0f}")
     assert (c.vision.depth, c.vision.hidden_size, c.vision.num_heads) == (32, 1280, 16)
-towers = [walk(preset(name), [(448, 448)]).parameters["vision"] for name in seven]
-assert abs(towers[0] / towers[1] - 1) < 0.002  # as large as each other
+assert abs(towers["qwen2-vl-7b"] / towers["qwen2.5-vl-7b"] - 1) < 0.002  # as large as each other
 
 # %% [markdown]
 # <a id="same"></a>
@@ -261,7 +263,7 @@ assert "visual.merger.mlp.0.weight" in common and "visual.patch_embed.proj.weigh
 # proportion to it. Four full blocks of 32 keep the square, at an eighth of its size.
 
 # %%
-squares = [(side, side) for side in (224, 448, 896, 1792, 2688)]
+squares = [(side, side) for side in (224, 672, 1344, 2688)]
 seven_b = preset("qwen2.5-vl-7b")
 
 

@@ -11,7 +11,15 @@ from tinyqwenvl.presets import preset
 from tinyqwenvl.shapes import walk
 from tinyqwenvl.viz.cost import STAGES, stage_flops
 
-NEWER, OLDER = preset("qwen2.5-vl-7b"), preset("qwen2-vl-7b")
+
+def shallow(config, *full):
+    """A published size with fewer blocks and layers: as wide, and walked in less time."""
+    vision = replace(config.vision, depth=4, fullatt_block_indexes=full)
+    return replace(config, vision=vision, text=replace(config.text, num_hidden_layers=3))
+
+
+SEVEN = preset("qwen2.5-vl-7b")
+NEWER, OLDER = shallow(SEVEN, 1, 3), shallow(preset("qwen2-vl-7b"), 0, 1, 2, 3)
 SIZES = [(224, 224), (448, 336)]
 
 
@@ -51,15 +59,15 @@ def test_bars_are_stacked_in_one_unit_for_all_panels():
     for axes, config in zip(figure.axes, (NEWER, OLDER), strict=True):
         bars = [[bar.get_height() for bar in container] for container in axes.containers]
         expected = np.transpose([by_formula(config, size) for size in SIZES])
-        np.testing.assert_allclose(bars, expected / 1e12)
+        np.testing.assert_allclose(bars, expected / 1e9)
         tops = [bar.get_y() + bar.get_height() for bar in axes.containers[-1]]
-        np.testing.assert_allclose(tops, expected.sum(axis=0) / 1e12)
+        np.testing.assert_allclose(tops, expected.sum(axis=0) / 1e9)
         shares = expected[:2].sum(axis=0) / expected.sum(axis=0)
         assert [text.get_text() for text in axes.texts] == [f"{share:.0%}" for share in shares]
         assert [t.get_text() for t in axes.get_xticklabels()] == ["224x224", "448x336"]
-    assert figure.axes[0].get_ylabel() == "teraFLOPs (1e12)"
-    total = sum(by_formula(NEWER, SIZES[1])) / 1e12
-    assert f"new: {total:.3g} teraFLOPs at 448x336" in figure.alt
+    assert figure.axes[0].get_ylabel() == "gigaFLOPs (1e9)"
+    total = sum(by_formula(NEWER, SIZES[1])) / 1e9
+    assert f"new: {total:.3g} gigaFLOPs at 448x336" in figure.alt
 
 
 def test_pictures_are_shrunk_to_the_limit():
@@ -77,11 +85,11 @@ def test_attention_has_slope_two_when_full_and_one_in_windows():
     figure = viz.attention_by_resolution({"full": OLDER, "windows": windows}, sizes)
     full, cut = figure.axes[0].lines[:2]
     assert list(full.get_xdata()) == list(cut.get_xdata()) == [64, 1024, 4096]
-    assert list(full.get_ydata()) == [4 * 1280 * 32 * n * n for n in (64, 1024, 4096)]
-    assert list(cut.get_ydata()) == [4 * 1280 * 32 * n * 64 for n in (64, 1024, 4096)]
+    assert list(full.get_ydata()) == [4 * 1280 * 4 * n * n for n in (64, 1024, 4096)]
+    assert list(cut.get_ydata()) == [4 * 1280 * 4 * n * 64 for n in (64, 1024, 4096)]
     assert [t.get_text() for t in figure.axes[0].texts] == ["slope 2.0", "slope 1.0"]
     assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
-    assert "slope 2.0" in figure.alt and "4,096 take 2.7e+12" in figure.alt
+    assert "slope 2.0" in figure.alt and "4,096 take 3.4e+11" in figure.alt
 
 
 def test_one_size_has_no_slope():
@@ -90,9 +98,9 @@ def test_one_size_has_no_slope():
 
 
 def test_bytes_are_two_for_every_weight_and_every_number_of_the_cache():
-    figure = viz.bytes_by_resolution({"7b": NEWER}, SIZES)
+    figure = viz.bytes_by_resolution({"7b": SEVEN}, SIZES)
     weights, cache = figure.axes[0].containers
-    t = NEWER.text
+    t = SEVEN.text
     a_token = 2 * 2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim
     tokens = [8 * 8 + 49, 16 * 12 + 49]
     assert [round(bar.get_height() * 1e9) for bar in weights] == [2 * 8_292_166_656] * 2
