@@ -23,7 +23,7 @@ import tinyqwenvl
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl import image, nn, position, vision
 from tinyqwenvl.checkpoint import weight_shapes
-from tinyqwenvl.model import EXAMPLE_PICTURE
+from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.presets import PRESETS, preset, preset_json
@@ -255,6 +255,15 @@ print(f"{len(common)} weights are the same; different are", *sorted(kinds), sep=
 assert all(".mlp." in n or "norm" in n or "ln_q" in n for n in apart)
 assert not any(n.startswith(("model.", "lm_head")) for n in apart)
 assert "visual.merger.mlp.0.weight" in common and "visual.patch_embed.proj.weight" in common
+
+# %% [markdown]
+# Patches, token ids and the tower's two-dimensional angles have no weights; they are equal too.
+
+# %%
+a, b = (model.prepare(user_message(picture, "Hello")) for model in models.values())
+assert np.array_equal(a.input_ids, b.input_ids) and np.array_equal(a.pixel_values, b.pixel_values)
+a, b = (vision.rotary_angles(grids, model.config.vision) for model in models.values())
+assert np.array_equal(a, b)
 
 # %% [markdown]
 # ## What it costs

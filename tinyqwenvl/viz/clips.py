@@ -224,9 +224,10 @@ def temporal_grids(video: Video, config: Config) -> Drawing:
     alt = f"{shown} of {t} temporal grids" if shown < t else f"{t} temporal grid{'s' * (t > 1)}"
     alt += f" of {step} frames each, every grid {video.seconds:.3g} s long; "
     alt += f"the frames of grid {_some(twice)} are equal." if twice else "frames differ in each."
-    high = ACROSS / max(shown, 4) * x.shape[1] / x.shape[2]
+    each = ACROSS / max(shown, 4)
+    high = each * x.shape[1] / x.shape[2]
     figure, axes = drawing(
-        f"{step} frames a patch", alt, step, shown, (7.5, 0.9 + step * min(high, 2.2)),
+        f"{step} frames a patch", alt, step, shown, (0.9 + shown * each, 0.9 + step * min(high, 2.2)),
         squeeze=False,
     )  # fmt: skip
     for k in range(shown):
