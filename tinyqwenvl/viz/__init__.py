@@ -14,6 +14,9 @@ from .attention import (
 )
 from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, shared_heads
 from .choice import certainty, next_token
+from .clips import clip_strip, temporal_grids, time_lines
+from .cost import attention_by_resolution, bytes_by_resolution, flops_by_resolution
+from .families import curves, rows_as_bars, spread
 from .merger import four_to_one, gelu_forms, token_map, two_groupings
 from .pictures import (
     as_bytes,
@@ -43,16 +46,21 @@ __all__ = [
     "Source",
     "angle_maps",
     "as_bytes",
+    "attention_by_resolution",
     "attention_over_picture",
     "block_cells",
     "block_mask",
     "box_cover",
+    "bytes_by_resolution",
     "cache_bytes",
     "cache_growth",
     "certainty",
+    "clip_strip",
+    "curves",
     "distance_scores",
     "drawing",
     "errors_by_step",
+    "flops_by_resolution",
     "four_to_one",
     "frequency_bands",
     "gelu_forms",
@@ -77,13 +85,17 @@ __all__ = [
     "resized_areas",
     "responses",
     "rounding_steps",
+    "rows_as_bars",
     "score_by_distance",
     "share_inside",
     "shared_heads",
     "show_picture",
     "source",
     "spectrum",
+    "spread",
+    "temporal_grids",
     "tiles_in_order",
+    "time_lines",
     "token_map",
     "token_strip",
     "two_groupings",

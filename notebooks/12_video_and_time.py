@@ -1,0 +1,360 @@
+# %% [markdown]
+# # 12. Video and absolute time
+#
+# **A model sees a handful of frames of a clip. How can it say *when* something happens, in seconds,
+# however many frames it was given?**
+#
+# Before this: [02](02_nine_dimensions.ipynb) (patches) and [09](09_mrope.ipynb) (positions); you
+# need: NumPy; 15 minutes.
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+import tinyqwenvl
+from tinyqwenvl import compat, image, position, video, vision
+from tinyqwenvl.errors import UserError
+from tinyqwenvl.model import EXAMPLE_CLIP
+from tinyqwenvl.viz import clip_strip, source, temporal_grids, time_lines
+
+model = tinyqwenvl.load()
+config = model.config
+
+# %% [markdown]
+# ## The idea
+#
+# A video is a stack of pictures. Three numbers decide what the model knows of time:
+#
+# 1. **Which frames are looked at.** A clip of an hour has 90,000 frames at 25 a second. A *recipe*
+#    takes a few of them, 2 a second by default.
+# 2. **Pairs.** A patch is two frames deep, so two neighbouring frames become one *temporal grid*.
+#    It lasts $s = 2 / \text{fps}$ seconds.
+# 3. **A position in time.** Grid number $k$ begins $k s$ seconds into the clip. Qwen2.5-VL puts it
+#    at
+#
+# $$T(k) = \lfloor k \cdot s \cdot r \rfloor$$
+#
+# where $r$ is `tokens_per_second`, 2 in the published models. Qwen2-VL puts it at $T(k) = k$: it
+# counts. A count says how many grids came before; a time says how many seconds (the Qwen2.5-VL
+# report calls this *MRoPE aligned to absolute time*).
+#
+# ## The clip
+#
+# Four seconds at four frames a second. An orange ring appears at 2 s; a black heart moves right.
+# `open_clip` reads what a file says of itself, and decodes nothing yet.
+
+# %%
+clip = video.open_clip(EXAMPLE_CLIP)
+assert (clip.total, clip.rate) == (16, 4.0)
+clip_strip(EXAMPLE_CLIP, config, fps=(4,), events={"the ring appears": 2.0})
+
+# %%
+source(video.open_clip, video.Clip)
+
+# %% [markdown]
+# ## Which frames
+#
+# Two recipes are in use, and they do not take the same frames. That of `qwen_vl_utils`, with which
+# the models were trained, goes evenly from the first frame to the last. That of transformers cuts
+# the clip into equal parts and takes the frame where each begins.
+
+# %%
+source(video.sample_qwen_vl_utils, video.sample_hf)
+
+# %%
+spread = video.sample_qwen_vl_utils(16, 4.0, fps=2.0)
+parts = video.sample_hf(16, 4.0, fps=2.0)
+print("evenly, first to last:", spread)
+print("where parts begin:    ", parts)
+assert spread.tolist() == [0, 2, 4, 6, 9, 11, 13, 15]  # a step of 15 / 7, rounded
+assert parts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # a step of 16 / 8
+
+# %% [markdown]
+# Both make the number of frames even (two of them are a patch), take at least 4 and at most 768,
+# and never more than there are.
+
+# %%
+for sample in (video.sample_qwen_vl_utils, video.sample_hf):
+    assert len(sample(16, 4.0, fps=1.75)) == 6  # 7 frames would be odd
+    assert len(sample(16, 4.0, fps=0.1)) == video.LEAST_FRAMES == 4
+    assert len(sample(90_000, 90_000 / 3600)) == video.MOST_FRAMES == 768
+    assert len(sample(3, 4.0)) == 2
+
+# %% [markdown]
+# ## How large
+#
+# Each frame costs tokens, so a frame of a long clip is read at fewer pixels. The training recipe
+# shares out a budget over all frames; the `hf` recipe has one limit, however many frames there are.
+
+# %%
+source(video.limits_qwen_vl_utils, video.limits_hf, video.Recipe)
+
+# %%
+published = replace(config, video_limits=(100_352, 602_112))  # as qwen_vl_utils has them
+for frames in (8, 400, 768):
+    least, most = video.limits_qwen_vl_utils(frames, published)
+    size = image.smart_resize(720, 1280, 28, least, most)
+    print(
+        f"{frames:3} frames of 720x1280 are read at {size[0]}x{size[1]}, at most {most:,.0f} pixels"
+    )
+assert video.limits_qwen_vl_utils(768, published)[1] == 2 * video.ALL_PIXELS / 768 == 235_200
+assert video.limits_hf(8, published) == video.limits_hf(768, published)
+
+# %% [markdown]
+# ## Two frames a patch
+#
+# `read_video` does all of it: opens, samples, resizes, cuts into patches. What it returns is what
+# the model is given: patches, their grid $(t, h, w)$, and the seconds that a temporal grid lasts.
+
+# %%
+source(video.read_video, video.Video)
+
+# %%
+seen = video.read_video(EXAMPLE_CLIP, config, fps=2.0)
+assert seen.grid == (4, 8, 8)  # 8 frames in pairs; 112 / 14 = 8 patches on a side
+assert seen.patches.shape == (4 * 8 * 8, 3 * 2 * 14 * 14)
+assert seen.seconds == 2 / 2.0
+temporal_grids(seen, config)
+
+# %% [markdown]
+# The columns are what the tower gets; both frames of a column lie in the same patches, and the
+# patch embedding mixes them. Frames of different columns never see each other in the tower: they
+# meet in the decoder, where their positions tell them apart.
+
+# %%
+borders = vision.frame_seqlens(np.array([seen.grid]))
+assert borders.tolist() == [0, 64, 128, 192, 256]  # a patch sees the 64 of its own grid
+
+# %% [markdown]
+# An odd number of frames is made even by repeating the last:
+
+# %%
+three = [np.full((112, 112, 3), level, np.uint8) for level in (0, 120, 240)]
+odd = video.read_video(three, config, fps=2.0)
+frames = image.unpatchify(odd.patches, odd.grid)
+assert odd.grid[0] == 2
+assert np.array_equal(frames[2], frames[3]) and not np.array_equal(frames[0], frames[1])
+temporal_grids(odd, config)
+
+# %% [markdown]
+# ## Positions: seconds, or a count
+#
+# The rule is two lines of `block_positions`: multiply by the seconds, multiply by the steps a
+# second, both in float32, and cut to an integer once, at the end.
+
+# %%
+source(position.block_positions)
+
+# %% [markdown]
+# By hand, for a grid of $3 \times 2 \times 4$ patches, that is 3 temporal grids of $1 \times 2$
+# tokens. At 3 frames a second a grid lasts $2/3$ s, with 2 steps a second: $0, 4/3, 8/3$ are cut to
+# 0, 1, 2.
+
+# %%
+block = position.block_positions(10, (3, 2, 4), merge=2, seconds=2 / 3, per_second=2)
+print(block)
+assert block[0].tolist() == [10, 10, 11, 11, 12, 12]  # time
+assert block[1].tolist() == [10] * 6  # height: one row of tokens
+assert block[2].tolist() == [10, 11, 10, 11, 10, 11]  # width: two columns
+
+# %% [markdown]
+# Now the same clip at 1, 2 and 4 frames a second. Brackets are temporal grids; under each stands
+# its position in time. First Qwen2.5-VL's:
+
+# %%
+clip_strip(EXAMPLE_CLIP, config, fps=(1, 2, 4), events={"the ring appears": 2.0})
+
+# %% [markdown]
+# The grid in which the ring appears is at time 4 in all three rows: $2\,\text{s} \times 2$ a
+# second. (At 1 a second its frames are the ones at 2.5 and 3.75 s, as this recipe spreads four
+# frames from the first to the last; the grid counts as beginning at 2 s all the same. Time is the
+# mean rate's.)
+#
+# Qwen2-VL numbers the same grids 0, 1, 2, ...; there the ring comes at 1, at 2 or at 4:
+
+# %%
+older = replace(config, model_type="qwen2_vl")
+clip_strip(EXAMPLE_CLIP, older, fps=(1, 2, 4), events={"the ring appears": 2.0})
+
+# %%
+for fps in (1, 2, 4):
+    read = video.read_video(EXAMPLE_CLIP, config, fps=fps)
+    with_ring = int(2.0 / read.seconds)  # the number of the grid that begins at 2 s
+    times = position.block_positions(0, read.grid, 2, read.seconds, 2)[0]
+    counts = position.block_positions(0, read.grid, 2)[0]
+    first = with_ring * 4 * 4  # 16 tokens a grid
+    print(f"{fps} a second: the ring is at time {times[first]}; counted, at {counts[first]}")
+    assert times[first] == 4 and counts[first] == with_ring == fps
+assert (video.sample_qwen_vl_utils(16, 4.0, fps=1.0) / 4.0).tolist() == [0, 1.25, 2.5, 3.75]
+
+# %% [markdown]
+# For any clip: when positions are times, the points of all rates lie on one line. When they are
+# counts, every rate has a line of its own, and a model would have to be told the rate.
+
+# %%
+time_lines({"Qwen2.5-VL": (config, position.rope_index), "Qwen2-VL": (older, position.rope_index)})
+
+# %% [markdown]
+# ## The same, with the model
+#
+# "When does the orange ring appear?" at three rates: 60, 92 and 156 tokens, and one answer.
+
+# %%
+QUESTION = "When does the orange ring appear?"
+
+
+def prompt(source, **options):
+    """A question about a clip, ready for the model."""
+    item = {"type": "video", "video": source, **options}
+    content = [item, {"type": "text", "text": QUESTION}]
+    return model.prepare([{"role": "user", "content": content}])
+
+
+def answer(inputs):
+    """The model's answer, as text."""
+    return model.tokenizer.decode(list(model.generate(inputs)))
+
+
+prompts = {fps: prompt(EXAMPLE_CLIP, fps=fps) for fps in (1, 2, 4)}
+for fps, inputs in prompts.items():
+    print(f"{fps} a second, {len(inputs.input_ids)} tokens: {answer(inputs)}")
+    assert answer(inputs) == "At 2 seconds."
+assert [len(inputs.input_ids) for inputs in prompts.values()] == [60, 92, 156]
+
+# %% [markdown]
+# The model reads time from positions alone: nothing else in the prompt says how fast the frames
+# came. Give it the same eight frames, and say that they were taken at another rate. Not one pixel
+# changes, and the answer does.
+
+# %%
+every_second = list(clip.frames())[::2]  # 8 frames, really 2 a second
+told = {}
+for fps in (1, 2, 4):
+    inputs = prompt(every_second, fps=fps)
+    told[fps] = answer(inputs)
+    assert np.array_equal(inputs.pixel_values_videos, prompt(every_second).pixel_values_videos)
+    print(f"told {fps} a second: {told[fps]}")
+assert told[2] == "At 2 seconds."
+assert told[1] != told[2] != told[4]  # slower frames: later; faster: earlier
+
+# %% [markdown]
+# ## What goes wrong
+#
+# Both of these were in released versions of transformers, and are kept by name in `compat.py`
+# (`docs/differences.md` has the versions).
+#
+# **The seconds are cut first.** `int(seconds)` before the products looks harmless: a grid of 2 or 1
+# seconds stays what it is. But above 2 frames a second a grid lasts less than a second, which is
+# cut to 0: all grids are at the same time.
+
+# %%
+source(compat.rope_index_hf_4_52, compat.after_block_hf_5)
+
+# %%
+time_lines(
+    {
+        "as trained": (config, position.rope_index),
+        "seconds cut first": (config, compat.rope_index_hf_4_52),
+    }
+)
+
+# %% [markdown]
+# **Text goes on too early.** `rope_index_hf_5` is `rope_index` with `after_block_hf_5`: text after
+# a video goes on at start + max(h, w), as if the clip had no length in time. When it is longer than
+# it is wide, the question stands at positions that its frames have already taken.
+
+# %%
+inputs = prompts[4]
+grids = None, inputs.video_grid_thw, inputs.second_per_grid_ts
+is_video = inputs.input_ids == config.video_token_id
+last = np.flatnonzero(is_video)[-1]
+for name, rule in (("ours", position.rope_index), ("hf 5", compat.rope_index_hf_5)):
+    positions, _ = rule(inputs.input_ids, config, *grids)
+    after, top = positions[0, last + 1], positions[:, is_video].max()
+    print(f"{name}: the video reaches position {top}, text goes on at {after}")
+    assert after == top + 1 if name == "ours" else after <= top
+
+# %% [markdown]
+# What each of them does to the positions of the ring's first token, and to the answers:
+
+# %%
+rules = {
+    "ours": (config, position.rope_index),
+    "counting": (older, position.rope_index),
+    "seconds cut first": (config, compat.rope_index_hf_4_52),
+    "text too early": (config, compat.rope_index_hf_5),
+}
+answers = {}
+for name, (its_config, rule) in rules.items():
+    for fps, inputs in prompts.items():
+        grids = None, inputs.video_grid_thw, inputs.second_per_grid_ts
+        positions, delta = rule(inputs.input_ids, its_config, *grids)
+        moved = replace(inputs, position_ids=positions, rope_delta=delta)
+        answers[name, fps] = answer(moved)
+    print(f"{name:18}", *(f"{fps}: {answers[name, fps]:16}" for fps in prompts))
+assert len({answers["ours", fps] for fps in prompts}) == 1
+assert len({answers["counting", fps] for fps in prompts}) > 1
+
+# %% [markdown]
+# With counts the answer depends on how often one looked. Nothing here ends in an error message: an
+# answer always comes, and it may be wrong. That is why a port's positions have to be compared as
+# integers, before any weights come in.
+#
+# ## Try it
+#
+# **1.** Five frames were taken in 2.5 seconds, and one looks twice a second. How long does a
+# temporal grid last? (It is not 1 s.)
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: seconds * fps = 5 is made even: 4 frames are used in 2.5 s, 1.6 a second. 2 / 1.6 =
+# 1.25.
+used = video.sample_qwen_vl_utils(total=5, rate=2.0, fps=2.0)
+assert len(used) == 4
+assert 2 * (5 / len(used)) / 2.0 == 1.25
+
+# %% [markdown]
+# **2.** At 8 frames a second, which positions in time do the first five grids get in Qwen2.5-VL? Is
+# anything lost?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: a grid lasts 1/4 s, half a step: two grids share a position. Their order is still known
+# from their order in the sequence, but not from their positions.
+times = position.block_positions(0, (5, 2, 2), 2, seconds=2 / 8, per_second=2)[0]
+assert times.tolist() == [0, 0, 1, 1, 2]
+
+# %% [markdown]
+# **3.** Why is the product taken in float32? Find a $k$ for which float64 gives another position
+# when a grid lasts $2 / 0.12$ s.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: 16.666666 * 2 * 15 falls short of 500 in float32, and cutting makes it 499. The models
+# were trained with float32's positions, so these are the right ones.
+k = np.arange(16)
+in_float32 = position.block_positions(0, (16, 2, 2), 2, 2 / 0.12, 2)[0]
+in_float64 = (k * (2 / 0.12) * 2).astype(int)
+assert np.flatnonzero(in_float32 != in_float64).tolist() == [15]
+assert (in_float32[15], in_float64[15]) == (499, 500)
+
+# %% [markdown]
+# **4.** Make a clip of your own with Pillow: one second of red, then one second of blue, at 4
+# frames a second, without a file. What do `open_clip` and `read_video` make of it, and what if its
+# frames have two sizes?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: a list of frames has no rate of its own (`fps` says it), and all of them are used.
+mine = [Image.new("RGB", (112, 112), "red")] * 4 + [Image.new("RGB", (112, 112), "blue")] * 4
+assert video.open_clip(mine).rate is None
+assert video.read_video(mine, config, fps=4.0).grid == (4, 8, 8)
+assert video.read_video(mine, config, fps=4.0).seconds == 0.5
+try:
+    video.read_video([*mine, Image.new("RGB", (56, 112))], config)
+except UserError as error:
+    assert "all frames of a video have one size" in str(error)
+else:
+    raise AssertionError("two sizes should be refused")
+
+# %% [markdown]
+# Time is one of the things in which Qwen2.5-VL differs from Qwen2-VL. All of them, side by side:
+# [13](13_two_generations.ipynb).

@@ -1,0 +1,410 @@
+# %% [markdown]
+# # 13. Qwen2-VL and Qwen2.5-VL side by side
+#
+# **One name, one template, one vocabulary: what is really different between the two, and what is
+# not? And what does it cost?**
+#
+# Before this: [06](06_attention.ipynb) (windows), [07](07_merger.ipynb) (merger) and
+# [12](12_video_and_time.ipynb) (time); you need: NumPy; 15 minutes.
+
+# %%
+import math
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+here = Path.cwd()  # the repository's root is on the path too, for its scripts
+sys.path.insert(0, str(next(p for p in (here, *here.parents) if (p / "scripts").is_dir())))
+import tinyqwenvl
+from scripts.random_checkpoint import tiny_config, write_checkpoint
+from tinyqwenvl import image, nn, position, vision
+from tinyqwenvl.checkpoint import weight_shapes
+from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.oracle import mutants
+from tinyqwenvl.oracle.metrics import distance
+from tinyqwenvl.presets import PRESETS, preset, preset_json
+from tinyqwenvl.shapes import walk
+from tinyqwenvl.viz import (
+    attention_by_resolution,
+    bytes_by_resolution,
+    curves,
+    flops_by_resolution,
+    rows_as_bars,
+    source,
+    spread,
+    time_lines,
+)
+
+# %% [markdown]
+# ## The idea
+#
+# Qwen2.5-VL keeps the plan of Qwen2-VL and makes its vision tower look like its decoder: the same
+# norm, the same MLP. It then takes away most of the tower's long looks, because they are what a
+# large picture costs, and lets time pass in seconds.
+#
+# | | Qwen2-VL | Qwen2.5-VL | cell |
+# |---|---|---|---|
+# | norm in the tower | LayerNorm: weight and bias | RMSNorm: weight | [1](#norm) |
+# | MLP in the tower | widen, QuickGELU, narrow: 2 matrices | SwiGLU: 3 matrices | [2](#mlp) |
+# | blocks that see a whole frame | all 32 | 4; the others see windows | [3](#windows) |
+# | position in time | a count | seconds $\times$ 2 | [4](#time) |
+# | the tower's width is called | `embed_dim` | `hidden_size` | [5](#names) |
+# | sizes | 2B, 7B, 72B | 3B, 7B, 32B, 72B | [6](#sizes) |
+# | patches, 2-D RoPE, merger, template, decoder | | the same | [7](#same) |
+#
+# Two small random checkpoints stand in for the published ones: same layout, same names, few
+# numbers.
+
+# %%
+folder = tempfile.TemporaryDirectory()
+models = {}
+for name in ("qwen2_vl", "qwen2_5_vl"):
+    directory = write_checkpoint(Path(folder.name) / name, tiny_config(name), seed=3)
+    models[name] = tinyqwenvl.load(directory)
+older, newer = models.values()
+block = {name: model.weights.visual.blocks[0] for name, model in models.items()}
+print({name: (m.config.model_type, m.config.vision.depth) for name, m in models.items()})
+
+# %% [markdown]
+# The whole choice is two small tables in `vision.py`, looked up by `model_type`. (Everything else
+# that differs is a number of the config.)
+
+# %%
+assert {"qwen2_vl": nn.layer_norm, "qwen2_5_vl": nn.rms_norm} == vision.NORM
+assert {"qwen2_vl": vision.quick_gelu_mlp, "qwen2_5_vl": nn.swiglu_mlp} == vision.MLP
+source(vision.vision_block)
+
+# %% [markdown]
+# <a id="norm"></a>
+# ## 1. The norm
+#
+# LayerNorm takes off the mean and divides by the standard deviation; RMSNorm only divides, by the
+# root mean square, and has no bias. (Ba et al. 2016; Zhang & Sennrich 2019.)
+
+# %%
+source(nn.layer_norm, nn.rms_norm)
+
+# %% [markdown]
+# By hand, on the row $(1, 3, 5, 7)$: its mean is 4 and its variance 5, so LayerNorm gives $(-3, -1,
+# 1, 3)/\sqrt 5$. The mean of its squares is 21, so RMSNorm gives $(1, 3, 5, 7)/\sqrt{21}$.
+
+# %%
+row = np.array([1.0, 3.0, 5.0, 7.0])
+ones = tinyqwenvl.weights.Weights({"weight": lambda: np.ones(4), "bias": lambda: np.zeros(4)}, "")
+centred = nn.layer_norm(row, ones, eps=0.0)
+scaled = nn.rms_norm(row, ones, eps=0.0)
+assert np.allclose(centred, np.array([-3, -1, 1, 3]) / 5**0.5)
+assert np.allclose(scaled, row / 21**0.5)
+rows_as_bars({"the row": row, "LayerNorm": centred, "RMSNorm": scaled})
+
+# %% [markdown]
+# A row whose mean is 0 is the same to both. So RMSNorm is LayerNorm for rows that need no centring,
+# and one pass over the numbers less.
+
+# %%
+level = row - row.mean()
+assert np.allclose(nn.layer_norm(level, ones, 0.0), nn.rms_norm(level, ones, 0.0))
+for name, has_bias in (("qwen2_vl", True), ("qwen2_5_vl", False)):
+    assert ("bias" in block[name].norm1) == ("bias" in block[name].norm2) == has_bias
+
+# %% [markdown]
+# <a id="mlp"></a>
+# ## 2. The MLP
+#
+# Qwen2-VL widens 1280 numbers to 5120, bends them, and narrows them again. Qwen2.5-VL makes two
+# wide rows, bends one of them and multiplies: a gate that opens or shuts each number (Shazeer
+# 2020). Its decoder has always done so.
+
+# %%
+source(nn.quick_gelu, nn.swiglu_mlp)
+
+# %%
+source(vision.quick_gelu_mlp)
+
+# %% [markdown]
+# QuickGELU is $x \cdot \sigma(1.702 x)$, a cheap neighbour of $x \cdot \Phi(x)$, which is GELU.
+# SiLU is $x \cdot \sigma(x)$. At $x = 1$: $0.846$, $0.841$ and $0.731$.
+
+# %%
+at_one = [float(f(np.array([1.0]))[0]) for f in (nn.quick_gelu, nn.gelu, nn.silu)]
+assert np.round(at_one, 3).tolist() == [0.846, 0.841, 0.731]
+curves({"GELU": nn.gelu, "QuickGELU": nn.quick_gelu, "SiLU": nn.silu})
+
+# %% [markdown]
+# Three matrices in the place of two: to be as large together, each has to be narrower. $2 \times
+# 5120 = 10240$ and $3 \times 3420 = 10260$: the two MLPs have nearly the same number of weights.
+
+# %%
+seven = {name: preset(name).vision for name in ("qwen2-vl-7b", "qwen2.5-vl-7b")}
+wide = [v.intermediate_size for v in seven.values()]
+assert wide == [5120, 3420] and (2 * wide[0], 3 * wide[1]) == (10240, 10260)
+
+# %% [markdown]
+# <a id="windows"></a>
+# ## 3. Who sees whom
+#
+# In Qwen2-VL every block of the tower looks at the whole frame. In Qwen2.5-VL 28 of 32 blocks look
+# within windows of 112 pixels: 8 x 8 patches.
+
+# %%
+full = {name: v.fullatt_block_indexes for name, v in seven.items()}
+assert full["qwen2-vl-7b"] == tuple(range(32))
+assert full["qwen2.5-vl-7b"] == (7, 15, 23, 31) and seven["qwen2.5-vl-7b"].window_size // 14 == 8
+
+# %% [markdown]
+# On a real picture: change one patch, and see after each block who has noticed. Blocks 1 and 3 of
+# the four in our small tower look at the whole frame.
+
+# %%
+picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
+size = image.smart_resize(picture.height, picture.width, 28, 12544, 50176)
+frames = image.normalise(image.resize(picture, *size)[None])
+patches, grid = image.patchify(frames)
+grids, touched = np.array([grid]), patches.copy()
+touched[0] += 1.0  # the patch at the top left
+print(f"{size[1]}x{size[0]} pixels, {grid[1]}x{grid[2]} patches")
+
+
+def after_each_block(model, patches):
+    """What the tower's blocks return, in the order in which patches come."""
+    with tinyqwenvl.trace("visual.blocks.?", "visual.window_index") as stages:
+        model.see(patches, grids)
+    windows = stages.get("visual.window_index", [np.arange(len(patches) // 4)])[0]
+    blocks = [stages[f"visual.blocks.{i}"][0] for i in range(model.config.vision.depth)]
+    return [vision.reorder_blocks(x, np.argsort(windows)) for x in blocks]
+
+
+changes = {}
+for name, model in models.items():
+    pairs = zip(after_each_block(model, patches), after_each_block(model, touched), strict=True)
+    changes[name] = [np.max(np.abs(a - b), axis=1) for a, b in pairs]
+
+# %%
+noticed = {name: [int(np.count_nonzero(c)) for c in each] for name, each in changes.items()}
+print(noticed)
+assert noticed["qwen2_5_vl"][0] <= 64  # its window of 8 x 8, and nobody else
+assert noticed["qwen2_vl"][0] > 64 and noticed["qwen2_5_vl"][1] > 64
+spread({"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, grids, window=8)
+
+# %% [markdown]
+# <a id="time"></a>
+# ## 4. Time in positions
+#
+# A picture has the same positions in both. Of a video, Qwen2-VL counts the pairs of frames;
+# Qwen2.5-VL says when they came ([12](12_video_and_time.ipynb)).
+
+# %%
+ids = np.array([1, *[newer.config.image_token_id] * 6, 2])
+for model in models.values():
+    print(position.rope_index(ids, model.config, np.array([[1, 4, 6]]))[0].tolist())
+same = [position.rope_index(ids, m.config, np.array([[1, 4, 6]]))[0] for m in models.values()]
+assert np.array_equal(*same)
+named = {"Qwen2-VL": older, "Qwen2.5-VL": newer}
+time_lines({n: (m.config, position.rope_index) for n, m in named.items()}, fps=(1, 2, 4))
+
+# %% [markdown]
+# <a id="names"></a>
+# ## 5. Names in the config
+#
+# The trap for whoever reads both: in the `vision_config` of Qwen2-VL `hidden_size` is the width of
+# the *decoder*, and the tower's width is called `embed_dim`. Our `VisionConfig` has one set of
+# names.
+
+# %%
+for name in seven:
+    raw, ours = preset_json(name)["vision_config"], preset(name).vision
+    print(name, {k: raw[k] for k in ("embed_dim", "hidden_size", "out_hidden_size") if k in raw})
+    assert (ours.hidden_size, ours.out_hidden_size) == (1280, 3584)
+assert preset_json("qwen2-vl-7b")["vision_config"]["hidden_size"] == 3584  # not 1280
+
+# %% [markdown]
+# <a id="sizes"></a>
+# ## 6. Sizes
+#
+# The published sizes, walked without weights (`docs/shapes.md` says how well each row is known).
+
+# %%
+print(f"{'preset':15} tower MLP  tower (M)  decoder: layers x width   all (M)")
+towers = {}
+for name in PRESETS:
+    c, held = preset(name), {n: math.prod(s) for n, s in weight_shapes(preset(name)).items()}
+    towers[name] = sum(count for n, count in held.items() if n.startswith("visual."))
+    deep, all_of_it = f"{c.text.num_hidden_layers} x {c.text.hidden_size}", sum(held.values()) / 1e6
+    tower = f"{c.vision.intermediate_size:9} {towers[name] / 1e6:10.1f}"
+    print(f"{name:15} {tower} {deep:>24} {all_of_it:9,.0f}")
+    assert (c.vision.depth, c.vision.hidden_size, c.vision.num_heads) == (32, 1280, 16)
+assert abs(towers["qwen2-vl-7b"] / towers["qwen2.5-vl-7b"] - 1) < 0.002  # as large as each other
+
+# %% [markdown]
+# <a id="same"></a>
+# ## 7. What is the same
+#
+# Take away the tower's norms and MLPs, and the two 7B models have the same weights, name by name
+# and shape by shape. The decoder is the same Qwen2 model.
+
+# %%
+shapes = [weight_shapes(preset(name)) for name in seven]
+common = [n for n in shapes[0] if shapes[1].get(n) == shapes[0][n]]
+apart = sorted({n for s in shapes for n in s} - set(common))
+kinds = {n.split(".", 3)[-1] if ".blocks." in n else n for n in apart}
+print(f"{len(common)} weights are the same; different are", *sorted(kinds), sep="\n  ")
+assert all(".mlp." in n or "norm" in n or "ln_q" in n for n in apart)
+assert not any(n.startswith(("model.", "lm_head")) for n in apart)
+assert "visual.merger.mlp.0.weight" in common and "visual.patch_embed.proj.weight" in common
+
+# %% [markdown]
+# Patches, token ids and the tower's two-dimensional angles have no weights; they are equal too.
+
+# %%
+a, b = (model.prepare(user_message(picture, "Hello")) for model in models.values())
+assert np.array_equal(a.input_ids, b.input_ids) and np.array_equal(a.pixel_values, b.pixel_values)
+a, b = (vision.rotary_angles(grids, model.config.vision) for model in models.values())
+assert np.array_equal(a, b)
+
+# %% [markdown]
+# ## What it costs
+#
+# Looking at everything costs the square of the number of patches; looking within windows costs in
+# proportion to it. Four full blocks of 32 keep the square, at an eighth of its size.
+
+# %%
+squares = [(side, side) for side in (224, 672, 1344, 2688)]
+seven_b = preset("qwen2.5-vl-7b")
+
+
+def with_full(*blocks):
+    """Qwen2.5-VL-7B, with these blocks looking at whole frames."""
+    return replace(seven_b, vision=replace(seven_b.vision, fullatt_block_indexes=blocks))
+
+
+attention_by_resolution(
+    {
+        "all 32 blocks full (Qwen2-VL)": with_full(*range(32)),
+        "4 full, 28 in windows (Qwen2.5-VL)": seven_b,
+        "windows only": with_full(),
+    },
+    squares,
+)
+
+# %% [markdown]
+# By hand, for 896 x 896 pixels, $n = 64 \times 64 = 4096$ patches: each sees 4096 in a full block
+# and 64 in a window. A pair of patches costs $4 \times 1280$: $2 \times 1280$ for the score and as
+# much for the mean of the values.
+
+# %%
+n, pair = 64 * 64, 4 * 1280
+looks = {"full": 32 * n * n * pair, "both": (4 * n * n + 28 * n * 64) * pair}
+for kind, config in (("full", with_full(*range(32))), ("both", seven_b)):
+    rows = walk(config, [(896, 896)]).rows
+    counted = sum(r.flops for r in rows if r.name.startswith("visual.") and "context" in r.name)
+    assert counted == looks[kind]
+print(f"{looks['full']:.3g} FLOPs against {looks['both']:.3g}")
+assert round(looks["full"] / looks["both"], 1) == 7.2
+
+# %% [markdown]
+# All of the computation up to the first word of the answer, by stage. In a small picture four
+# fifths of it are the decoder's, whatever the tower does. In a large one Qwen2-VL's tower takes
+# more than the decoder with its seven billion weights; Qwen2.5-VL's does not.
+
+# %%
+both = {"Qwen2-VL-7B": preset("qwen2-vl-7b"), "Qwen2.5-VL-7B": seven_b}
+large = {name: walk(config, [(2688, 2688)]).flops for name, config in both.items()}
+small = {name: walk(config, [(224, 224)]).flops for name, config in both.items()}
+assert large["Qwen2-VL-7B"]["vision"] > large["Qwen2-VL-7B"]["decoder"]
+assert large["Qwen2.5-VL-7B"]["vision"] < large["Qwen2.5-VL-7B"]["decoder"]
+assert all(f["vision"] < f["decoder"] / 4 for f in small.values())
+assert round(walk(seven_b, [(224, 224)]).parameters["decoder"] / 1e9) == 7
+flops_by_resolution(both, squares)
+
+# %% [markdown]
+# The windows save computation in the tower only. Both make the same number of image tokens, so what
+# the decoder keeps of them, its KV cache, is as large in the one as in the other.
+
+# %%
+caches = [walk(config, [(1792, 1792)]).cache for config in both.values()]
+assert caches[0] == caches[1]
+bytes_by_resolution({"Qwen2.5-VL-3B": preset("qwen2.5-vl-3b"), "Qwen2.5-VL-7B": seven_b}, squares)
+
+# %% [markdown]
+# ## What goes wrong
+#
+# **Near enough is not equal.** QuickGELU and GELU look alike, and a port takes the one that its
+# runtime has. The oracle knows the mistake by name ([14](14_be_an_oracle.ipynb)). The cosine of the
+# worst token says that all is well; the squared error is over a thousand times that of rounding.
+
+# %%
+truth = tinyqwenvl.load(Path(folder.name) / "qwen2_vl", dtype="float64")
+right = truth.see(patches.astype(np.float64), grids)
+rounding = distance(older.see(patches, grids), right)
+with mutants.apply("gelu_for_quick_gelu"):
+    off = distance(older.see(patches, grids), right)
+print(f"rounding: normalised squared error {rounding.nmse:.1e}")
+print(f"GELU:     normalised squared error {off.nmse:.1e}, worst cosine {off.cosine:.5f}")
+assert off.cosine > 0.9999 and off.nmse > 1000 * rounding.nmse > 0
+
+# %% [markdown]
+# **Qwen2-VL's attention under Qwen2.5-VL's weights.** A runtime that reads the newer model with the
+# older one's tower lets every block look at the whole frame. It costs more, and is wrong besides:
+
+# %%
+trained = tinyqwenvl.load()  # the embedded checkpoint: windows in 4 of its 6 blocks
+for name, model in (("random", newer), ("trained", trained)):
+    right = model.see(patches, grids)
+    with mutants.apply("window_mask_missing"):
+        off = distance(model.see(patches, grids), right)
+    print(f"{name}: normalised squared error {off.nmse:.3f}, worst cosine {off.cosine:.3f}")
+    assert off.nmse > 0.003  # float32 runs that should be equal are under 1e-10 apart
+
+# %% [markdown]
+# ## Try it
+#
+# **1.** A row of the tower is multiplied by 10. What does that do to what LayerNorm and RMSNorm
+# return? And when 10 is added to all of its numbers?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: neither feels the factor; LayerNorm does not feel the sum either, RMSNorm does.
+assert np.allclose(nn.layer_norm(10 * row, ones, 0.0), centred)
+assert np.allclose(nn.rms_norm(10 * row, ones, 0.0), scaled)
+assert np.allclose(nn.layer_norm(row + 10, ones, 0.0), centred)
+assert not np.allclose(nn.rms_norm(row + 10, ones, 0.0), scaled, atol=0.1)
+
+# %% [markdown]
+# **2.** For which pictures do windows save nothing at all?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: for those of one window, up to 112 x 112 pixels: everyone sees everyone already.
+tiny = {kind: walk(c, [(112, 112)]).flops["vision"]
+        for kind, c in (("windows", with_full()), ("full", with_full(*range(32))))}  # fmt: skip
+assert tiny["windows"] == tiny["full"]
+
+# %% [markdown]
+# **3.** The MLPs of the two 7B towers: which has more weights, biases included?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: Qwen2.5-VL's, by a fifth of a percent: 3 x 3420 is a little more than 2 x 5120.
+count = [sum(int(np.prod(shape)) for n, shape in s.items() if "blocks.0.mlp" in n) for s in shapes]
+assert count == [2 * 1280 * 5120 + 5120 + 1280, 3 * 1280 * 3420 + 2 * 3420 + 1280]
+assert 0 < count[1] / count[0] - 1 < 0.0025
+
+# %% [markdown]
+# **4.** How many tokens, and how many bytes of KV cache in bfloat16, does a picture of 1792 x 1792
+# pixels take in Qwen2.5-VL-7B?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: 64 x 64 tokens, each with 28 layers x 4 heads x 128 keys and as many values: 57,344
+# bytes.
+found = walk(seven_b, [(1792, 1792)])
+assert found.tokens["image"] == 64 * 64 == 4096
+assert 2 * found.cache["token"] == 2 * 2 * 28 * 4 * 128 == 57_344
+assert 4096 * 57_344 == 234_881_024  # 235 megabytes, beside 16.6 gigabytes of weights
+
+# %%
+folder.cleanup()
+
+# %% [markdown]
+# You now know both models well enough to say, from numbers alone, where a port of them went wrong:
+# [14](14_be_an_oracle.ipynb).
