@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from tinyqwenvl.viz import (
-    boxes, branch_mask, branches, gallery, learning_curves, read_answer, skills, spectra,
-)  # fmt: skip
+    boxes,
+    branch_mask,
+    branches,
+    gallery,
+    learning_curves,
+    read_answer,
+    skills,
+    spectra,
+)
 from tinyqwenvl.viz.learning import component_shares
 
 PICTURE = np.full((56, 112, 3), 200, np.uint8)

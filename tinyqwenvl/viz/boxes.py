@@ -13,6 +13,7 @@ from matplotlib.patheffects import AbstractPathEffect, Stroke
 
 from .style import COLOURS, FAINT, INK, Axes, Drawing, drawing, show_picture
 
+_ORDER = (0, 1, 5, 3, 4, 7)  # of colours: no green beside orange or red
 _LINES = ("-", "--", "-.", ":")
 _FORMS = {"bbox_2d": 4, "point_2d": 2}
 
@@ -56,10 +57,9 @@ def boxes(
 ) -> Drawing:
     """The boxes and points of ``answer``, numbered and labelled, on the picture [H, W, 3].
 
-    Qwen2.5-VL gives absolute pixels of the *resized* picture: give its
-    ``grid`` (t, h, w) of patches when the picture had to be resized. ``truth`` is drawn in thin
-    dotted black on white. Look for how far the edges of the two lie apart; lines differ in style
-    as well as in colour.
+    Qwen2.5-VL gives absolute pixels of the *resized* picture: give its ``grid`` (t, h, w) of patches
+    when the picture had to be resized. ``truth`` is dotted in black, a point of it a diagonal cross.
+    Look for how far the edges of the two lie apart; lines differ in style as well as in colour.
     """
     pixels = np.asarray(picture)
     height, width = pixels.shape[:2]
@@ -70,12 +70,12 @@ def boxes(
     size = (7.5, float(np.clip(7.0 * height / width + 0.6, 2.2, 6.5)))
     figure, axes = drawing(title, _alt(items, right), size=size)
     show_picture(axes, pixels)
-    for item in right:
-        _draw(axes, _scaled(item, scale), "black", ":", 1.4, "")
     for number, item in enumerate(items):
-        colour, line = COLOURS[number % len(COLOURS)], _LINES[number % len(_LINES)]
+        colour, line = COLOURS[_ORDER[number % len(_ORDER)]], _LINES[number % len(_LINES)]
         label = f"{number + 1} {item.get('label', '')}".strip()
-        _draw(axes, _scaled(item, scale), colour, line, 2.2, label)
+        _draw(axes, _scaled(item, scale), colour, line, 2.4, label)
+    for item in right:  # on top: where both are the same, both are seen
+        _draw(axes, _scaled(item, scale), "black", ":", 1.3, "")
     if not items:
         axes.text(
             width / 2, height / 2, "no box in the answer", ha="center", fontsize=10, bbox=_PLATE
@@ -95,13 +95,14 @@ def _scaled(item: Mapping[str, Any], scale: tuple[float, float]) -> dict[str, An
 def _draw(
     axes: Axes, item: Mapping[str, Any], colour: str, line: str, width: float, label: str
 ) -> None:
+    wider = width + (2.2 if label else 0.0)
     halo: list[AbstractPathEffect] = [
-        Stroke(linewidth=width + 2.2, foreground="white"),
+        Stroke(linewidth=wider, foreground="white"),
         Stroke(linewidth=width),
     ]
     if _form(item) == "bbox_2d":
         x, y, x2, y2 = item["bbox_2d"]
-        for ink, wide, style in (("white", width + 2.2, "-"), (colour, width, line)):
+        for ink, wide, style in (("white", wider, "-"), (colour, width, line)):
             axes.add_patch(
                 Rectangle((x, y), x2 - x, y2 - y, fill=False, color=ink, lw=wide, linestyle=style)
             )
@@ -111,7 +112,7 @@ def _draw(
         mark.set_markeredgewidth(width)
         mark.set_path_effects(halo)
     if label:
-        above = y > 0.12 * abs(np.diff(axes.get_ylim())[0])
+        above = y > 0.06 * abs(np.diff(axes.get_ylim())[0])
         axes.annotate(
             label, (x, y), xytext=(0, 5 if above else -5), textcoords="offset points",
             ha="left" if x < 0.75 * axes.get_xlim()[1] else "center", fontsize=8.5,

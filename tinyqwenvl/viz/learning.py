@@ -53,6 +53,8 @@ def learning_curves(
         each.grid(color=FAINT, linewidth=0.4, alpha=0.6)
     for each in np.ravel(axes)[len(curves) :]:
         each.set_axis_off()
+    for each in np.ravel(axes)[max(0, len(curves) - columns) : len(curves)]:
+        each.xaxis.set_tick_params(labelbottom=True)  # the lowest panel of each column
     figure.supxlabel("pictures seen", fontsize=9, color=INK)
     figure.supylabel("loss of an answer token (nats)", fontsize=9, color=INK)
     return figure
@@ -95,7 +97,7 @@ def skills(
         places = [names.index(skill) for skill in column]
         axes.plot(
             [100 * value for value in column.values()], places, _MARKS[number % len(_MARKS)],
-            color=COLOURS[(0, 5, 2, 3)[number % 4]], markersize=7, alpha=0.85, label=name,
+            color=COLOURS[(0, 1, 3, 7)[number % 4]], markersize=7, alpha=0.85, label=name,
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [n.replace("_", " ") for n in names], fontsize=8.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -177,7 +179,7 @@ def spectra(
     alt = f"Share of the power in the strongest of all components. {'; '.join(told)}."
     figure, axes = drawing(title, alt, size=(7.5, 3.4))
     for number, (name, shares) in enumerate(found.items()):
-        colour, line = COLOURS[(0, 5, 2, 3)[number % 4]], ("-", "--", "-.", ":")[number % 4]
+        colour, line = COLOURS[(0, 1, 3, 7)[number % 4]], ("-", "--", "-.", ":")[number % 4]
         places = np.arange(1, len(shares) + 1)
         axes.plot(places, np.clip(shares, 1e-9, None), line, color=colour, label=name, linewidth=2)
     axes.set_xscale("log"), axes.set_yscale("log")
