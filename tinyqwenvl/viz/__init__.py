@@ -12,12 +12,15 @@ from .attention import (
     logit_lens,
     share_inside,
 )
+from .boxes import boxes, gallery, read_answer
 from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, shared_heads
 from .choice import certainty, next_token
 from .clips import clip_strip, temporal_grids, time_lines
 from .cost import attention_by_resolution, bytes_by_resolution, flops_by_resolution
 from .families import curves, rows_as_bars, spread
+from .learning import branch_mask, branches, learning_curves, skills, spectra
 from .merger import four_to_one, gelu_forms, token_map, two_groupings
+from .oracle import distance_profile, error_map
 from .pictures import (
     as_bytes,
     kernel_pictures,
@@ -51,23 +54,30 @@ __all__ = [
     "block_cells",
     "block_mask",
     "box_cover",
+    "boxes",
+    "branch_mask",
+    "branches",
     "bytes_by_resolution",
     "cache_bytes",
     "cache_growth",
     "certainty",
     "clip_strip",
     "curves",
+    "distance_profile",
     "distance_scores",
     "drawing",
+    "error_map",
     "errors_by_step",
     "flops_by_resolution",
     "four_to_one",
     "frequency_bands",
+    "gallery",
     "gelu_forms",
     "heads_inside",
     "id_map",
     "kernel_pictures",
     "keys_computed",
+    "learning_curves",
     "lens",
     "logit_lens",
     "looking_from_patch",
@@ -82,6 +92,7 @@ __all__ = [
     "patch_grid",
     "pictures_beside",
     "positions_compared",
+    "read_answer",
     "resized_areas",
     "responses",
     "rounding_steps",
@@ -90,7 +101,9 @@ __all__ = [
     "share_inside",
     "shared_heads",
     "show_picture",
+    "skills",
     "source",
+    "spectra",
     "spectrum",
     "spread",
     "temporal_grids",

@@ -1,0 +1,433 @@
+# %% [markdown]
+# # 15. How the embedded checkpoint learned to see
+#
+# The model inside this package has four million weights and was made on two CPU cores. What was it
+# shown, what was it asked, what made it learn to see, and how far can you trust it?
+#
+# Before this: [00](00_one_picture.ipynb) and [08](08_chat_and_tokens.ipynb); you need: a checkout
+# of the repository (the training scripts are no part of the installed package); 20 minutes.
+
+# %%
+import ast
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import tinyqwenvl
+
+ROOT = Path.cwd() if (Path.cwd() / "scripts").is_dir() else Path.cwd().parent
+sys.path.insert(0, str(ROOT))
+from scripts.train_scenes import evaluate, examples, questions, scenes
+from tinyqwenvl import chat
+from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.viz import (
+    Source,
+    boxes,
+    branches,
+    gallery,
+    learning_curves,
+    read_answer,
+    skills,
+    source,
+    spectra,
+)
+from tinyqwenvl.viz.learning import branch_mask, component_shares
+
+model = tinyqwenvl.load()
+TRAINING = ROOT / "scripts" / "train_scenes"
+
+# %% [markdown]
+# ## The idea in words
+#
+# A model learns what its data makes necessary. To see it fail and succeed for reasons we can name,
+# the data here is a **small world that is known completely**: one to six flat shapes, in eight
+# colours, on a drawn background. A program draws them from seeds, so that there is no end to the
+# pictures, every answer is known exactly, and nothing was downloaded. The model is trained to
+# predict the next token of the *answer*, given picture and question; that is all that it is told.
+#
+# ## A world made of shapes
+#
+# Layout (what is where) and drawing (what the pixels look like) are two steps. This is the first.
+
+# %%
+source(scenes.Shape, scenes.place_boxes, scenes.make_scene)
+
+# %% [markdown]
+# A small example by hand: two shapes in a picture of 4 x 4 cells of 28 pixels. (One cell is one
+# image token.) The canonical description goes from left to right; a place is one of nine fields.
+
+# %%
+circle = scenes.Shape("red", "circle", (10, 12, 46, 48))
+square = scenes.Shape("blue", "square", (64, 68, 104, 108))
+scene = scenes.Scene(112, 112, (circle, square))
+picture = scenes.draw_scene(scenes.generator(1), scene, plain=True)
+print(questions.description(scene))
+assert circle.centre == (28, 30) and square.centre == (84, 88)
+assert (
+    questions.description(scene)
+    == "A red circle at the top left and a blue square at the bottom right."
+)
+
+# %% [markdown]
+# The drawing varies whatever should not matter: backgrounds and gradients, tints, the softness of
+# edges, noise, and the traces of JPEG.
+
+# %%
+rng = scenes.generator(2)
+drawn = [scenes.make_scene(rng, *scenes.GRIDS[i]) for i in (0, 3, 5, 8, 10, 14)]
+pictures = [scenes.draw_scene(rng, one) for one in drawn]
+captions = [", ".join(shape.name for shape in one.shapes) for one in drawn]
+gallery(pictures, captions, title="Six training scenes")
+
+# %% [markdown]
+# Five pairs of colour and shape are **kept out**: no training picture shows them and no question
+# names them. Whoever has learnt "red" and "star" apart will know a red star; whoever has learnt a
+# list of 59 things will not.
+
+# %%
+print("kept out:", ", ".join(" ".join(pair) for pair in sorted(scenes.KEPT_OUT)))
+many = [scenes.make_scene(scenes.generator(3, i), 4, 4) for i in range(500)]
+assert not scenes.KEPT_OUT & {(s.colour, s.kind) for one in many for s in one.shapes}
+assert len(scenes.PAIRS) == 8 * 8 - 5
+
+# %% [markdown]
+# ## Questions with one right answer
+#
+# Every skill is a function that asks about a scene, or refuses (None) where the answer would be
+# doubtful. Answers have one canonical form: marking is comparing strings, and geometry for boxes.
+
+# %%
+source(questions.ask_count, questions.relation, questions.box_json)
+
+# %%
+rng = scenes.generator(4)
+for skill, ask in questions.ASK.items():
+    question = ask(rng, scene)
+    if question:
+        print(f"{skill:10} {question.text:55} {question.answer}")
+assert questions.ask_describe(rng, scene).answer == questions.description(scene)
+
+# %% [markdown]
+# A question and its answer go into the published chat template ([08](08_chat_and_tokens.ipynb)), so
+# that the model learns in the format in which it is asked later. Only the answer's tokens count in
+# the loss; the rest is there to be looked at.
+
+# %%
+question = "How many shapes are there?"
+print("".join(chat.render(user_message(picture, question))))
+inputs = model.prepare(user_message(picture, question))
+without = model.prepare(user_message(picture, ""))
+prefix, asked = len(without.input_ids), len(inputs.input_ids) - len(without.input_ids)
+print(f"{len(inputs.input_ids)} tokens, of which {asked} are the question's own words")
+assert asked < prefix
+
+# %% [markdown]
+# ## One picture, many questions: trunk and branches
+#
+# The picture is what costs. So a training row holds it once, as a **trunk**, and after it many
+# questions with their answers, as **branches**. A branch may look at the trunk and at itself, never
+# at another branch, and each begins at the same position, as if it were the only one. (The
+# training code needs PyTorch, so it is shown from its file here and not imported.)
+
+
+# %%
+def text_of(file, *names):
+    """Functions or classes of a training file, as they stand there."""
+    text = (TRAINING / file).read_text(encoding="utf-8")
+    parts = {node.name: node for node in ast.parse(text).body if hasattr(node, "name")}
+    shown = [ast.get_source_segment(text, parts[name]) for name in names]
+    return Source(f"scripts/train_scenes/{file}", "\n\n".join(shown))
+
+
+text_of("train.py", "branch_mask")
+
+# %%
+row = "system picture picture count ? 2 colour ? red where ? left top".split()
+branch = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3])
+branches(branch, row)
+
+# %% [markdown]
+# Is a branch really answered as if it were asked alone? By hand, one head of attention over random
+# vectors: the third branch in the full row, and the third branch after the trunk with nothing
+# between them. (The figure's mask is computed in NumPy by `viz.learning.branch_mask`.)
+
+
+# %%
+def attend(q, k, v, mask):
+    scores = np.where(mask, q @ k.T / np.sqrt(q.shape[-1]), -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True) @ v
+
+
+q, k, v = np.random.default_rng(0).normal(size=(3, len(branch), 8))
+together = attend(q, k, v, branch_mask(branch))[branch == 3]
+own = (branch == 0) | (branch == 3)
+alone = attend(q[own], k[own], v[own], np.tri(own.sum(), dtype=bool))[-4:]
+assert np.allclose(together, alone, atol=1e-12)
+without_mask = attend(q, k, v, np.tri(len(branch), dtype=bool))[branch == 3]
+assert not np.allclose(without_mask, alone, atol=1e-2)
+
+# %% [markdown]
+# ## What made it learn on two cores
+#
+# Three things, none of them in the finished model's architecture.
+#
+# **1. Whitening filters.** The patch embedding is a matrix product
+# ([03](03_patch_embedding.ipynb)). With random filters nearly all its outputs say the same thing,
+# the mean colour of the patch, as that is by far the largest part of any patch. So the filters are
+# computed once from a sample of patches, such that outputs are uncorrelated and of equal size, and
+# then stay fixed.
+
+# %%
+text_of("network.py", "whitening_filters")
+
+# %%
+rng = scenes.generator(5, scenes.EVALUATION)
+shown = [scenes.make_scene(rng, 4, 4) for _ in range(60)]
+prepared = [model.prepare(user_message(scenes.draw_scene(rng, s), "describe")) for s in shown]
+patches = np.concatenate([p.pixel_values for p in prepared])
+filters = np.reshape(model.weights.visual.patch_embed.proj.weight, (-1, patches.shape[1]))
+random = np.random.default_rng(0).normal(size=filters.shape).astype(np.float32)
+outputs = {"random filters": patches @ random.T, "this checkpoint": patches @ filters.T}
+strongest = {name: component_shares(array)[0] for name, array in outputs.items()}
+assert strongest["random filters"] > 0.5 and strongest["this checkpoint"] < 0.2
+spectra(outputs)
+
+# %% [markdown]
+# **2. A hint head.** Answers alone teach seeing slowly: one token of feedback for a whole picture.
+# While training, a linear head reads from every image token which shape and colour its cell shows,
+# and where the shape's edges are. It is thrown away afterwards; what it asked of the tokens stays.
+
+# %%
+text_of("hints.py", "cell_labels")
+
+# %% [markdown]
+# We can look for what stayed: fit a *new* linear head on the image tokens of 45 scenes (those that
+# show a shape) and try it on 15 others. As a comparison, the same head on the patch embeddings of
+# the same cells, before the tower has looked at anything.
+
+
+# %%
+def labels(scene):
+    """Kind and colour of each cell, [cells, 2], 0 for background."""
+    found = np.zeros((scene.height // 28, scene.width // 28, 2), int)
+    for shape in scene.shapes:
+        x1, y1, x2, y2 = np.array(shape.box) / 28
+        for r, c in np.ndindex(found.shape[:2]):
+            covered = min(x2, c + 1) - max(x1, c), min(y2, r + 1) - max(y1, r)
+            if min(covered) > 0 and covered[0] * covered[1] > 0.12:
+                names = scenes.KINDS, list(scenes.COLOURS)
+                found[r, c] = names[0].index(shape.kind) + 1, names[1].index(shape.colour) + 1
+    return found.reshape(-1, 2)
+
+
+print(labels(scene)[:, 0].reshape(4, 4))
+assert np.count_nonzero(labels(scene)[:, 0] == scenes.KINDS.index("circle") + 1) >= 1
+
+
+# %%
+def read_off(features, wanted, known=45 * 16):
+    """The share of shapes' cells that a linear head gets right, when fitted on those before."""
+    x = np.c_[np.concatenate(features), np.ones(len(wanted))].astype(np.float64)
+    fit, rest = np.split(np.arange(len(x)), [known])
+    fit, rest = fit[wanted[fit] > 0], rest[wanted[rest] > 0]
+    gram = x[fit].T @ x[fit] + 100 * np.eye(x.shape[1])
+    head = np.linalg.solve(gram, x[fit].T @ np.eye(9)[wanted[fit]])
+    return float(np.mean(np.argmax(x[rest] @ head, axis=1) == wanted[rest]))
+
+
+before, after = [], []
+for one in prepared:
+    with tinyqwenvl.trace("visual", "visual.patch_embed") as stages:
+        model.forward(one)
+    before.append(stages["visual.patch_embed"][0].reshape(16, -1))
+    after.append(stages["visual"][0])
+wanted = np.concatenate([labels(one) for one in shown])
+read = {
+    name: {"kind": read_off(x, wanted[:, 0]), "colour": read_off(x, wanted[:, 1])}
+    for name, x in (("before the tower", before), ("after the tower", after))
+}
+assert min(read["after the tower"].values()) > 0.8
+assert max(read["before the tower"].values()) < 0.7
+skills(read, "What a linear head reads from one image token", "percent of cells right")
+
+# %% [markdown]
+# **3. Muon.** An optimiser (Jordan et al., 2024) that makes each matrix's update orthogonal: every
+# direction of the update becomes equally long, so that rare directions are learnt as fast as common
+# ones. Orthogonal without any decomposition: five times the same odd polynomial.
+
+# %%
+text_of("muon.py", "orthogonalise")
+
+# %% [markdown]
+# By hand: what happens to one singular value $s$ is the polynomial
+# $3.4445\,s - 4.7750\,s^3 + 2.0315\,s^5$, five times. Small ones grow, and all end near 1.
+
+# %%
+s = np.array([0.02, 0.1, 0.3, 0.6, 1.0])
+for _ in range(5):
+    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+print(np.round(s, 2))
+assert np.all((s > 0.6) & (s < 1.3))
+
+# %% [markdown]
+# ## What was learnt, and when
+#
+# The training log has the mean loss of an answer token for every skill, every 25 steps. Jumps are
+# places where settings were changed, or new kinds of questions came in.
+
+# %%
+log = [json.loads(line) for line in (TRAINING / "log.jsonl").read_text().splitlines()]
+learning_curves(log)
+
+
+# %% [markdown]
+# Which came first? For each skill, the number of pictures after which the loss first stayed under
+# 0.1 (the right token then has a probability over 0.9, as a geometric mean). What a thing is comes
+# before where exactly it is.
+
+
+# %%
+def pictures_until(skill, limit=0.1, stay=5):
+    points = [(line["pictures"], line["loss"][skill]) for line in log if skill in line["loss"]]
+    for i in range(len(points) - stay + 1):
+        if all(loss < limit for _, loss in points[i : i + stay]):
+            return points[i][0]
+    return None
+
+
+names = list(dict.fromkeys(name for line in log for name in line["loss"]))
+reached = {name: pictures_until(name) for name in names}
+for name in sorted(names, key=lambda n: reached[n] or 10**9):
+    print(f"{name:12} {reached[name] or 'not yet':>8}")
+assert np.exp(-0.1) > 0.9
+first = {name: pictures or np.inf for name, pictures in reached.items()}
+assert min(first["colour"], first["shape"]) < min(first["locate"], first["point"])
+
+# %% [markdown]
+# ## What it can do
+#
+# Measured on scenes from other seeds; the commands stand in `scripts/train_scenes/figures.json`.
+# *Kept-out pairs*: only scenes of the five pairs that training never showed. *Other renderer*: the
+# same scenes drawn by other code, on patterned backgrounds.
+
+# %%
+figures = json.loads((TRAINING / "figures.json").read_text())
+measured = {name: column["figures"] for name, column in figures.items()}
+unseen, kept_out = measured["unseen scenes"], measured["kept-out pairs"]
+shared = [name for name in kept_out if name in unseen]
+assert np.mean([unseen[n] for n in shared]) > 0.9
+assert np.mean([kept_out[n] for n in shared]) < np.mean([unseen[n] for n in shared])
+skills(measured)
+
+# %% [markdown]
+# Do not believe a table; measure. Thirty scenes that the model has never seen, marked by the
+# functions that the table was made with.
+
+# %%
+source(evaluate.mark, evaluate.overlap)
+
+# %%
+asked = [(skill, i) for skill in ("describe", "count", "locate") for i in range(10)]
+cases = [evaluate.make_case(2027, skill, i) for skill, i in asked]
+replies = evaluate.package_answers(model, cases)
+marks = [evaluate.mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
+print(f"{sum(mark > 0.7 for mark in marks)} of {len(marks)} right")
+assert sum(mark > 0.7 for mark in marks) >= 22
+
+# %% [markdown]
+# Every shape of the example picture, with the truth dotted. (That picture was drawn by the same
+# program, so the truth is known.) Boxes are in pixels of the *resized* picture; this one needed no
+# resizing, but the figure is given the grid all the same. Compare edges, and read the labels.
+
+# %%
+scene, picture = examples.draw_example("scene")
+prompt = user_message(picture, "Locate every shape.")
+truth = [questions.box_json(shape) for shape in scene.shapes]
+reply = model.ask(picture, "Locate every shape.")
+found = [item["bbox_2d"] for item in read_answer(reply) if "bbox_2d" in item]
+overlaps = [max(evaluate.overlap(t["bbox_2d"], f) for f in found) for t in truth]
+print("overlap of each:", np.round(overlaps, 2))
+assert np.mean(overlaps) > 0.4
+boxes(picture, reply, truth, model.prepare(prompt).image_grid_thw[0], title="Locate every shape.")
+
+# %% [markdown]
+# ## Where it fails
+#
+# On the kept-out pairs it is weaker. Here are twenty scenes with nothing else, and the same kind of
+# question for each; those that it gets wrong come first, if there are any.
+
+# %%
+hard = [evaluate.make_case(7, "colour", i, kept_out=True) for i in range(20)]
+says = evaluate.package_answers(model, hard)
+wrong = [reply != case.question.answer for case, reply in zip(hard, says, strict=True)]
+print(f"{sum(wrong)} of {len(wrong)} wrong")
+first = np.argsort(np.logical_not(wrong), kind="stable")[:6]
+told = [f"{hard[i].question.text} {says[i]} {'(WRONG)' * wrong[i]}".strip() for i in first]
+assert sum(wrong) <= 10
+gallery([hard[i].pictures[0] for i in first], told, title="Pairs that training never showed")
+
+# %% [markdown]
+# On pictures by another hand, with patterned backgrounds, it is a little weaker too.
+
+# %%
+other = [evaluate.make_case(5, "describe", i, renderer="other") for i in range(3)]
+says = evaluate.package_answers(model, other)
+right = [reply == case.question.answer for case, reply in zip(other, says, strict=True)]
+told = [f"{'right' if r else 'WRONG'}: {reply}" for r, reply in zip(right, says, strict=True)]
+renderer = measured["other renderer"]
+assert np.mean([renderer[n] for n in shared]) < np.mean([unseen[n] for n in shared])
+gallery([case.pictures[0] for case in other], told, title="The other renderer")
+
+# %% [markdown]
+# And it knows nothing beyond its world, least of all that there is something beyond. A question of
+# another kind gets an answer all the same, in the form of those that it knows.
+
+# %%
+for strange in ("Is there a dog?", "What is the capital of France?", "Who painted this?"):
+    print(f"{strange:32} {model.ask(EXAMPLE_PICTURE, strange)}")
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Draw a scene of your own with one kept-out pair, a red star, and ask what shape is red.
+# 2. How many of the yes-or-no questions does someone get right who always says that it is there,
+#    without looking? And of the counts, who always says 1? (Use `make_case` and `mark`.)
+# 3. Could the model have seen an evaluation scene in training? Look at `scenes.generator`: what
+#    keeps the two streams apart, for the same seed?
+# 4. Half of a box: what mark does a box get that covers exactly the left half of the right one?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: whatever it says, it has never been told.
+star = scenes.Shape("red", "star", (30, 30, 82, 82))
+drawn = scenes.draw_scene(scenes.generator(8), scenes.Scene(112, 112, (star,)), plain=True)
+assert (star.colour, star.kind) in scenes.KEPT_OUT
+print(model.ask(drawn, "What shape is red?"))
+gallery([drawn], [model.ask(drawn, "Describe the picture.")], columns=1, title="A red star")
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: about half of the first; far from nothing of the second. A mark needs its baseline.
+yes = [evaluate.make_case(9, "yes_no", i) for i in range(60)]
+count = [evaluate.make_case(9, "count", i) for i in range(60)]
+always_yes = np.mean([case.question.answer in ("Yes.", "Y") for case in yes])
+always_one = np.mean([evaluate.mark(case, "1") for case in count])
+print(f"always yes: {always_yes:.0%}; always 1: {always_one:.0%}")
+assert 0.3 < always_yes < 0.7 and always_one > 0.15
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: the first element of the spawn key. Same seed, another key: another stream.
+a, b = (scenes.generator(1, key, 0).random(1000) for key in (scenes.TRAINING, scenes.EVALUATION))
+assert not np.any(a == b)
+assert np.array_equal(a, scenes.generator(1, scenes.TRAINING, 0).random(1000))
+# (Two streams can draw the same simple scene by chance: one large shape has few places to be.)
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: one half: the intersection is half the box, the union all of it.
+assert evaluate.overlap((0, 0, 40, 40), (0, 0, 20, 40)) == 0.5
+
+# %% [markdown]
+# This was the last notebook. To train a checkpoint of your own, see
+# [the model card](../tinyqwenvl/assets/checkpoint/README.md); to begin again, with all that you
+# know now, see [00](00_one_picture.ipynb).
