@@ -9,6 +9,8 @@
 # Before this: nothing. You need: Python, and what a NumPy array is. 15 minutes.
 
 # %%
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -184,11 +186,11 @@ source(generate.Generation)
 # this with care.)
 
 # %%
-inputs = model.prepare(user_message(picture, "Describe the picture."))
-whole = inputs._replace(
-    input_ids=np.append(ids, chosen),
-    position_ids=position.rope_index(np.append(ids, chosen), config, grids)[0],
-)
+asked = model.prepare(user_message(picture, "Describe the picture."))
+all_ids = np.append(ids, chosen)
+all_positions, _ = position.rope_index(all_ids, config, grids)
+whole = replace(asked, input_ids=all_ids, position_ids=all_positions)
+
 words = [model.tokenizer.decode([token]).strip() for token in chosen]
 rows = [len(ids) + words.index(word) - 1 for word in ("square", "cross", "circle")]
 last = f"model.layers.{config.text.num_hidden_layers - 1}.self_attn"
