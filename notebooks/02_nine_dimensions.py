@@ -43,10 +43,10 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 #
 # $$\text{row} = 28 \cdot \text{block} + 14 \cdot \text{patch in block} + y.$$
 #
-# It is the same for columns, and a frame is a pair and a place in it. With the colour these are $3
-# + 3 + 2 + 1 = 9$ numbers. A reshape gives each an axis of its own, a transpose puts them in the
-# wanted order, and a second reshape joins them again: five into "which patch", four into "what is
-# in it".
+# It is the same for columns, and a frame is a pair and a place in it. Three numbers for the row,
+# three for the column, two for the frame and one for the colour make **nine**. A reshape gives each
+# an axis of its own, a transpose puts them in the wanted order, and a second reshape joins them
+# again: five into "which patch", four into "what is in it".
 
 # %%
 source(image.normalise, image.patchify)
@@ -112,7 +112,7 @@ nine_axes(1, 224, 336)
 # ### Why are the four patches of a block neighbours?
 #
 # Because at the end of the tower four patches become one token, and with neighbours that is a
-# reshape: no gathering, no index. For the same reason windows can later move whole blocks about.
+# reshape: no gathering, no index. Windows can later move whole blocks about for the same reason.
 
 # %% [markdown]
 # ## On a real picture
@@ -153,11 +153,12 @@ back = image.unpatchify(patches, tuple(grids[0].tolist()))
 assert np.array_equal(back[0], frames[0])  # nothing is lost: it is the picture in another order
 
 # %% [markdown]
-# One patch taken apart. It lies on an edge of the square; its 1,176 numbers are six little
-# pictures.
+# One patch taken apart, that with the most contrast: half of it lies on the black square. Its 1,176
+# numbers are six little pictures.
 
 # %%
 number = int(np.argmax(np.std(patches, axis=1)))
+assert patches.shape[1] == 6 * 14 * 14 and 0.3 < np.mean(patches[number] < 0) < 0.7
 patch_apart(patches, number)
 
 # %% [markdown]

@@ -99,7 +99,8 @@ matrix_product(patches, flat)
 # come row by row, so they are put in merge order before the comparison.
 
 # %%
-frames = image.unpatchify(patches, (1, 16, 24))  # 2 equal frames, [2, 224, 336, 3]
+frames = np.repeat(image.normalise(np.asarray(scene)[None]), 2, axis=0)  # 2 equal frames
+assert frames.shape == (2, 224, 336, 3)
 laid = np.zeros((16, 24, 160))
 for row in range(16):
     for column in range(24):
