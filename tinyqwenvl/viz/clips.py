@@ -227,8 +227,8 @@ def temporal_grids(video: Video, config: Config) -> Drawing:
     each = ACROSS / max(shown, 4)
     high = each * x.shape[1] / x.shape[2]
     figure, axes = drawing(
-        f"{step} frames a patch", alt, step, shown, (0.9 + shown * each, 0.9 + step * min(high, 2.2)),
-        squeeze=False,
+        f"{step} frames a patch", alt, step, shown, squeeze=False,
+        size=(0.9 + shown * each, 0.9 + step * min(high, 2.2)),
     )  # fmt: skip
     for k in range(shown):
         for f in range(step):
