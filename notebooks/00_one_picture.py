@@ -65,7 +65,8 @@ source(Model.ask)
 # are 14 pixels wide and two by two of them make a token. How many tokens will a picture of 336 x
 # 224 pixels take? On paper:
 #
-# $$\frac{336}{14} \times \frac{224}{14} = 24 \times 16 = 384 \text{ patches}, \qquad \frac{384}{4} = 96 \text{ tokens}.$$
+# $$\frac{336}{14} \times \frac{224}{14} = 24 \times 16 = 384 \text{ patches},
+# \qquad \frac{384}{4} = 96 \text{ tokens}.$$
 
 # %%
 least, most = config.processor.limits(None, None)
@@ -199,7 +200,7 @@ looks = model.attention_weights(whole, last, rows=rows)[:, :, np.flatnonzero(is_
 drawn = np.any(np.asarray(picture) < 128, axis=2).reshape(8, 28, 12, 28).mean(axis=(1, 3)).ravel()
 head = int(np.argmax(np.sum(looks @ drawn, axis=1) / np.sum(looks, axis=(1, 2))))
 labels = [f"before “{word}”" for word in ("square", "cross", "circle")]
-attention_over_picture(picture, looks[head], grid, labels)
+attention_over_picture(picture, looks[head], grid, labels, columns=2)
 
 # %% [markdown]
 # ## Try it

@@ -22,7 +22,7 @@ from tinyqwenvl.viz import (
     resized_areas,
     rounding_steps,
     source,
-    token_map,
+    tokens_by_size,
 )
 
 model = tinyqwenvl.load()
@@ -131,7 +131,7 @@ resized_areas(daily)
 # all but constant, but for very thin pictures, where a side of one block is the least there can be.
 
 # %%
-token_map(marked=daily)
+tokens_by_size(marked=daily)
 
 # %% [markdown]
 # The hatched corners are refused: a picture over 200 times as long as wide is no picture for this

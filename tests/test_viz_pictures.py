@@ -35,8 +35,8 @@ FIGURES = {
     "rounding to 7": lambda: viz.rounding_steps(40, 7),
     "areas": lambda: viz.resized_areas({"small": (10, 10), "big": (9000, 9000)}),
     "one area": lambda: viz.resized_areas({"one": (100, 100)}),
-    "map": lambda: viz.token_map(longest=2000, steps=30, marked={"one": (60, 1000)}),
-    "map without corners": lambda: viz.token_map(longest=100, steps=20),
+    "map": lambda: viz.tokens_by_size(longest=2000, steps=30, marked={"one": (60, 1000)}),
+    "map without corners": lambda: viz.tokens_by_size(longest=100, steps=20),
     "merge": lambda: viz.merge_groups(np.array([[1, 4, 6]])),
     "merge, one block": lambda: viz.merge_groups(np.array([[1, 2, 2]])),
     "merge, tall": lambda: viz.merge_groups(np.array([[1, 40, 4]])),
@@ -150,7 +150,7 @@ def test_resized_areas_are_those_of_the_function():
 
 
 def test_token_map_counts_tokens_and_refuses():
-    figure = viz.token_map(784 * 4, 784 * 100, longest=3000, steps=25)
+    figure = viz.tokens_by_size(784 * 4, 784 * 100, longest=3000, steps=25)
     mesh = next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh))
     values = np.ma.filled(mesh.get_array(), np.nan)
     sides = np.unique(np.round(np.geomspace(1, 3000, 25)).astype(int)).tolist()

@@ -34,7 +34,7 @@ from .pictures import (
     responses,
     rounding_steps,
     spectrum,
-    token_map,
+    tokens_by_size,
 )
 from .rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
 from .source import Source, source
@@ -111,6 +111,7 @@ __all__ = [
     "time_lines",
     "token_map",
     "token_strip",
+    "tokens_by_size",
     "two_groupings",
     "window_order",
 ]

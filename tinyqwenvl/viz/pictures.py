@@ -237,7 +237,7 @@ def resized_areas(
     return figure
 
 
-def token_map(
+def tokens_by_size(
     min_pixels: float = 56 * 56,
     max_pixels: float = 12845056,
     factor: int = 28,
