@@ -113,8 +113,8 @@ def test_the_costs_of_the_guide_are_those_of_the_walk():
         assert f"{found.flops['vision'] / 1e12:.2f}" == vision
         assert f"{found.flops['decoder'] / 1e12:.2f}" == decoder
         assert f"{4 * found.cache['prompt'] / 1e6:.1f} MB" == cache
-    found = walk(config, [(756, 476)], text_tokens=49)
-    assert f"{found.flops['new_token'] / 1e9:.1f} GFLOPs" in page("guide")
+        if picture == "756x476":
+            assert f"{found.flops['new_token'] / 1e9:.1f} GFLOPs" in page("guide")
 
 
 def test_the_readme_counts_its_own_lines():
