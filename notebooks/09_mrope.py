@@ -167,7 +167,7 @@ assert np.allclose(of_text, np.cos(angles), atol=1e-5)
 #
 # The bundled clip lasts four seconds. It is looked at twice a second, so there are eight frames,
 # two of which make a temporal grid: four grids of one second each. Qwen2.5-VL moves time by two
-# positions a second (`tokens_per_second`; Qwen2.5-VL report, section 2.1.2): $T(k) =
+# positions a second (`tokens_per_second`; Qwen2.5-VL report, section 2.1.3): $T(k) =
 # \mathrm{int}(k \cdot \text{seconds} \cdot 2)$.
 
 # %%

@@ -3,6 +3,8 @@ import contextlib
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -171,3 +173,18 @@ def test_an_empty_file(tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(UserError, match="is empty"):
         open_picture(tmp_path / "a.png")
+
+
+def test_no_file_is_left_open():
+    """A picture with several frames keeps its file open until it is closed: both ways to read."""
+    code = (
+        "import gc, warnings\n"
+        "from tinyqwenvl import media, video\n"
+        "from tinyqwenvl.model import EXAMPLE_CLIP as clip\n"
+        "warnings.simplefilter('ignore', media.PictureWarning)\n"
+        "assert media.open_picture(clip).size == (112, 112)\n"
+        "assert len(list(video.open_clip(clip).frames())) == 16\n"
+        "gc.collect()\n"
+    )
+    run = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and "ResourceWarning" not in run.stderr, run.stderr

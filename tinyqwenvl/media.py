@@ -46,10 +46,11 @@ def open_picture(
     if isinstance(source, Image.Image):
         return to_rgb(_decoded(source, "the image"))
     image, name = open_file(source)
-    first = _decoded(image, name)
-    if _is_animated(first):
-        warn(f"{name} has several frames; only the first is read")
-    return to_rgb(_upright(first))
+    with image:  # closes the file, which Pillow keeps open where there are several frames
+        first = _decoded(image, name)
+        if _is_animated(first):
+            warn(f"{name} has several frames; only the first is read")
+        return to_rgb(_upright(first))
 
 
 def open_file(source: Any) -> tuple[Image.Image, str]:

@@ -2,7 +2,7 @@
 
 Text counts 0, 1, 2 ... on all three axes at once. A picture or a video is a block: its tokens keep
 the place they have in time and space, counted from where the block starts; text goes on after the
-largest position of the block. (Qwen2-VL paper, section 2.1; Qwen2.5-VL report, section 2.1.2;
+largest position of the block. (Qwen2-VL paper, section 2.1; Qwen2.5-VL report, section 2.1.3;
 ``get_rope_index`` in transformers 4.49 to 4.51. Later versions differ: see ``compat.py``.)
 """
 

@@ -165,7 +165,7 @@ def _of_frames(name: str, sources: Sequence[Any]) -> Clip:
 
 
 def _of_animation(image: Image.Image, name: str, path: str) -> Clip:
-    def frame(index: int) -> Image.Image:
+    def frame(image: Image.Image, index: int) -> Image.Image:
         try:
             image.seek(index)
             image.load()  # WebP tells the duration only then
@@ -175,16 +175,22 @@ def _of_animation(image: Image.Image, name: str, path: str) -> Clip:
         except Exception as error:  # Pillow's readers raise whatever comes of damaged bytes
             raise UserError(f"{name} is cut or damaged at frame {index + 1}: {error}") from None
 
-    try:
-        total = getattr(image, "n_frames", 1)
-    except Exception as error:  # as above
-        raise UserError(f"{name} is cut or damaged: {error}") from None
-    if total == 1:  # a still: by the policy of pictures
-        return Clip(name, 1, GIF_RATE, lambda: iter([open_picture(path)]))
-    lengths = [frame(index).info.get("duration", 0) for index in range(total)]
+    def frames() -> Iterator[Image.Image]:
+        with open_file(path)[0] as again:
+            for index in range(total):
+                yield rgb(frame(again, index).copy())
+
+    with image:
+        try:
+            total = getattr(image, "n_frames", 1)
+        except Exception as error:  # as above
+            raise UserError(f"{name} is cut or damaged: {error}") from None
+        if total == 1:  # a still: by the policy of pictures
+            return Clip(name, 1, GIF_RATE, lambda: iter([open_picture(path)]))
+        lengths = [frame(image, index).info.get("duration", 0) for index in range(total)]
     seconds = sum(length for length in lengths if isinstance(length, (int, float))) / 1000
     rate = total / seconds if seconds > 0 else GIF_RATE
-    return Clip(name, total, rate, lambda: (rgb(frame(index).copy()) for index in range(total)))
+    return Clip(name, total, rate, frames)
 
 
 def _of_pyav(path: str) -> Clip:
