@@ -32,7 +32,7 @@ tokenizer = model.tokenizer
 # `<|im_start|>` role, line end, content, `<|im_end|>` line end
 #
 # and a picture is `<|vision_start|><|image_pad|><|vision_end|>`. These words between bars are
-# **control tokens**: each has an id of its own, which no text is ever cut into. The prompt stops
+# **control tokens**: each has an id of its own. The prompt stops
 # after `<|im_start|>assistant` and a line end, so that what comes next is the answer.
 
 # %%
@@ -100,6 +100,15 @@ harmless = tokenizer.encode(chat.render(message))
 end = tokenizer.token_id(chat.IM_END)
 assert np.count_nonzero(harmless == end) == 2  # system and user, both from the template
 token_strip(chat.render(message)[4:], tokenizer, "Typed control tokens are text")
+
+# %% [markdown]
+# (Eight of the 22 added tokens are not marked as special: `<tool_call>`, `<|fim_prefix|>` and so
+# on. They steer no conversation, and the tokenizer takes them for tokens wherever they stand.)
+
+# %%
+always = [token for token in ADDED_TOKENS if len(tokenizer.encode(token)) == 1]
+assert len(ADDED_TOKENS) == 22 and len(always) == 8
+assert always[0] == "<tool_call>" and not set(always) & {chat.IM_START, chat.IM_END, chat.IMAGE_PAD}
 
 # %% [markdown]
 # transformers reads every prompt the other way: it renders to one string and looks for control

@@ -26,7 +26,7 @@ from tinyqwenvl.viz import (
     two_groupings,
 )
 from tinyqwenvl.viz.timeline import collisions, runs_of
-from tinyqwenvl.viz.tokens import token_cells, token_text
+from tinyqwenvl.viz.tokens import Cell, _rows, token_cells, token_text
 
 MODEL = tinyqwenvl.load()
 TOKENIZER, CONFIG = MODEL.tokenizer, MODEL.config
@@ -112,9 +112,14 @@ def test_token_text_loses_nothing(text):
 
 
 def test_a_strip_wraps_and_cuts_a_long_token():
-    long = token_strip(["word " * 200], TOKENIZER)
+    long = token_strip(["word " * 60], TOKENIZER)
     tops = {box.get_y() for box in boxes(long.axes[0])}
     assert len(tops) > 5 and long.alt.endswith("and so on.") and all_inside(long)
+
+
+def test_a_token_too_long_for_a_row_is_cut():
+    ((cell,), (other,)) = _rows([Cell("x" * 300, 7, "text", 1), Cell("y" * 60, 8, "text", 1)])
+    assert len(cell.text) < 100 and cell.text.endswith("x…") and other.text == "y" * 60
 
 
 def test_the_map_of_ids_has_every_added_token():
@@ -259,6 +264,12 @@ def test_rules_compared_count_their_collisions():
     assert extents == [(0, 3), (3, 19), (22, 4), (0, 3), (3, 19), (5, 4)]
     assert len(figure.axes[0].lines) == 2 * 10  # a stroke for each temporal grid
     assert "times of the blocks 3, 5, 7, 9" in figure.alt
+
+
+@pytest.mark.parametrize(("at", "expected"), [(3, 1), (4, 0)])
+def test_the_largest_position_of_a_block_is_its_own(at, expected):
+    positions = np.array([[0, 1, at], [0, 3, at], [0, 2, at]])
+    assert collisions(positions, np.array([False, True, False])) == expected
 
 
 def test_text_before_a_block_never_collides():
