@@ -345,6 +345,11 @@ def scores_with(delta):
     return np.array(rows)
 
 
+# %% [markdown]
+# Beside them stands a run without a cache, which differs by rounding alone: that is how small a
+# difference can be.
+
+# %%
 right = scores_with(delta)
 everything = replace(
     inputs,
@@ -401,7 +406,7 @@ for p, n in ((124, 1), (124, 22), (10, 500)):
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: the last token must not be in the cache when it is fed: keep prompt - 1 tokens, or it
-# would be seen twice. Its position is its own of old, not the cache's length + delta by luck.
+# would be seen twice. And it keeps the position that it had.
 held = nn.KVCache()
 first = model.next_logits(embeds, inputs.position_ids, held)
 held.keep(prompt - 1)

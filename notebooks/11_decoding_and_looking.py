@@ -220,7 +220,7 @@ before = whole.input_ids[: prompt + least]
 chosen_from = {name: way.scores(scores[least], before) for name, way in ways.items()}
 best = [np.max(nn.softmax(each)) for each in chosen_from.values()]
 assert best[1] < best[0] and best[1] <= best[2]
-just_said = "".join(words[max(0, least - 4) : least])
+just_said = "".join(words[max(0, least - 4) : least]).strip()
 viz.next_token(chosen_from, word, title=f"What comes after “{just_said}”")
 
 # %% [markdown]
