@@ -57,9 +57,10 @@ def boxes(
 ) -> Drawing:
     """The boxes and points of ``answer``, numbered and labelled, on the picture [H, W, 3].
 
-    Qwen2.5-VL gives absolute pixels of the *resized* picture: give its ``grid`` (t, h, w) of patches
-    when the picture had to be resized. ``truth`` is dotted in black, a point of it a diagonal cross.
-    Look for how far the edges of the two lie apart; lines differ in style as well as in colour.
+    Qwen2.5-VL gives absolute pixels of the *resized* picture: give its ``grid`` (t, h, w) of
+    patches when the picture had to be resized. ``truth`` is dotted in black, a point of it a
+    diagonal cross. Look for how far the edges of the two lie apart; lines differ in style as well
+    as in colour.
     """
     pixels = np.asarray(picture)
     height, width = pixels.shape[:2]
