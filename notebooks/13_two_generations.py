@@ -48,13 +48,13 @@ from tinyqwenvl.viz import (
 #
 # | | Qwen2-VL | Qwen2.5-VL | cell |
 # |---|---|---|---|
-# | norm in the tower | LayerNorm: weight and bias | RMSNorm: weight | [1](#norm) |
-# | MLP in the tower | widen, QuickGELU, narrow: 2 matrices | SwiGLU: 3 matrices | [2](#mlp) |
-# | blocks that see a whole frame | all 32 | 4; the others see windows | [3](#windows) |
-# | position in time | a count | seconds $\times$ 2 | [4](#time) |
-# | the tower's width is called | `embed_dim` | `hidden_size` | [5](#names) |
-# | sizes | 2B, 7B, 72B | 3B, 7B, 32B, 72B | [6](#sizes) |
-# | patches, 2-D RoPE, merger, template, decoder | | the same | [7](#same) |
+# | norm in the tower | LayerNorm: weight and bias | RMSNorm: weight | 1 |
+# | MLP in the tower | widen, QuickGELU, narrow: 2 matrices | SwiGLU: 3 matrices | 2 |
+# | blocks that see a whole frame | all 32 | 4; the others see windows | 3 |
+# | position in time | a count | seconds $\times$ 2 | 4 |
+# | the tower's width is called | `embed_dim` | `hidden_size` | 5 |
+# | sizes | 2B, 7B, 72B | 3B, 7B, 32B, 72B | 6 |
+# | patches, 2-D RoPE, merger, template, decoder | | the same | 7 |
 #
 # Two small random checkpoints stand in for the published ones: same layout, same names, few
 # numbers.
@@ -79,7 +79,6 @@ assert {"qwen2_vl": vision.quick_gelu_mlp, "qwen2_5_vl": nn.swiglu_mlp} == visio
 source(vision.vision_block)
 
 # %% [markdown]
-# <a id="norm"></a>
 # ## 1. The norm
 #
 # LayerNorm takes off the mean and divides by the standard deviation; RMSNorm only divides, by the
@@ -112,7 +111,6 @@ for name, has_bias in (("qwen2_vl", True), ("qwen2_5_vl", False)):
     assert ("bias" in block[name].norm1) == ("bias" in block[name].norm2) == has_bias
 
 # %% [markdown]
-# <a id="mlp"></a>
 # ## 2. The MLP
 #
 # Qwen2-VL widens 1280 numbers to 5120, bends them, and narrows them again. Qwen2.5-VL makes two
@@ -144,7 +142,6 @@ wide = [v.intermediate_size for v in seven.values()]
 assert wide == [5120, 3420] and (2 * wide[0], 3 * wide[1]) == (10240, 10260)
 
 # %% [markdown]
-# <a id="windows"></a>
 # ## 3. Who sees whom
 #
 # In Qwen2-VL every block of the tower looks at the whole frame. In Qwen2.5-VL 28 of 32 blocks look
@@ -191,7 +188,6 @@ assert noticed["qwen2_vl"][0] > 64 and noticed["qwen2_5_vl"][1] > 64
 spread({"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, grids, window=8)
 
 # %% [markdown]
-# <a id="time"></a>
 # ## 4. Time in positions
 #
 # A picture has the same positions in both. Of a video, Qwen2-VL counts the pairs of frames;
@@ -207,7 +203,6 @@ named = {"Qwen2-VL": older, "Qwen2.5-VL": newer}
 time_lines({n: (m.config, position.rope_index) for n, m in named.items()}, fps=(1, 2, 4))
 
 # %% [markdown]
-# <a id="names"></a>
 # ## 5. Names in the config
 #
 # The trap for whoever reads both: in the `vision_config` of Qwen2-VL `hidden_size` is the width of
@@ -222,7 +217,6 @@ for name in seven:
 assert preset_json("qwen2-vl-7b")["vision_config"]["hidden_size"] == 3584  # not 1280
 
 # %% [markdown]
-# <a id="sizes"></a>
 # ## 6. Sizes
 #
 # The published sizes, walked without weights (`docs/shapes.md` says how well each row is known).
@@ -240,7 +234,6 @@ for name in PRESETS:
 assert abs(towers["qwen2-vl-7b"] / towers["qwen2.5-vl-7b"] - 1) < 0.002  # as large as each other
 
 # %% [markdown]
-# <a id="same"></a>
 # ## 7. What is the same
 #
 # Take away the tower's norms and MLPs, and the two 7B models have the same weights, name by name

@@ -20,7 +20,7 @@ import tinyqwenvl
 ROOT = Path.cwd() if (Path.cwd() / "scripts").is_dir() else Path.cwd().parent
 sys.path.insert(0, str(ROOT))
 from scripts.train_scenes import evaluate, examples, questions, scenes
-from tinyqwenvl import chat
+from tinyqwenvl import chat, grounding
 from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
 from tinyqwenvl.viz import (
     Source,
@@ -28,7 +28,6 @@ from tinyqwenvl.viz import (
     branches,
     gallery,
     learning_curves,
-    read_answer,
     skills,
     source,
     spectra,
@@ -345,10 +344,10 @@ assert sum(mark > 0.7 for mark in marks) >= 22
 # %%
 scene, picture = examples.draw_example("scene")
 prompt = user_message(picture, "Locate every shape.")
-truth = [questions.box_json(shape) for shape in scene.shapes]
+truth = [grounding.Mark(shape.box, shape.name) for shape in scene.shapes]
 reply = model.ask(picture, "Locate every shape.")
-found = [item["bbox_2d"] for item in read_answer(reply) if "bbox_2d" in item]
-overlaps = [max(evaluate.overlap(t["bbox_2d"], f) for f in found) for t in truth]
+found = [mark.place for mark in grounding.marks(reply, picture.size, picture.size)]
+overlaps = [max(evaluate.overlap(mark.place, place) for place in found) for mark in truth]
 print("overlap of each:", np.round(overlaps, 2))
 assert np.mean(overlaps) > 0.4
 boxes(picture, reply, truth, model.prepare(prompt).image_grid_thw[0], title="Locate every shape.")

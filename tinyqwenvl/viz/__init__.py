@@ -4,6 +4,7 @@ Each takes what the stages take and give, and returns a matplotlib figure with `
 says in words what there is to see.
 """
 
+from . import style  # first: it says what to install where matplotlib is missing
 from .attention import (
     attention_over_picture,
     box_cover,
@@ -12,7 +13,7 @@ from .attention import (
     logit_lens,
     share_inside,
 )
-from .boxes import boxes, gallery, read_answer
+from .boxes import boxes, gallery
 from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, shared_heads
 from .choice import certainty, next_token
 from .clips import clip_strip, temporal_grids, time_lines
@@ -92,7 +93,6 @@ __all__ = [
     "patch_grid",
     "pictures_beside",
     "positions_compared",
-    "read_answer",
     "resized_areas",
     "responses",
     "rounding_steps",
@@ -106,6 +106,7 @@ __all__ = [
     "spectra",
     "spectrum",
     "spread",
+    "style",
     "temporal_grids",
     "tiles_in_order",
     "time_lines",
