@@ -3,12 +3,12 @@
 import importlib
 import json
 import re
-import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 
+from scripts.draw_figures import figures
 from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
 from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
 from tinyqwenvl.oracle.mutants import MUTANTS
@@ -45,16 +45,17 @@ def test_code_runs(code, monkeypatch, tmp_path):
     exec(compile(code, "page", "exec"), {})
 
 
-@pytest.mark.parametrize(
-    "notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda p: p.stem
-)
-def test_notebooks_run(notebook):
-    runpy.run_path(str(notebook))
-
-
 def test_the_example_in_the_readme_is_true():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert EXAMPLE_PICTURE.with_suffix(".txt").read_text(encoding="utf-8") in readme
+
+
+def test_the_figures_of_the_readme_show_what_it_says():
+    """Each is there, with the alt text of what the package draws today."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, figure in figures().items():
+        assert f"![{figure.alt}](docs/figures/{name}.png)" in readme
+        assert (ROOT / "docs" / "figures" / f"{name}.png").stat().st_size < 100_000
 
 
 def test_the_model_card_holds_the_measured_figures():
