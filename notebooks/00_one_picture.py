@@ -37,11 +37,12 @@ pictures_beside({"scene.png": picture}, "The picture that all of this is about",
 # %% [markdown]
 # ## The idea in words
 #
-# A language model continues a row of tokens: it looks at all that stand there and gives every
-# word of its vocabulary a score. A vision-language model lets a *picture* stand in that row. The
-# picture is cut into patches, a tower of layers turns each block of four patches into one **image
-# token**, a vector as wide as that of a word, and from there on the language model makes no
-# difference between the two.
+# A language model continues a row of **tokens**, words or pieces of words, each of which has a
+# number (its id) and a vector. It looks at all that stand there and gives every token of its
+# vocabulary a score: how well would this one come next? A vision-language model lets a *picture*
+# stand in that row. The picture is cut into small squares, its **patches**. A tower of layers turns
+# every four neighbouring patches into one **image token**, a vector as wide as that of a word, and
+# from there on the language model makes no difference between the two.
 #
 # So there are two halves: **pixels to image tokens**, and **tokens to words**. This is what comes
 # out:
@@ -61,9 +62,9 @@ source(Model.ask)
 # %% [markdown]
 # ## Pixels to patches
 #
-# A picture is read near its own size. Both sides become multiples of 28 pixels, because patches
-# are 14 pixels wide and two by two of them make a token. How many tokens will a picture of 336 x
-# 224 pixels take? On paper:
+# A picture is read near its own size ([01](01_smart_resize.ipynb)). Both sides become multiples of
+# 28 pixels, because patches are 14 pixels wide and two by two of them make a token. How many tokens
+# will a picture of 336 x 224 pixels take? On paper:
 #
 # $$\frac{336}{14} \times \frac{224}{14} = 24 \times 16 = 384 \text{ patches},
 # \qquad \frac{384}{4} = 96 \text{ tokens}.$$
@@ -82,8 +83,8 @@ patch_grid(picture, least, most)
 # %% [markdown]
 # Thin lines are patches, thick ones tokens. A patch is a row of $3 \times 2 \times 14 \times 14 =
 # 1176$ numbers: three colours, two frames, 14 x 14 pixels. Two frames, because the same tower
-# reads videos; a still picture is seen twice. Nothing is lost on the way: the patches are the
-# pixels in another order.
+# reads videos; a still picture is seen twice. Cutting loses nothing: the patches are the pixels in
+# another order ([02](02_nine_dimensions.ipynb)).
 
 # %%
 back = image.unpatchify(patches, grid)
@@ -93,10 +94,13 @@ assert np.array_equal(back[0], frames[0])
 # %% [markdown]
 # ## Patches to image tokens
 #
-# In the tower, patches look at each other. If all looked at all, a large picture would cost far
-# too much, so most blocks look only within **windows** of 4 x 4 tokens, and only some at the
-# whole picture. Windows are easiest when their tokens stand together: the tower puts tokens in
-# window order first, and undoes it at the end.
+# First each patch becomes a vector ([03](03_patch_embedding.ipynb)). Then, layer after layer, the
+# patches look at each other; rotations tell them where they stand
+# ([04](04_two_dimensional_rope.ipynb)). If all looked at all, a large picture would cost far too
+# much. So in most layers they look only within **windows** of 4 x 4 tokens, and only in some at the
+# whole picture ([06](06_attention.ipynb)). Windows are easiest when their tokens stand together:
+# the tower puts them in window order first, and undoes it at the end ([05](05_windows.ipynb)). Here
+# are the tokens where they stand in the picture, numbered in both orders:
 
 # %%
 grids = np.array([grid])
@@ -106,7 +110,8 @@ assert set(np.diff(boundaries)) == {64}  # patches in a window: here all are who
 window_order(grids, config.vision)
 
 # %% [markdown]
-# The tower itself: embed the patches, run the blocks, merge four into one, restore the order.
+# The tower itself: make vectors of the patches, run the layers (called blocks in the code), merge
+# four patches into one token ([07](07_merger.ipynb)), restore the order.
 
 # %%
 image_tokens = vision.tower(patches, grids, weights.visual, config)
@@ -116,8 +121,10 @@ source(vision.tower)
 # %% [markdown]
 # ## Messages to token ids
 #
-# The question is put into the chat template that the model was trained with. The template writes
-# *one* placeholder for a picture; it is repeated until there are as many as image tokens.
+# The question is put into the chat template that the model was trained with, which marks who
+# speaks ([08](08_chat_and_tokens.ipynb)). The template writes *one* placeholder for a picture; it
+# is repeated until there are as many as image tokens. Below, every cell is a token, its id under
+# it.
 
 # %%
 pieces = chat.render(user_message(picture, "Describe the picture."))
@@ -131,7 +138,8 @@ token_strip(expanded, model.tokenizer)
 #
 # The order of tokens is not in their vectors; it is in their positions. Text counts 0, 1, 2, ...
 # The tokens of a picture keep the row and the column they have in it, so each token has *three*
-# positions. Text goes on after the largest of them.
+# positions ([09](09_mrope.ipynb)). Text goes on after the largest of them. So positions fall behind
+# the count of tokens; `delta` says by how much, and the tokens of the answer will need it.
 
 # %%
 positions, delta = position.rope_index(ids, config, grids)
@@ -141,8 +149,8 @@ is_picture = ids == config.image_token_id
 mrope_timeline(positions, is_picture)
 
 # %% [markdown]
-# The same positions, laid where the tokens lie. The picture is 12 tokens wide, so its 96 tokens
-# take up only 12 positions of the row.
+# The same positions, laid where the tokens lie: time above, height and width below it. The picture
+# is 12 tokens wide, so its 96 tokens take up only 12 positions of the row.
 
 # %%
 assert np.ptp(positions[:, is_picture]) + 1 == 12 and delta == 12 - 96
@@ -151,9 +159,11 @@ block_cells(positions[:, is_picture], grid, picture=picture)
 # %% [markdown]
 # ## Token ids to words
 #
-# Image tokens take the place of their placeholders. The decoder runs over the whole row once; the
-# scores after the last token choose the first word of the answer. Then it runs once more for each
-# new token, which finds the keys and values of all tokens before it in a cache.
+# Image tokens take the place of their placeholders. The language model, here called the decoder,
+# runs over the whole row once; the scores after the last token choose the first token of the
+# answer. Then it runs once more for each new token. What it needs of the tokens before (their keys
+# and values, see [10](10_decoder_and_cache.ipynb)) was kept in a cache, so only the new one has to
+# be computed.
 
 # %%
 embeds = decoder.embed(ids, weights.model.embed_tokens)
@@ -181,10 +191,11 @@ source(generate.Generation)
 # %% [markdown]
 # ## Where it looked
 #
-# Each token that was chosen had looked at all before it. How much, and where, are numbers that we
-# can draw over the picture. Of all heads of the last layer, here is the one that looks most at
-# what is not white while it names the three shapes. ([11](11_decoding_and_looking.ipynb) measures
-# this with care.)
+# A token is chosen by the one before it, and that one has looked at all that stand before. How
+# much, and where, are numbers that we can draw over the picture. A layer looks several times at
+# once, with several **heads**. Of those of the last layer, here is the one that looks most at what
+# is not white while the model is about to name the three shapes.
+# ([11](11_decoding_and_looking.ipynb) measures this with care.)
 
 # %%
 asked = model.prepare(user_message(picture, "Describe the picture."))
@@ -197,8 +208,11 @@ rows = [len(ids) + words.index(word) - 1 for word in ("square", "cross", "circle
 last = f"model.layers.{config.text.num_hidden_layers - 1}.self_attn"
 looks = model.attention_weights(whole, last, rows=rows)[:, :, np.flatnonzero(is_picture)]
 
-drawn = np.any(np.asarray(picture) < 128, axis=2).reshape(8, 28, 12, 28).mean(axis=(1, 3)).ravel()
-head = int(np.argmax(np.sum(looks @ drawn, axis=1) / np.sum(looks, axis=(1, 2))))
+# %%
+drawn = np.any(np.asarray(picture) < 200, axis=2).reshape(8, 28, 12, 28).mean(axis=(1, 3)).ravel()
+on_shapes = np.sum(looks @ drawn, axis=1) / np.sum(looks, axis=(1, 2))  # of each head
+head = int(np.argmax(on_shapes))
+assert on_shapes[head] > 2 * np.mean(drawn)  # twice as much as if it looked everywhere alike
 labels = [f"before “{word}”" for word in ("square", "cross", "circle")]
 attention_over_picture(picture, looks[head], grid, labels, columns=2)
 
@@ -219,8 +233,8 @@ assert image.smart_resize(300, 100, 28, least, most) == (308, 112)
 assert least <= 112 * 308 <= most and (308 // 28) * (112 // 28) == 44
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: it answers something, for a language model always continues the row. Nothing in the row
-# says that no picture is there, so the sentence looks like all others, and is made up.
+# Answer 2: it answers something, for a language model always continues the row. It was trained to
+# describe pictures, so it describes one; with none in the row, what it says is made up.
 alone = model.ask(None, "Describe the picture.")
 print(alone)
 assert alone and alone != answer
@@ -232,4 +246,4 @@ print(mirrored)
 assert "black square at the top right" in mirrored and "pink circle on the left" in mirrored
 
 # %% [markdown]
-# Next: why sides are multiples of 28, and what a picture costs. [01](01_smart_resize.ipynb)
+# Next: at what size a picture is read, and what it costs: [01](01_smart_resize.ipynb).

@@ -31,16 +31,16 @@ limits = model.config.processor.min_pixels, model.config.processor.max_pixels
 # %% [markdown]
 # ## The idea
 #
-# Older vision models squeeze every picture into one square, 224 by 224 pixels or so. A page of text
-# becomes unreadable, a wide picture is squashed, and an icon is blown up for nothing. Qwen2-VL
+# Many older vision models squeeze every picture into one square, 224 by 224 pixels or so. A page of
+# text becomes unreadable, a wide picture is squashed, and an icon is blown up for nothing. Qwen2-VL
 # reads a picture **near its own size and at its own shape** instead, and lets the number of tokens
-# follow (the report calls it naive dynamic resolution). Attention takes any number of tokens, and
-# places are told to the model by rotary embedding ([04](04_two_dimensional_rope.ipynb)), which
-# needs no table of a fixed size.
+# follow (the Qwen2-VL report calls it naive dynamic resolution). Attention takes any number of
+# tokens, and places are told to the model by rotary embedding
+# ([04](04_two_dimensional_rope.ipynb)), which needs no table of a fixed size.
 #
-# One thing must fit. The picture is cut into patches of 14 pixels, and 2x2 patches are merged into
-# one token for the language model. So both sides must be multiples of $2 \cdot 14 = 28$, and a
-# picture read at $H \times W$ becomes
+# One thing must fit. The picture is cut into patches of 14 pixels, and a **block** of 2x2 patches
+# is merged into one token for the language model. So both sides must be multiples of $2 \cdot 14 =
+# 28$, and a picture read at $H \times W$ becomes
 #
 # $$\text{tokens} = \frac{H}{28} \cdot \frac{W}{28}.$$
 #
@@ -101,8 +101,9 @@ assert [round(side / 28) for side in (14, 42, 70, 98, 126)] == [0, 2, 2, 4, 4]
 rounding_steps()
 
 # %% [markdown]
-# A side of 14 or less is rounded to 0. That is no accident: an area of 0 lies under the floor, so
-# the third case takes over and makes something of it.
+# A side of 14 or less is rounded to 0. That does no harm: an area of 0 lies under the floor, so the
+# third case takes over. It scales the original to the area of the floor; a long strip lies above
+# that, so it *shrinks*, and only its short side is rounded up to a block.
 
 # %%
 assert image.smart_resize(14, 2800) == (28, 812)
@@ -111,7 +112,7 @@ assert image.smart_resize(14, 2800) == (28, 812)
 # ## All sizes at once
 #
 # Five pictures from daily life, with the published limits. On the dashed line an area stays as it
-# was.
+# was; only the icon and the scan meet a limit.
 
 # %%
 daily = {
@@ -123,19 +124,20 @@ daily = {
 }
 tokens = {name: np.prod(image.smart_resize(*size)) // 784 for name, size in daily.items()}
 assert list(tokens.values()) == [4, 6, 2691, 15552, 16264]
+rounded = {name: np.prod(np.round(np.divide(size, 28))) for name, size in daily.items()}
+assert [name for name in daily if tokens[name] != rounded[name]] == ["icon", "scan"]
 resized_areas(daily)
 
 # %% [markdown]
 # A screenshot costs 2,691 tokens and a photograph from a telephone 15,552. Below are pictures of
-# every width and height. Within the two lines the number of tokens follows the area; outside it is
-# all but constant, but for very thin pictures, where a side of one block is the least there can be.
+# every width and height. Between the two lines the number of tokens follows the area. Outside them
+# it hardly changes, except for very thin pictures: no side can be under one block.
 
 # %%
 tokens_by_size(marked=daily)
 
 # %% [markdown]
-# The hatched corners are refused: a picture over 200 times as long as wide is no picture for this
-# model. Exactly 200 passes.
+# The hatched corners are refused: pictures over 200 times as long as wide. Exactly 200 passes.
 
 # %%
 assert image.smart_resize(28, 5600) == (28, 5600)
@@ -154,6 +156,7 @@ except UserError as error:
 # %%
 assert limits == (16 * 784, 128 * 784)
 wide = media.open_picture(EXAMPLE_PICTURE.with_name("wide.png"))
+assert wide.size == (403, 146) and image.smart_resize(146, 403, 28, *limits) == (140, 392)
 patch_grid(wide, *limits)
 
 # %% [markdown]
@@ -220,8 +223,8 @@ pictures_beside(
 # %% [markdown]
 # **Orientation.** A telephone held upright may store the picture lying down, with a note (EXIF
 # orientation) to turn it. Files are turned; images that are already in memory are taken as they
-# are, because whoever opened them may have turned them. The same file can so have two sizes, and
-# two grids: a port that forgets the note sees a lying world.
+# are, because whoever opened them may have turned them. So one file can have two sizes, and two
+# grids. A port that forgets the note sees everything lying on its side.
 
 # %%
 exif, file = Image.Exif(), io.BytesIO()
@@ -238,7 +241,7 @@ pictures_beside(
 )
 
 # %% [markdown]
-# **What would be lost in silence is said.** Of an animation only the first frame is read, and a
+# **Nothing is left out in silence.** Of an animation only the first frame is read, and a
 # `PictureWarning` tells. What is no picture at all is a `UserError` of one line.
 
 # %%
@@ -263,8 +266,9 @@ except UserError as error:
 source(compat.smart_resize_qwen_vl_utils, compat.smart_resize_hf_4_49)
 
 # %% [markdown]
-# For thin pictures they part ways. One lets a side shrink to 0, so there is no picture left; one
-# refuses sides under 28.
+# For thin pictures they part ways. Both let a side shrink to 0, so that no picture is left. The
+# first never rounds a side to 0, so a thin picture keeps its length; the second refuses sides under
+# 28.
 
 
 # %%
@@ -275,7 +279,7 @@ def attempt(function, *arguments):
         return "refused"
 
 
-thin = [(28, 5600, 28, 3136, 12544), (1, 200), (10, 1000)]
+thin = [(28, 5600, 28, 3136, 12544), (1, 200), (10, 1000)]  # the first at most 16 tokens
 ours = [attempt(image.smart_resize, *size) for size in thin]
 utils = [attempt(compat.smart_resize_qwen_vl_utils, *size) for size in thin]
 hf_4_49 = [attempt(compat.smart_resize_hf_4_49, *size) for size in thin]
@@ -284,11 +288,12 @@ assert utils == [(0, 1568), (28, 196), (28, 1008)]
 assert hf_4_49 == [(0, 1568), "refused", "refused"]
 
 # %% [markdown]
-# The commoner mistake is rounding halves up. It is rare (a side in 56), and then loud: 70 x 70
+# A mistake of ports is to round halves up. It shows at one side in 56, and then loudly: 70 x 70
 # becomes 9 tokens where the reference has 4. If one program counts the placeholders and another
-# makes the patches, the numbers no longer agree. And another resampling filter is quiet: nothing
-# fails, yet bytes differ wherever the picture has edges, and the model sees pictures it was not
-# trained on.
+# makes the patches, the numbers no longer agree.
+#
+# To take another resampling filter is a quiet mistake: nothing fails, yet pixels differ along the
+# edges of shapes, and the model sees pictures unlike those it was trained on.
 
 # %%
 assert np.prod(image.smart_resize(70, 70)) // 784 == 4

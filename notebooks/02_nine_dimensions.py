@@ -31,12 +31,14 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 # %% [markdown]
 # ## The idea
 #
-# First, bytes become numbers around zero, with the mean and spread of each colour that CLIP was
-# trained with. Then the picture is cut. Three sizes meet:
+# First, bytes become numbers around zero: take off the mean of each colour and divide by its spread
+# (both are fixed numbers, taken over from CLIP, an older vision model). Then the picture is cut.
+# Three sizes meet:
 #
 # - a **patch** is 14 x 14 pixels, and two frames deep: the unit of the vision tower;
-# - a **block** is 2 x 2 patches: what becomes one token of the language model;
-# - a **pair of frames** makes one step in time.
+# - a **block** is 2 x 2 patches: what becomes one token of the language model (the layers of the
+#   tower are called blocks too, but there are none in this notebook);
+# - a **pair of frames** makes one step in time; a still picture counts as two equal frames.
 #
 # So a row index of pixels is really three numbers: which block, which patch in it, which pixel in
 # that:
@@ -106,8 +108,8 @@ nine_axes(1, 224, 336)
 # %% [markdown]
 # Two things to notice. "Row in block" and "column in block" stand **last** among the five of the
 # patch, so the four patches of a block are neighbours. And what is in a patch goes colour, frame,
-# y, x, which is how a 3-D convolution kernel lies in memory ([03](03_patch_embedding.ipynb) needs
-# that).
+# y, x, the order in which the weights of the next stage are stored
+# ([03](03_patch_embedding.ipynb)).
 #
 # ### Why are the four patches of a block neighbours?
 #
@@ -117,7 +119,8 @@ nine_axes(1, 224, 336)
 # %% [markdown]
 # ## On a real picture
 #
-# All of the stages together, as the model does it, and then the shapes that go by:
+# All of the stages together, as the model does it, and then the shapes that go by. (`trace` keeps
+# what the stages make while they run.)
 
 # %%
 source(image.preprocess)
@@ -164,9 +167,9 @@ patch_apart(patches, number)
 # %% [markdown]
 # ### Why is a still picture seen twice?
 #
-# The kernel of the patch embedding is two frames deep, so that in a clip a patch can see what
-# moved. There is one set of weights for both: a still picture is a clip in which nothing moves. The
-# last frame is repeated until the frames come out even, and that is all the difference there is.
+# A patch is two frames deep, so that in a clip it can show what moved. Pictures and clips share one
+# set of weights: a still picture is a clip in which nothing moves. `patchify` repeats the last
+# frame until the frames come out even, and there is no other difference.
 
 # %%
 squares = patches.reshape(-1, 3, 2, 14, 14)
@@ -205,7 +208,7 @@ for name, mistaken in wrong.items():
     assert np.array_equal(mistaken, patches) == (name == "right")
 
 # %% [markdown]
-# What tells them apart is to read them back in the right order, and look:
+# To tell them apart, read them back in the right order, and look:
 
 # %%
 grid = tuple(grids[0].tolist())
@@ -219,9 +222,9 @@ pictures_beside(
 )
 
 # %% [markdown]
-# The last is the most treacherous: with two equal frames only the colours change, shapes and places
-# stay. And nothing fails: the model goes on answering. How far its image tokens are from the right
-# ones, and what it says of the picture:
+# The last is the hardest to notice: with two equal frames only the colours change, shapes and
+# places stay. And nothing fails: the model goes on answering. Here is how far its image tokens are
+# from the right ones, and what it says of the picture:
 
 # %%
 tokens = {name: vision.tower(x, grids, model.weights.visual, config) for name, x in wrong.items()}
@@ -271,5 +274,5 @@ assert np.array_equal(image.unpatchify(rows, grid), three[[0, 1, 2, 2]])
 assert np.argsort((0, 3, 6, 4, 7, 2, 1, 5, 8)).tolist() == [0, 6, 5, 1, 3, 7, 2, 4, 8]
 
 # %% [markdown]
-# Next: 1,176 numbers become the width of the tower by one matrix product that the published files
-# call a 3-D convolution: [03](03_patch_embedding.ipynb).
+# Next: the 1,176 numbers of a patch become a vector as wide as the tower, by a matrix product that
+# the published files call a 3-D convolution: [03](03_patch_embedding.ipynb).

@@ -14,6 +14,7 @@ from tinyqwenvl import image, media, nn, vision
 from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.metrics import distance
+from tinyqwenvl.presets import preset
 from tinyqwenvl.viz import kernel_pictures, matrix_product, responses, source, spectrum
 from tinyqwenvl.weights import Weights
 
@@ -24,12 +25,16 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 # %% [markdown]
 # ## The idea
 #
-# A convolution slides a small kernel over a picture. At every stop it multiplies what lies under it
-# with the kernel, number by number, and adds it all up. How far it moves between stops is its
-# stride.
+# The first layer of the tower, the **patch embedding**, makes of the 1,176 numbers of each patch a
+# vector as wide as the tower. The files hold its weights as those of a convolution.
 #
-# Here the kernel is 2 frames x 14 x 14 pixels, and so is the stride. So stops never overlap, and
-# each number of the picture lies under the kernel **once**. Cut the picture into patches
+# A convolution slides a **kernel**, a small array of weights, over a picture. At every stop it
+# multiplies what lies under it with the kernel, number by number, and adds it all up. How far it
+# moves between stops is its stride. Every kernel gives one number a stop; many of them give a
+# vector.
+#
+# Here a kernel is 2 frames x 14 x 14 pixels, and so is the stride. So stops never overlap, and
+# each number of the picture lies under a kernel **once**. Cut the picture into patches
 # beforehand, and a stop is a patch: multiply and add is the dot product of two rows of 1,176
 # numbers,
 #
@@ -42,7 +47,7 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 source(vision.embed_patches)
 
 # %% [markdown]
-# It is the same arithmetic as in every other layer of the model, which goes through one function:
+# It is the arithmetic of all linear layers of the model. The others go through one function:
 
 # %%
 source(nn.linear)
@@ -50,8 +55,8 @@ source(nn.linear)
 # %% [markdown]
 # ## By hand
 #
-# A picture of 4 x 4 numbers, patches of 2 x 2, one colour, one frame, and one kernel that takes the
-# lower right number from the upper left one. Slide it by two: four stops.
+# A picture of 4 x 4 numbers, patches of 2 x 2, one colour, one frame, and one kernel that subtracts
+# the lower right number from the upper left one. Slide it by two: four stops.
 
 # %%
 picture = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6], [5, 4, 3, 2]], float)
@@ -82,6 +87,7 @@ assert vision.embed_patches(patches, weights)[:, 0].tolist() == slid
 # %%
 kernels = patch_embed.proj.weight
 assert kernels.shape == (160, 3, 2, 14, 14) and "bias" not in patch_embed.proj
+assert preset("qwen2.5-vl-3b").vision.hidden_size == 1280
 flat = np.reshape(kernels, (160, -1))
 scene = media.open_picture(EXAMPLE_PICTURE)
 patches, grids = image.preprocess([(scene, *limits)], config.processor, config.vision)
@@ -91,8 +97,8 @@ assert np.array_equal(embedded, nn.linear(patches, Weights({"weight": flat})))
 matrix_product(patches, flat)
 
 # %% [markdown]
-# Brown bands are patches on the black square, purple is the white ground. The kernels look like
-# noise; more of that in a moment.
+# Purple is above 0 and brown below it: purple rows are patches on the white ground, brown ones on
+# the black square. The kernels look like noise; more of that in a moment.
 #
 # First the check: a convolution in slow motion, which knows nothing of patches. It takes the
 # frames, stops every 14 pixels, and multiplies and adds what lies under each kernel. The results
@@ -117,18 +123,18 @@ print(f"largest difference: {np.abs(embedded - slow).max():.1e}")
 # %% [markdown]
 # ## What the kernels see
 #
-# Each kernel is as long as a patch, so it can be looked at as one: in colour, frame 0 above frame
-# 1.
+# Each kernel is as long as a patch, so it can be looked at as one, in colour:
 
 # %%
 kernel_pictures(flat, range(10))
 
 # %% [markdown]
-# Nobody would call these edge detectors. They are mixed on purpose: this checkpoint's kernels were
-# not learned but computed from drawn pictures, so that they **whiten** patches, which means that
-# their outputs carry about as much in every direction. Take the mixing away with a singular value
-# decomposition, and the directions that the kernels span come out, those first that patches have
-# most of (which the kernels therefore turn down most).
+# Nobody would call these edge detectors. This checkpoint's kernels were not learned but computed
+# from drawn pictures ([15](15_how_it_learned.ipynb)): take the 160 patterns that patches are mostly
+# made of, their **directions**; scale each down by how strong it is in patches, so that no one
+# drowns the others (this is called **whitening**); and make every kernel a random mixture of all of
+# them. A singular value decomposition takes the mixing away again. The directions come out
+# sorted by scale, so here they are with the one first that was scaled down most:
 
 # %%
 _, strengths, directions = np.linalg.svd(flat, full_matrices=False)
@@ -138,23 +144,24 @@ assert np.std(plain, axis=2).max() < 0.25 * np.abs(plain).max()
 kernel_pictures(directions[::-1], range(20), "The directions that the kernels are mixed of")
 
 # %% [markdown]
-# There they are: first plain ones, brightness and two colours, then light and dark halves, edges in
-# colour, spots, and ever finer ones, much like the cosines of JPEG. Where frame 0 and frame 1 are
-# opposite, a direction sees change over time.
+# First plain ones, brightness (the black one: a direction may come out with its sign turned) and
+# two colours, then light and dark halves, edges in colour, spots, and ever finer ones, much like
+# the cosines of JPEG. Where frame 0 and frame 1 are opposite, a direction sees change over time.
 
 # %%
 two = directions.reshape(160, 3, 2, 196)
 kept, changing = two[:, :, 0] + two[:, :, 1], two[:, :, 0] - two[:, :, 1]
 share = np.sum(changing**2, axis=(1, 2)) / np.sum(kept**2 + changing**2, axis=(1, 2))
 assert np.any(share > 0.9) and np.any(share < 0.1)
-print(f"{np.count_nonzero(share > 0.5)} of 160 directions see mostly change")
+changes = np.flatnonzero(share[::-1] > 0.5)  # numbered as in the picture
+print(f"{len(changes)} of 160 directions see mostly change; the first is number {changes[0]}")
 
 # %% [markdown]
 # ### Why whiten?
 #
 # Neighbouring pixels are alike, so nearly all there is to a patch is its brightness. Random kernels
-# would see little else. Below, how much of the output each direction carries, on the five
-# pictures of the package: the flatter, the more is seen besides brightness.
+# would see little else. Below, how much of the output its strongest directions carry, on the five
+# pictures of the package: the flatter the line, the more is seen besides brightness.
 
 # %%
 pictures = [media.open_picture(path) for path in sorted(EXAMPLE_PICTURE.parent.glob("*.png"))]
@@ -170,8 +177,7 @@ spectrum(outputs)
 
 # %% [markdown]
 # And the same on the picture: what five of the kernels answer to each patch. On the plain ground
-# and inside shapes it is next to nothing; borders answer, and differently above, below, left and
-# right.
+# and inside shapes it is little; borders answer, and differently above, below, left and right.
 
 # %%
 plain = np.ptp(patches.reshape(384, 3, -1), axis=2).max(axis=1) < 0.05  # patches of one colour
@@ -182,8 +188,8 @@ responses(scene, embedded, tuple(grids[0].tolist()), range(5))
 # ## What goes wrong
 #
 # A runtime without 3-D convolutions is tempted to take a 2-D one, with the first frame of the
-# kernel, since a picture has one frame. But the model was trained on the **sum** of both (the still
-# picture lies under both halves). Half the kernel is another kernel.
+# kernel, since a picture has one frame. But a still picture lies under both frames of the kernel,
+# so the model was trained with their **sum**. Half the kernel is another kernel.
 
 # %%
 with mutants.apply("first_temporal_slice_only"):
@@ -235,7 +241,7 @@ assert 1176 * 1280 == 1_505_280
 # 4. With a stride of 7 the stops overlap. Is it still a matrix product?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 4: yes, of a longer list of rows, in which pixels occur several times ("im2col").
+# Answer 4: yes, of a longer list of rows, in which pixels occur several times (known as "im2col").
 view = np.lib.stride_tricks.sliding_window_view(frames, (14, 14), axis=(1, 2))[:, ::7, ::7]
 rows = np.transpose(view, (1, 2, 3, 0, 4, 5)).reshape(-1, 1176)  # colour, frame, y, x again
 assert len(rows) == 31 * 47 and rows.size > 3 * patches.size

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 04. Two-dimensional RoPE in the vision tower
 #
-# To attention a picture is a bag of patches: shuffle them, and every patch still finds the same
-# partners. How does a patch know which of the others are to its left, and which are below it?
+# In the tower, patches look at each other, and the numbers in a patch do not say where it stood.
+# **How does a patch know which of the others are to its left, and which are below it?**
 #
-# Before this: [03](03_patch_embedding.ipynb); you need: sine and cosine, the dot product; 15
-# minutes.
+# Before this: [02](02_nine_dimensions.ipynb), [03](03_patch_embedding.ipynb); you need: sine and
+# cosine, the dot product; 15 minutes.
 
 # %%
 import numpy as np
@@ -24,11 +24,17 @@ small, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # %% [markdown]
 # ## The idea
 #
-# Whether patch $i$ looks at patch $j$ is decided by a dot product, the query of $i$ with the key
-# of $j$. Take two numbers of the query as an arrow in the plane, and turn it by an angle that
-# grows with the place of $i$; do the same with the key and the place of $j$. A dot product does
-# not change when both arrows turn by the same angle, so only the *difference* of the two angles
-# is left:
+# Looking works like this (**attention**, the subject of [06](06_attention.ipynb)). Every patch asks
+# a question, a vector called its **query**, and carries a label, its **key**; both are computed
+# from its numbers. How much patch $i$ looks at patch $j$ is decided by a **score**, the dot product
+# of the query of $i$ with the key of $j$. This is done several times side by side, in **heads**
+# with queries and keys of their own. So far a picture is a bag of patches: shuffle them, and every
+# patch still finds the same partners.
+#
+# Now take two numbers of the query as an arrow in the plane, and turn it by an angle that grows
+# with the place of $i$; do the same with the key and the place of $j$. A dot product does not
+# change when both arrows turn by the same angle, so only the *difference* of the two angles is
+# left. With $R_a$ for turning by the angle $a$:
 #
 # $$(R_{a}\,q) \cdot (R_{b}\,k) = q \cdot (R_{b-a}\,k).$$
 #
@@ -95,10 +101,12 @@ assert not np.isclose(turn(q, 0, 2) @ turn(k, 2, 0), scores[0])  # another dista
 # %% [markdown]
 # ## What turns with what
 #
-# A head of the published sizes has 80 numbers: 40 arrows, 20 that turn with the row and 20 with
-# the column. The row takes the first quarter of the head and the third, where the partners are.
+# A query or a key of the published models has 80 numbers in each head: 40 arrows, 20 that turn with
+# the row and 20 with the column. The row takes the first quarter of the numbers and the third,
+# where the partners are.
 
 # %%
+assert published.hidden_size // published.num_heads == 80
 turns = 2 * np.pi / nn.rotary_frequencies(40, published.rope_theta)
 assert len(turns) == 20 and round(turns[0], 1) == 6.3 and turns[-1] > 39_000
 viz.frequency_bands(published)
@@ -108,10 +116,11 @@ viz.frequency_bands(published)
 # picture. Only six of the twenty come round within 64 patches (896 pixels).
 #
 # What do all arrows together make of a distance? Take a query and a key that are equal, all ones,
-# and move the key about.
+# and move the key about. (As in attention, the score is divided by $\sqrt{80}$, the root of the
+# length.)
 
 # %%
-assert np.sum(turns <= 64) == 6
+assert np.sum(turns <= 64) == 6 and 64 * 14 == 896
 ones = np.ones(80, np.float32)
 scores = viz.distance_scores(ones, ones, published, 16)
 assert np.argmax(scores) == scores.size // 2  # the middle: no distance
@@ -120,7 +129,8 @@ viz.score_by_distance(ones, ones, published)
 # %% [markdown]
 # Near patches score high, and a patch in the same row or in the same column keeps the half of the
 # score that comes of that axis, however far away it is: the bright cross. Row and column are two
-# separate sums, $\sum_j \cos(f_j \Delta r) + \sum_j \cos(f_j \Delta c)$.
+# separate sums over the speeds $f_j$: at $\Delta r$ rows and $\Delta c$ columns the score is
+# proportional to $\sum_j \cos(f_j \Delta r) + \sum_j \cos(f_j \Delta c)$.
 
 # %%
 steps = np.arange(-16, 17)
@@ -132,8 +142,8 @@ assert np.min(scores[16]) > scores[16, 16] / 2 > 4
 # %% [markdown]
 # ## On a real picture
 #
-# The small checkpoint has heads of 32 numbers, so 16 angles for each patch: eight times its row,
-# and eight times its column, at eight speeds.
+# The small checkpoint has heads of 32 numbers, so 16 angles for each patch: its row times each of
+# eight speeds, then its column times the same eight.
 
 # %%
 picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
@@ -146,9 +156,14 @@ viz.angle_maps(grids, small)
 
 # %% [markdown]
 # Angles 0 and 2 are stripes across (they know the row), 8 and 10 upright stripes (the column).
-# Any one map is ambiguous or coarse; all sixteen together give every patch a signature of its
-# own.
-#
+# A fast angle comes round and so means several rows, a slow one hardly differs between neighbours;
+# all sixteen together are different for every patch.
+
+# %%
+signatures = np.round(np.concatenate([np.cos(angles), np.sin(angles)], axis=1), 4)
+assert len(np.unique(signatures, axis=0)) == len(angles)
+
+# %% [markdown]
 # A trained head can use this, because the mean query and the mean key of a head need not be
 # equal: then the score may be highest at some *other* distance. Queries and keys before they are
 # turned are in the output of `visual.blocks.0.attn.qkv`; what was turned is recorded as `.q` and
@@ -172,14 +187,19 @@ print([f"head {i}: {np.ptp(each):.1f}" for i, each in enumerate(maps)])
 viz.score_by_distance(*means[head], small, reach=7)
 
 # %% [markdown]
-# That is one head of the first block, on average over the picture. Seven patches is as far as a
-# patch can look there: the first block looks within windows of eight by eight
-# ([05](05_windows.ipynb)).
-#
+# That is one head of the first layer (called block 0), with the mean query and the mean key of all
+# patches of the picture. Seven patches is as far as a patch can look there: this block looks within
+# windows of eight by eight ([05](05_windows.ipynb)).
+
+# %%
+assert 0 not in small.fullatt_block_indexes and small.window_size == 8 * 14
+
+# %% [markdown]
 # ## What goes wrong
 #
 # Four mistakes that are easily made here. None of them crashes, none changes a shape. `mutants`
-# puts each into the running model; we compare the image tokens with the right ones.
+# puts each into the running model; we compare the image tokens with the right ones. (The error is
+# the length of the difference over the length of the right ones; 1 is as bad as answering 0.)
 
 # %%
 names = "interleaved not_permuted in_raster_order height_and_width_swapped".split()
@@ -247,5 +267,5 @@ for moved in (places, np.add(places, [5, 7])):
 assert np.allclose(*weights)
 
 # %% [markdown]
-# Next: which patches a patch gets to look at begins with the order in which they stand,
+# Next: a patch does not look at all others. Those it may look at are made to stand together:
 # [05](05_windows.ipynb).

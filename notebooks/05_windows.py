@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 05. Windows: the permutation and its inverse
 #
-# In most blocks of Qwen2.5-VL a patch looks only at its window, 112 x 112 pixels of the picture.
-# How do the patches of a window come to stand next to each other, and how do they find their way
-# back?
+# In most layers of Qwen2.5-VL's vision tower a patch looks only at its **window**, 112 x 112 pixels
+# of the picture: to compare all patches with all would cost too much. **How do the patches of a
+# window come to stand next to each other, and how do they find their way back?**
 #
 # Before this: [02](02_nine_dimensions.ipynb), [04](04_two_dimensional_rope.ipynb); you need:
 # indexing one array with another; 15 minutes.
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import tinyqwenvl
-from tinyqwenvl import image, nn, vision, viz
+from tinyqwenvl import image, vision, viz
 from tinyqwenvl.model import ASSETS, EXAMPLE_CLIP, user_message
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.viz import source
@@ -26,17 +26,19 @@ assert config.window_size == 112
 # ## The idea
 #
 # Patches are 14 pixels square, and two by two of them will become one token
-# ([07](07_merger.ipynb)), so a window is 4 x 4 tokens. In raster order the tokens of a window are
-# scattered: four of its first row, then the rest of the picture's row, then four of its second.
-# If we sort the tokens by the number of their window, every window is a slice, and "look at your
-# window" becomes "look at the rows from here to there" ([06](06_attention.ipynb)).
+# ([07](07_merger.ipynb)), so a window is 4 x 4 tokens. (A *block* of the tower is one of its layers
+# here; in the name `reorder_blocks` it is the 2 x 2 patches of a token.) In raster order the tokens
+# of a window are scattered: four of its first row, then the rest of the picture's row, then four of
+# its second. If we sort the tokens by the number of their window, every window is a slice, and
+# "look at your window" becomes "look at the rows from here to there" ([06](06_attention.ipynb)).
 #
-# The sorted order is a list of numbers, `index`. It is used twice: before the blocks,
+# The sorted order is a list of numbers, `index`. It is used twice: before the first block,
 #
 # $$\text{sorted}[i] = x[\text{index}[i]],$$
 #
-# and backwards behind the merger, $\text{result}[\text{index}[i]] = \text{merged}[i]$. That is
-# the inverse permutation, and `np.argsort(index)` is its list of numbers.
+# and backwards after the merger, $\text{result}[\text{index}[i]] = \text{merged}[i]$. The second
+# is the inverse permutation; as a list of numbers it is `np.argsort(index)`, for sorting `index`
+# finds the place of 0, then that of 1, and so on.
 
 # %%
 source(vision.window_index, vision.reorder_blocks, vision.restore_order)
@@ -60,10 +62,11 @@ assert np.argsort(index).tolist() == [0, 1, 2, 3, 8, 4, 5, 6, 7, 9]
 assert boundaries.tolist() == [0, 32, 40]  # in patches: 8 tokens, then 2
 
 # %% [markdown]
-# Read `index` as "whose turn is it": the ninth place is taken by token 4. Read its inverse as
-# "where did I go": token 4 went to place 8.
+# Read `index` as "who stands here": `index[8]` is 4, so place 8 is taken by token 4. Read its
+# inverse as "where did I go": its number 4 is 8, so token 4 went to place 8.
 
 # %%
+assert index[8] == 4 and np.argsort(index)[4] == 8
 viz.window_order(np.array([[1, 4, 10]]), config)
 
 # %% [markdown]
@@ -116,9 +119,9 @@ assert np.array_equal(back, np.reshape(patches, tokens.shape))
 # %% [markdown]
 # ## Frames and pictures
 #
-# A window lies in one frame (one pair of video frames, that is) of one picture. The blocks
-# without windows do not cross that border either: for them the boundaries are those of whole
-# frames.
+# A window lies in one frame of one picture or clip (in the tower a frame is one pair of video
+# frames, as in [02](02_nine_dimensions.ipynb)). The blocks without windows do not cross that border
+# either: for them the boundaries are those of whole frames.
 
 # %%
 source(vision.frame_seqlens)
@@ -139,9 +142,9 @@ assert len(vision.frame_seqlens(clip)) == clip[0, 0] + 1
 # ## What goes wrong: the inverse that is not
 #
 # The classic mistake of ports is to undo `index` by applying it once more: the `argsort` is
-# forgotten. A square picture may hide it. In 448 x 448 pixels four windows of four tokens stand
-# side by side: reordering one strip of windows exchanges "which window" with "which row in it",
-# four against four, and exchanging twice is doing nothing.
+# forgotten. A square picture may hide it. 448 pixels are four windows side by side, each of four
+# rows of tokens. In such a strip, reordering exchanges "which window" with "which row in it", four
+# against four, as a transpose does, and to exchange twice is to do nothing.
 
 # %%
 square, _ = vision.window_index(np.array([[1, 32, 32]]), config)
@@ -151,7 +154,8 @@ assert np.sum(index[index] != np.arange(70)) == 50  # of the wide picture: 50 of
 
 # %% [markdown]
 # What the language model would be told about the places of things, if it believed the order of
-# the tokens: the picture cut into tokens, put down in the order that each mistake leaves.
+# the tokens: the picture cut into tokens, put down in the right order and in those that two
+# mistakes leave.
 
 # %%
 _, h, w = grids[0]
@@ -163,7 +167,7 @@ twice = np.take(merged, index, axis=0)[:, 0].astype(int)
 viz.tiles_in_order(pixels, {"argsort": right, "applied twice": twice, "never undone": index})
 
 # %% [markdown]
-# And the same on a picture of 448 x 448, where the mistake cannot be seen:
+# And the same on a picture of 448 x 448, where applying `index` twice cannot be seen:
 
 # %%
 big = image.resize(Image.open(ASSETS / "pictures" / "pair.png").convert("RGB"), 448, 448)
@@ -240,8 +244,6 @@ assert len(larger) - 1 == 2 and len(boundaries) - 1 == 8
 # Answer 4: no; the number of windows is rounded up, and the last has at least one token: 4 patches.
 sizes = [np.diff(vision.window_index(np.array([[1, 2 * h, 18]]), config)[1]) for h in range(1, 20)]
 assert min(np.min(each) for each in sizes) == 4
-assert all(len(np.unique(nn.segment_spans(np.cumsum([0, *each])), axis=0)) == len(each)
-           for each in sizes)  # fmt: skip
 
 # %% [markdown]
 # Next: what the blocks do with these slices, [06](06_attention.ipynb).

@@ -295,6 +295,8 @@ def test_patch_apart_cuts_the_row_in_its_order():
         np.clip(rows[2, 392 + 3 * 14 + 5] * 0.26130258 + 0.4578275, 0, 1)
     )
     assert "not the same in all frames" in figure.alt
+    least, most = np.min(rows[2]), np.max(rows[2])
+    assert f"lowest number ({least:.2f}), yellow the highest ({most:.2f})" in figure.get_supxlabel()
     still, _ = image.patchify(image.normalise(np.asarray(some_picture(28, 28))[None]))
     assert "the same in all frames" in viz.patch_apart(still, 0).alt
     assert "not the same" not in viz.patch_apart(still, 0).alt
@@ -318,6 +320,7 @@ def test_kernel_pictures_are_colours_around_grey():
     assert tiles[1][4, 9, 2] == pytest.approx(0.5 + 0.5 * kernels[3, p] / np.abs(kernels[3]).max())
     assert np.all(tiles[2] == 0.5) and np.all(tiles[3] == 0.5)
     assert figure.alt.startswith("Three: 3 pictures of 14x14") and "3, 7, 11" in figure.alt
+    assert figure.get_supxlabel() == "frame 0 above frame 1; grey is 0"
 
 
 def test_kernel_pictures_stand_in_rows_without_overlap():

@@ -37,7 +37,7 @@ NINE_ORDER = (0, 3, 6, 4, 7, 2, 1, 5, 8)  # as in image.patchify
 
 
 def pictures_beside(pictures: Mapping[str, Any], title: str, alt: str = "") -> Drawing:
-    """Pictures next to each other at one scale, each with its name and size under it.
+    """Pictures next to each other at one scale, each with its name and size above it.
 
     ``pictures``: name -> a PIL image or an array [height, width, 3] of bytes. Without ``alt`` the
     text says names and sizes only; say what there is to see.
@@ -122,8 +122,8 @@ def _frame(axes: Axes, width: int, height: int) -> None:
 
 
 def _grid(axes: Axes, width: int, height: int, step: int, line: float) -> None:
-    """Light lines with a dark rim, so that they are seen on any picture."""
-    for colour, extra in ((INK, 1.0), (PAPER, 0.0)):
+    """Dark lines with a light rim, so that they are seen on any picture."""
+    for colour, extra in ((PAPER, 1.0), (INK, 0.0)):
         style: dict[str, Any] = {"color": colour, "linewidth": line + extra * line / 1.3}
         axes.vlines(np.arange(0, width + 1, step), 0, height, **style)
         axes.hlines(np.arange(0, height + 1, step), 0, width, **style)
@@ -220,12 +220,14 @@ def resized_areas(
         axes.annotate(
             f"{name}: {sizes[name][1]}x{sizes[name][0]}",
             (before[number], area[number]),
-            (-7 if left else 7, 6 if place % 2 else -12),
+            (-14 if left else 14, 12 if place % 2 else -20),
             textcoords="offset points",
             ha="right" if left else "left",
             fontsize=8,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7, "shrinkB": 3},
         )
-    axes.set(xlim=ends, ylim=(min(area.min(), min_pixels) / 2, max(area.max(), max_pixels) * 2))
+    axes.set(xlim=ends, ylim=(min(area.min(), min_pixels) / 3, max(area.max(), max_pixels) * 3))
     axes.set_xlabel("area before, pixels", fontsize=9)
     axes.set_ylabel("area after, pixels", fontsize=9)
     tokens = axes.secondary_yaxis(
@@ -247,8 +249,9 @@ def tokens_by_size(
 ) -> Drawing:
     """Tokens of a picture of any width and height, up to ``longest`` pixels a side.
 
-    Colour (and contour lines with numbers) say how many; hatched sizes are refused, as they are
-    over 200 times as long as wide. ``marked``: name -> (height, width) of pictures to show.
+    Colour says how many; hatched sizes are refused, as they are over 200 times as long as wide. The
+    two lines are areas of ``min_pixels`` and ``max_pixels``. ``marked``: name -> (height, width) of
+    pictures to show.
     """
     sides = np.unique(np.round(np.geomspace(1, longest, steps)).astype(int))
     counts = np.full((len(sides), len(sides)), np.nan)
@@ -532,6 +535,8 @@ def patch_apart(
         text = f"{name},\nframe {k % temporal}"
         axes.text(left + (1 - gap) / 2, -0.06, text, ha="center", va="top", fontsize=8)
     axes.set(xlim=(-0.05, wide + 0.05), ylim=(-0.6, 2.35))
+    scale_said = f"dark blue is the lowest number ({least:.2f}), yellow the highest ({most:.2f})"
+    figure.supxlabel(scale_said, fontsize=8, color=INK)
     return figure
 
 
@@ -582,6 +587,8 @@ def kernel_pictures(
         axes.text(left + 0.46, top - 0.04, str(number), ha="center", va="bottom", fontsize=7.5)
     axes.set(xlim=(-0.1, max(columns, 6)), ylim=(rows * cell - 0.2, -0.4), aspect="equal")
     axes.set_axis_off()
+    frames = " above ".join(f"frame {k}" for k in range(temporal))
+    figure.supxlabel(f"{frames}; grey is 0", fontsize=8, color=INK)
     return figure
 
 
@@ -712,7 +719,8 @@ def spectrum(arrays: Mapping[str, Float[Array, "N D"]], largest: int = 60) -> Dr
     axes.set_yscale("log")
     least = min(share[:largest].min() for share in shares.values())
     axes.set_ylim(bottom=max(least / 2, 1e-6))  # what lies under that is rounding
-    axes.set_xlabel("direction, from the strongest", fontsize=9)
+    shown = min(largest, max(map(len, shares.values())))
+    axes.set_xlabel(f"direction, from the strongest (the first {shown})", fontsize=9)
     axes.set_ylabel("share of the mean square, %", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return figure

@@ -128,7 +128,8 @@ def score_by_distance(
         f" no distance. The highest stands {_steps(down, 'below', 'above')} and"
         f" {_steps(right, 'to the right', 'to the left')}."
     )
-    figure, (area, lines) = drawing("Score and distance", alt, 1, 2, (7.5, 3.4))
+    figure, (area, lines) = drawing("A score by how far the key stands from the query", alt, 1, 2,
+                                    (7.5, 3.4))  # fmt: skip
     edge = reach + 0.5
     shown = area.imshow(scores, cmap=SEQUENTIAL, extent=(-edge, edge, edge, -edge))
     area.plot(0, 0, "+", color=PAPER, ms=11, mew=3.5)

@@ -132,7 +132,7 @@ def _list_windows(axes: Any, index: Any, windows: Any, lengths: Any, listed: int
     widest = max(int(np.max(lengths)), 8)
     axes.set(xlim=(-2.5 * widest / 16, widest), ylim=(listed, 0))
     which = "" if listed == len(lengths) else f" (the first {listed} of {len(lengths)} windows)"
-    axes.set_title(f"index: whose token comes next, a row a window{which}", fontsize=9, color=INK)
+    axes.set_title(f"index: which token comes next, a row a window{which}", fontsize=9, color=INK)
 
 
 def tiles_in_order(
