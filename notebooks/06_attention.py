@@ -80,8 +80,8 @@ assert np.array_equal(nn.attention(q, k, other, spans)[0, :2], nn.attention(q, k
 # ## Windows, frames, pictures
 #
 # A prompt with a clip of two temporal grids (pairs of frames, looked at as one) and a small
-# picture. Not even a full block looks from one of them at another; what changes in time is left to
-# the decoder.
+# picture. Not even a full block looks from one of them at another: to compare them is left to the
+# decoder.
 
 # %%
 grids = np.array([[2, 4, 10], [1, 4, 4]])
