@@ -28,8 +28,9 @@ config, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # ## The idea
 #
 # Every patch asks a question (its query $q_i$), carries a label (its key $k_j$) and something to
-# tell (its value $v_j$). It looks at each patch as much as label and question agree, and takes
-# home the mean of what it was told:
+# tell (its value $v_j$): three vectors of $d$ numbers, made from its own vector by learned
+# matrices. It looks at each patch as much as label and question agree, and takes home the mean of
+# what it was told, weighted by how much it looked:
 #
 # $$w_{ij} = \mathrm{softmax}_j\left(\frac{q_i \cdot k_j}{\sqrt{d}}\right), \qquad
 # \text{out}_i = \sum_j w_{ij}\, v_j.$$
@@ -39,6 +40,9 @@ config, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # a full block all patches of its frame. Since [05](05_windows.ipynb) has put windows together,
 # "who may look at whom" is two numbers a patch: the first key that it sees, and the one after the
 # last.
+#
+# A block does this several times side by side, each time with other matrices. Each time is called
+# a *head*, and $d$ is its size.
 
 # %%
 source(nn.softmax, nn.segment_spans, nn.visible_keys, nn.attention_weights, nn.attention)
@@ -46,7 +50,7 @@ source(nn.softmax, nn.segment_spans, nn.visible_keys, nn.attention_weights, nn.a
 # %% [markdown]
 # ## By hand
 #
-# Four patches in two windows of two, and heads of size 1. Patch 0 scores $\ln 3$ with itself and
+# Four patches in two windows of two, and one head of size 1. Patch 0 scores $\ln 3$ with itself and
 # 0 with its neighbour; softmax makes of that 3 : 1, so 3/4 and 1/4.
 
 # %%
@@ -75,8 +79,9 @@ assert np.array_equal(nn.attention(q, k, other, spans)[0, :2], nn.attention(q, k
 # %% [markdown]
 # ## Windows, frames, pictures
 #
-# A prompt with a clip of two temporal grids and a small picture. Also a full block does not look
-# from one frame at another, nor from picture to picture; time is put together in the decoder.
+# A prompt with a clip of two temporal grids (pairs of frames, looked at as one) and a small
+# picture. Not even a full block looks from one of them at another: to compare them is left to the
+# decoder.
 
 # %%
 grids = np.array([[2, 4, 10], [1, 4, 4]])
@@ -93,7 +98,7 @@ viz.block_mask(masks, 96)
 # %% [markdown]
 # ## On a real picture
 #
-# 280 patches, windows cut at two edges.
+# 280 patches in eight windows, of which five are cut at an edge.
 
 # %%
 picture = Image.open(ASSETS / "pictures" / "wide.png").convert("RGB")
@@ -102,7 +107,7 @@ grids = inputs.image_grid_thw
 _, windows = vision.window_index(grids, config)
 frames = vision.frame_seqlens(grids)
 patches = len(inputs.pixel_values)
-assert patches == 280
+assert patches == 280 and len(windows) - 1 == 8 and np.sum(np.diff(windows) < 64) == 5
 viz.block_mask(
     {"windowed block": nn.segment_spans(windows), "full block": nn.segment_spans(frames)}, patches
 )
@@ -110,10 +115,10 @@ viz.block_mask(
 # %% [markdown]
 # ## What windows save
 #
-# Full attention compares every patch with every other: the fourth power of the side of the
-# picture. With windows the number of comparisons grows as the number of patches. Take the 672 x
-# 420 pixels that the README follows, 30 x 48 patches, in the published 3B: 32 blocks, of which
-# four are full.
+# Full attention compares every patch with every other: that grows with the fourth power of the
+# side of the picture. With windows the number of comparisons grows with the number of patches. Take
+# the picture that the README follows, resized to 672 x 420 pixels, 48 x 30 patches, in
+# Qwen2.5-VL-3B: 32 blocks, of which four are full.
 
 # %%
 assert published.depth == 32 and published.fullatt_block_indexes == (7, 15, 23, 31)
@@ -133,9 +138,9 @@ assert 5 < 32 * full / (4 * full + 28 * windowed) < 6.5
 viz.pairs_by_size(np.array([112, 224, 448, 896, 1792]), published)
 
 # %% [markdown]
-# Four full blocks in 32, evenly spread, carry news across the picture (Qwen2.5-VL report, section
-# 2.1.1). The blocks in between work on what is near. The small checkpoint has six blocks, two of
-# them full.
+# Four full blocks in 32, evenly spread, carry what is known in one window to all others
+# (Qwen2.5-VL report, section 2.1.1). The blocks in between work on what is near. The small
+# checkpoint has six blocks, two of them full.
 
 # %%
 print(f"full blocks: {config.fullatt_block_indexes} of {config.depth}")
@@ -144,19 +149,24 @@ assert config.fullatt_block_indexes == (2, 5) and config.depth == 6
 # %% [markdown]
 # ## A block
 #
-# Attention is one half of a block, a small network for each patch on its own the other. Both read
-# a normalised copy of the stream and add to the stream: what a patch was is never overwritten.
-
-# %%
-source(nn.rms_norm, nn.fast_attention, nn.attend_to)
+# Attention is one half of a block. The other is the MLP, a small network for each patch on its own
+# ([10](10_decoder_and_cache.ipynb) shows it). Each half reads a normalised copy of the patches'
+# vectors and *adds* to the vectors: what a patch was is never overwritten.
 
 # %%
 source(vision.attention, vision.vision_block)
 
 # %% [markdown]
 # One matrix product makes queries, keys and values of all heads; queries and keys are turned
-# ([04](04_two_dimensional_rope.ipynb)), values are not. `attend` is the plain attention from
-# above or its fast twin. The first block, taken out of the tower and run alone:
+# ([04](04_two_dimensional_rope.ipynb)), values are not. `attend_to` calls the attention from above
+# (`attend`, or a fast twin of it: see below) and records what goes in and comes out. The norm
+# divides each vector by its root mean square:
+
+# %%
+source(nn.rms_norm, nn.attend_to)
+
+# %% [markdown]
+# The first block, taken out of the tower and run alone:
 
 # %%
 with tinyqwenvl.trace("visual.patch_embed", "visual.rotary_angles", "visual.blocks.0") as stages:
@@ -171,14 +181,15 @@ assert np.allclose(y, stages["visual.blocks.0"][0], atol=1e-4)
 
 unscaled = SimpleNamespace(weight=np.ones(config.hidden_size))
 normed = nn.rms_norm(x, unscaled, config.rms_norm_eps)
-assert np.allclose(np.sqrt(np.mean(normed**2, axis=-1)), 1, atol=1e-3)  # every patch is as loud
+assert np.allclose(np.sqrt(np.mean(normed**2, axis=-1)), 1, atol=1e-3)  # all of one size
 
 # %% [markdown]
 # ## Where one patch looks
 #
 # Take a patch on the upper left edge of the orange disc. Below, each panel is one row of
-# attention weights, laid back on the picture. In a windowed block the row ends at the window; in
-# a full block it may go anywhere. Of each block we take the head that looks furthest on average.
+# attention weights, laid back on the picture, with a scale of its own from 0 to its largest weight.
+# In a windowed block the row ends at the window (hatched: may not be seen); in a full block it may
+# go anywhere. Of each of the first five blocks we take the head that looks furthest on average.
 
 
 # %%
@@ -203,6 +214,8 @@ rows, seen = np.stack(rows), np.stack(seen)
 # %%
 _, h, w = grids[0]
 pixels = image.resize(picture, 14 * h, 14 * w)
+inside = pixels[3 * 14 : 4 * 14, 2 * 14 : 3 * 14]
+assert np.ptp(inside, axis=(0, 1)).max() > 50  # more than one colour: the edge of the disc
 viz.looking_from_patch(rows, seen, grids, config, patch, names, pixels)
 
 # %% [markdown]
@@ -218,13 +231,13 @@ print([f"{name}: {100 * each:.0f} % outside" for name, each in zip(names, share,
 assert share[2] > 0.01 and not np.any(share[[0, 1, 3, 4]])
 
 # %% [markdown]
-# A block has several heads, so that a patch can ask several questions at once. All five of the
-# last block, for a patch in the middle of the disc:
+# With several heads a patch can ask several questions at once. All five of the last block, for a
+# patch in the middle of the disc:
 
 # %%
 middle = int(np.flatnonzero((at == (4, 3)).all(axis=1))[0])
 heads = model.attention_weights(inputs, "visual.blocks.5.attn", rows=middle)[:, 0]
-assert len(set(np.argmax(heads, axis=1))) > 1  # they do not all look at the same patch
+assert len(heads) == 5 and len(set(np.argmax(heads, axis=1))) > 1  # they look at several patches
 spans = nn.segment_spans(frames)[np.repeat(middle, len(heads))]
 names = [f"block 5 (full), head {head}" for head in range(len(heads))]
 viz.looking_from_patch(heads, spans, grids, config, middle, names, pixels)
@@ -235,6 +248,9 @@ viz.looking_from_patch(heads, spans, grids, config, middle, names, pixels)
 # The plain form makes the whole table of scores, patches x patches for every head, and throws
 # away what may not be seen. The fast one never makes it: windows of equal size are computed
 # together, and full blocks a few rows at a time. Both give the same numbers up to rounding.
+
+# %%
+source(nn.fast_attention)
 
 # %%
 rng = np.random.default_rng(6)
@@ -253,9 +269,10 @@ assert difference < 1e-3 * np.max(np.abs(whole))
 # ## What goes wrong
 #
 # Each of these has happened in a port: the mask is missing and every block is full; no block is
-# full, because the number of a block was compared as text; the two kinds are exchanged.
-# (`MUTANTS[name].report` says where.) The last mistake is a good one: the mask is there, but as
-# ones that are added to the scores in place of minus infinity.
+# full, because the number of a block was compared as text; the two kinds are exchanged; the mask
+# is there, but as ones that are added to the scores of what may be seen, in place of minus infinity
+# for what may not. `mutants.apply` makes the library wrong in that way while a block of code runs,
+# and `report` says where it was seen.
 
 # %%
 names = "window_mask_missing full_attention_missing windows_and_full_swapped window_mask_of_ones"
@@ -284,30 +301,37 @@ assert all(error < 1e-5 for _, error in errors(tiny))
 # %% [markdown]
 # ## Try it
 #
-# 1. Why is the score divided by $\sqrt{d}$? Measure how large $q \cdot k$ is for random arrows.
-# 2. How many windowed blocks does it take until news from the left edge of the picture is at the
-#    right edge? And how many with one full block?
-# 3. Which share of the pairs does a windowed block compare in a 1792 x 1792 picture?
+# 1. Why is the score divided by $\sqrt{d}$? Measure how large $q \cdot k$ is for random vectors,
+#    and what softmax makes of such scores with and without the division.
+# 2. How many windowed blocks does it take until something at the left edge of the picture can be
+#    known at the right edge? And how many blocks when they are full?
+# 3. On paper: with the mask of ones, and all scores equal, how much of its attention does a patch
+#    of the first window spend outside of it?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: q . k of random numbers has a spread of sqrt(d), so the quotient has a spread of 1, and
-# the softmax starts neither flat nor all on one patch.
+# Answer 1: q . k of random numbers has a spread of sqrt(d), so the quotient has a spread of 1. The
+# larger d, the nearer the undivided scores come to one patch that takes all.
 for d in (16, 80, 256):
-    products = np.sum(rng.standard_normal((2, 20_000, d)).prod(axis=0), axis=-1)
+    products = np.sum(rng.standard_normal((2, 200, 64, d)).prod(axis=0), axis=-1)  # of 64 patches
     assert 0.95 < np.std(products / np.sqrt(d)) < 1.05
+    divided = np.mean(np.max(nn.softmax(products / np.sqrt(d)), axis=-1))
+    undivided = np.mean(np.max(nn.softmax(products), axis=-1))
+    print(f"d = {d:3}: the most that one patch gets is {divided:.2f}, undivided {undivided:.2f}")
+    assert divided < 0.15 and undivided > 0.5
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: never with windows alone, however many: they do not overlap. With one full block, one.
+# Answer 2: no number is enough: windows do not overlap. One full block is enough.
 step = nn.visible_keys(nn.segment_spans(windows), patches).astype(int)
 left, right = (int(np.flatnonzero((at == (0, column)).all(axis=1))[0]) for column in (0, w - 1))
 assert np.linalg.matrix_power(step, 32)[right, left] == 0
 assert nn.visible_keys(nn.segment_spans(frames), patches)[right, left]
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: 1 in 256, as there are 16 x 16 windows, all whole, and a patch looks at one of them.
-square = np.array([[1, 128, 128]])
-_, each = vision.window_index(square, published)
-assert np.sum(np.diff(each) ** 2) * 256 == (128 * 128) ** 2
+# Answer 3: each of the 64 patches inside counts e times, each of the 216 outside once, so
+# 216 / (64 e + 216), more than half. A mask of ones hardly masks.
+mask = nn.visible_keys(nn.segment_spans(windows), patches)[0]
+leaked = np.sum(nn.softmax(np.zeros(patches) + mask)[~mask])
+assert np.isclose(leaked, 216 / (64 * np.e + 216)) and leaked > 0.5
 
 # %% [markdown]
 # Next: four patches become one token, [07](07_merger.ipynb).

@@ -31,16 +31,17 @@ config, merger = model.config, model.weights.visual.merger
 #
 # $$\text{token} = W_2\,\mathrm{gelu}\big(W_1 [n(x_0), n(x_1), n(x_2), n(x_3)] + b_1\big) + b_2$$
 #
-# $n$ is the norm of the family (RMSNorm in Qwen2.5-VL, LayerNorm in Qwen2-VL), on each patch by
-# itself. $W_1$ is $[4D, 4D]$; $W_2$ is $[E, 4D]$ and also changes the width, from that of the
-# tower to that of the language model. Here is all of it:
+# $x_0$ to $x_3$ are the four patches, of $D$ numbers each; $n$ is the norm of the family (RMSNorm
+# in Qwen2.5-VL, LayerNorm in Qwen2-VL), on each patch by itself; gelu is a bent line that has its
+# own section below. $W_1$ is $[4D, 4D]$; $W_2$ is $[E, 4D]$, which also changes the width from $D$,
+# that of the tower, to $E$, that of the language model. Here is all of it:
 
 # %%
 source(vision.merge)
 
 # %% [markdown]
-# Nothing in it looks for neighbours. The one `reshape` takes *the next four rows in memory*, and
-# that these are a square of the picture was arranged long before, when the patches were cut.
+# Nothing in it looks for neighbours. The one `reshape` takes *the next four rows in memory*. That
+# they are a square of the picture was arranged long before, when the patches were cut.
 #
 # ## By hand
 #
@@ -49,7 +50,7 @@ source(vision.merge)
 
 # %%
 patches = np.array([[3, 3], [-3, 3], [2, -2], [5, 5], [1, 1], [1, 1], [-1, 1], [4, 4]], np.float64)
-by_hand = nest(
+by_hand = nest(  # weights under the names that a checkpoint gives them
     {
         "ln_q.weight": np.ones(2),
         "mlp.0.weight": np.eye(8),
@@ -68,10 +69,12 @@ assert np.allclose(tokens, [[6 * 0.8413 - 2 * 0.1587], [7 * 0.8413 - 0.1587]], a
 # are laid side by side, so no patch can drown its neighbours by being larger.
 #
 # Which four? In *merge order* four rows are a square. Were the rows in raster order, line by line
-# as in a book, the very same `reshape` would join four patches of one line, and most tokens would
-# stand for another place than their number says:
+# as in a book, the very same `reshape` would join four patches of one line, and most patches would
+# go to the wrong token:
 
 # %%
+down, across = vision.patch_positions(np.array([[1, 4, 8]]), 2).T  # in merge order
+assert np.count_nonzero(np.arange(32) // 4 != (8 * down + across) // 4) == 24
 two_groupings((1, 4, 8))
 
 # %% [markdown]
@@ -88,8 +91,9 @@ source(nn.gelu, nn.gelu_in_blocks)
 
 # %% [markdown]
 # Two cheaper formulas are in use elsewhere: the tanh form, and QuickGELU, $x\,\sigma(1.702x)$,
-# which the *blocks* of Qwen2-VL do use. Drawn together the three are one curve; how far they are
-# apart is only seen below. Grey are the numbers that come to the GELU for a picture.
+# which the *blocks* of Qwen2-VL do use. Drawn together the three are one curve; only the lower
+# panel shows how far they are apart. In grey: how the numbers that come to the GELU for one picture
+# are spread.
 
 # %%
 picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
@@ -109,11 +113,9 @@ gelu_forms(before_gelu)
 # ## On a real picture
 #
 # The example picture has 16 x 24 patches, so 8 x 12 = 96 tokens. The merger is the end of the
-# tower: it still works in window order (see [05](05_windows.ipynb)), and only its tokens, a quarter
-# as many rows, are put back into the order of the picture.
-
-# %%
-source(vision.tower)
+# tower ([00](00_one_picture.ipynb) shows all of it): it still works in window order
+# ([05](05_windows.ipynb)), and only its tokens, a quarter as many rows, are put back into the order
+# of the picture.
 
 # %%
 t, h, w = inputs.image_grid_thw[0].tolist()
@@ -127,8 +129,9 @@ assert np.array_equal(tokens, vision.restore_order(seen["visual.merger"][0], ind
 
 # %% [markdown]
 # Follow one block: row 1, column 2 of the tokens, the upper left part of the black square. The norm
-# and the first product are found at its place in window order; the token at its place in the
-# picture.
+# and the first product are found at its place in window order, the token at its place in the
+# picture. In the figure every stroke is a number, from dark, the lowest of its strip, to light, the
+# highest.
 
 # %%
 row, column = 1, 2
@@ -144,7 +147,8 @@ four_to_one(four, before_gelu[in_windows], tokens[place], block)
 # %% [markdown]
 # The patches are of one colour, and yet their rows of numbers differ: after six blocks of attention
 # a patch says more than what is in its 14 x 14 pixels. The same shows when we compare this token
-# with all the others, by the cosine of the angle between them:
+# with all the others, by the cosine of the angle between them: the tokens around it are more like
+# it than the rest.
 
 # %%
 directions = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
@@ -152,7 +156,7 @@ cosines = directions @ directions[place]
 assert np.argmax(cosines) == place and np.isclose(cosines[place], 1)
 around = np.delete(np.reshape(cosines, (8, 12))[0:3, 1:4].ravel(), 4)
 assert np.mean(around) > np.mean(cosines)
-token_map(cosines, (t, h, w), 2, picture, "How alike the tokens are", place, "cosine")
+token_map(cosines, (t, h, w), 2, picture, "How like the framed token others are", place, "cosine")
 
 # %% [markdown]
 # ## What goes wrong
@@ -177,9 +181,9 @@ assert correlations["merger_quick_gelu"] > 0.999 and errors["merger_groups_rows_
 # %% [markdown]
 # The wrong grouping is a large error. QuickGELU in the wrong place is a small one that a test of
 # correlation lets pass, and the tanh form is smaller still, yet far above the band of 1e-9 that the
-# [specification](../docs/spec.md) sets for float32. Read the answers too: whatever they are, an
-# answer is one sentence chosen from what 96 tokens say together, and it can be right for the wrong
-# reasons. Test a port by its numbers, stage by stage.
+# [specification](../docs/spec.md) sets for float32. Read the answers too: an answer is one sentence
+# chosen from what 96 tokens say together, and it can be right though the tokens are wrong. Test a
+# port by its numbers, stage by stage.
 #
 # ## Try it
 #

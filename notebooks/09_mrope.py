@@ -35,8 +35,9 @@ pads = (config.image_token_id, config.video_token_id)
 # So every token gets **three** positions (Qwen2-VL paper, section 2.1):
 #
 # - a text token has the same number on all three axes, and they count up as they always did;
-# - a picture or a clip is a *block* that starts at the next number $s$: the token of grid $k$, row
-#   $i$, column $j$ is at time $s + T(k)$, height $s + i$, width $s + j$;
+# - a picture or a clip is a *block* that starts at the next number $s$: the token in row $i$ and
+#   column $j$ of temporal grid $k$ (pair of frames) is at time $s + T(k)$, height $s + i$, width
+#   $s + j$. A picture has one grid, and $T(0) = 0$; what $T$ is for clips comes below;
 # - after a block, text goes on at **the largest position in it, on any axis, plus one**.
 
 # %%
@@ -86,13 +87,15 @@ media = np.isin(inputs.input_ids, pads)
 tokens, largest = len(inputs.input_ids), int(inputs.position_ids.max())
 assert (tokens, np.count_nonzero(media), largest, inputs.rope_delta) == (119, 96, 34, -84)
 assert np.all(inputs.position_ids[:, -1] + 1 == tokens + inputs.rope_delta)
+assert np.ptp(inputs.position_ids[:, media]) + 1 == 12
 mrope_timeline(inputs.position_ids, media, "One picture and one word")
 
 # %% [markdown]
-# 96 tokens take up 12 positions, the longer side of 8 x 12. The question is as near to the picture
-# as if it came after twelve words. This matters for large pictures, and for a model that has to go
-# beyond the lengths that it was trained on: positions grow with the *side* of a picture, tokens
-# with its *area*. The picture of 756 x 476 in the README makes 360 tokens of 409 in Qwen2.5-VL-3B:
+# 96 tokens take up 12 positions, the longer side of 8 x 12: what comes after the picture is no
+# further from what came before it than if twelve words stood between. This matters for large
+# pictures, and for a model that has to go beyond the lengths that it was trained on: positions grow
+# with the *side* of a picture, tokens with its *area*. The picture of 756 x 476 pixels in the
+# README makes 360 of the 409 tokens of its prompt in Qwen2.5-VL-3B:
 
 # %%
 published = preset("qwen2.5-vl-3b")
@@ -110,8 +113,8 @@ assert np.all(block[0] == 15) and np.all(block[:, 0] == 15)
 block_cells(block, inputs.image_grid_thw[0].tolist(), 2, picture)
 
 # %% [markdown]
-# With two pictures the second block starts after the first, so no two of their tokens share a
-# position. The second is tall: here the height is the longest axis, and text goes on after it.
+# With two pictures the second block starts after the first, so no two tokens have the same three
+# positions. The second is tall: here the height is the longest axis, and text goes on after it.
 
 # %%
 tall = ASSETS / "pictures" / "tall.png"
@@ -119,6 +122,7 @@ two = model.prepare(user_message([picture, tall], "What changed?"))
 blocks = np.isin(two.input_ids, pads)
 saved = [h * w // 4 - max(h, w) // 2 for _, h, w in two.image_grid_thw.tolist()]
 assert two.rope_delta == -sum(saved) == -(84 + 48)
+assert np.unique(two.position_ids, axis=1).shape[1] == len(two.input_ids)  # all are different
 mrope_timeline(two.position_ids, blocks, "Two pictures")
 
 # %% [markdown]
@@ -142,6 +146,8 @@ mrope_sections(published.text, "Qwen2.5-VL-3B: heads of 128, theta 1,000,000")
 
 # %%
 assert published.text.mrope_section == (16, 24, 24) and config.text.mrope_section == (4, 6, 6)
+assert (published.text.head_dim, published.text.rope_theta) == (128, 1e6)
+assert (config.text.head_dim, config.text.rope_theta) == (32, 100)
 slowest = 2 * np.pi / nn.rotary_frequencies(128, published.text.rope_theta)[-1]
 assert 5.0e6 < slowest < 5.1e6
 mrope_sections(config.text, "The embedded checkpoint: heads of 32, theta 100")
@@ -167,8 +173,9 @@ assert np.allclose(of_text, np.cos(angles), atol=1e-5)
 #
 # The bundled clip lasts four seconds. It is looked at twice a second, so there are eight frames,
 # two of which make a temporal grid: four grids of one second each. Qwen2.5-VL moves time by two
-# positions a second (`tokens_per_second`; Qwen2.5-VL report, section 2.1.3): $T(k) =
-# \mathrm{int}(k \cdot \text{seconds} \cdot 2)$.
+# positions a second (`tokens_per_second`; Qwen2.5-VL report, section 2.1.3):
+#
+# $$T(k) = \mathrm{int}(k \cdot \text{seconds of a grid} \cdot 2).$$
 
 # %%
 question = {"type": "text", "text": "When does the blue square appear?"}
@@ -203,8 +210,10 @@ source(compat.after_block_hf_5, compat.rope_index_hf_4_52)
 
 # %% [markdown]
 # The first lets text go on after the larger *side* of the clip, however long it is in time. Even
-# our short clip is longer than it is wide, so the first words of the question stand at positions
-# that the end of the clip has too:
+# our short clip reaches further in time than in width, so the first tokens after it stand at
+# positions that the end of the clip has too. (5.3 to 5.23 do so; from 5.6 on the block itself is as
+# here.) In the figure a bar is what a run of text or a block takes up, and a stroke the time of a
+# grid:
 
 # %%
 given = {"video_grid_thw": clip.video_grid_thw, "second_per_grid_ts": clip.second_per_grid_ts}
@@ -214,7 +223,7 @@ assert clip.position_ids[0, after] == 22 and hf_5[0, after] == 19
 positions_compared(
     {
         "this library, transformers 4.49 to 4.51": clip.position_ids,
-        "transformers 5.3 to 5.23": hf_5,
+        "transformers 5.6 to 5.23": hf_5,
     },
     shown,
     "Text after a clip of four seconds",
@@ -239,9 +248,10 @@ rules["transformers 5.18 to 5.23"] = fast_5
 positions_compared(rules, in_clip, "The same clip at four frames a second")
 
 # %% [markdown]
-# And the numbers? We let the model read the same prompts with these positions, and with the mistake
-# that needs no version, one position for every token as if all were text. The error is that of the
-# scores of the next token, as a share of their squares; rounding gives about 1e-12.
+# And the numbers? We let the model read the same prompts with these positions, and with a mistake
+# that needs no version: positions that count every token, as if all were text. The error is that of
+# the scores of the next token, squared, as a share of their squares. The plain and the fast form of
+# the library, which differ by rounding alone, show how small it can be.
 
 
 # %%
@@ -260,13 +270,16 @@ errors = {
     "a picture counted like text": error(inputs, counted),
 }
 print("\n".join(f"{name:28} {share:.1e}" for name, share in errors.items()))
-assert min(errors.values()) > 1e-8
+right, plain = model.forward(inputs)[-1], replace(model, plain=True).forward(inputs)[-1]
+rounding = float(np.sum((plain - right) ** 2) / np.sum(right**2))
+print(f"{'rounding alone':28} {rounding:.1e}")
+assert rounding < 1e-12 and min(errors.values()) > 1e-8
 
 # %% [markdown]
-# Positions also meet in the delta. After a long clip, the rule of 5.3 to 5.23 lets the question go
-# on at a low number, but the delta is still taken from the largest position of all. So between the
-# last token of the question and the first of the answer there is a jump. Three words, a clip of
-# ten grids, four words:
+# The first rule also makes the answer jump. After a long clip it lets the question go on at a low
+# number, but the delta is still taken from the largest position of all, that of the clip's end. So
+# there is a gap between the last token of the question and the first of the answer. Three words, a
+# clip of ten grids, four words:
 
 # %%
 ids = np.array([5] * 3 + [config.video_token_id] * 40 + [5] * 4)
@@ -274,14 +287,15 @@ long = {"video_grid_thw": np.array([[10, 4, 4]]), "second_per_grid_ts": [1.0]}
 ours, our_delta = position.rope_index(ids, config, **long)
 theirs, their_delta = compat.rope_index_hf_5(ids, config, **long)
 assert ours[0, -4:].tolist() == [22, 23, 24, 25] and len(ids) + our_delta == 26
-assert theirs[0, -4:].tolist() == [5, 6, 7, 8] and len(ids) + their_delta == 22
+assert theirs[0, -4:].tolist() == [5, 6, 7, 8] and len(ids) + their_delta == 22  # from 8 to 22
 is_clip = ids == config.video_token_id
-named = {"this library": ours, "transformers 5.3 to 5.23": theirs}
+named = {"this library": ours, "transformers 5.6 to 5.23": theirs}
 positions_compared(named, is_clip, "Ten seconds, then four words")
 
 # %% [markdown]
-# Who is right? The paper says "the largest position plus one", and the code that the models were
-# trained with does so. [Differences](../docs/differences.md) lists versions and rules.
+# Who is right? The Qwen2-VL paper starts each run one past the largest position before it (section
+# 2.1), and so did transformers when it first had Qwen2.5-VL (4.49).
+# [Differences](../docs/differences.md) lists versions and rules.
 #
 # ## Try it
 #
@@ -331,8 +345,7 @@ for h, w in ((1, 1), (1, 7), (7, 1), (2, 2)):
 
 # %% [markdown]
 # **4.** A film of two hours, looked at once every ten seconds: up to which position in time does
-# it go, in how many tokens, when a frame is 4 x 4 tokens? Could text have that many positions
-# before it?
+# it go, in how many tokens, when a frame is 4 x 4 tokens? Is the rope delta still negative?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 4: 720 frames make 360 grids of 20 seconds, 40 positions each: 359 * 40 = 14,360, in 5,760
@@ -342,5 +355,5 @@ assert part[0].max() == 14_360 and part.shape[1] == 5_760
 assert position.after_block(0, part, (360, 8, 8), 2) - part.shape[1] == 8_601
 
 # %% [markdown]
-# Every token now has its ids, its vector and its place. The language model can read:
+# Every token now has its id, its vector and its place. The language model can read:
 # [10](10_decoder_and_cache.ipynb).

@@ -24,17 +24,17 @@ from tinyqwenvl.weights import nest
 # ## The idea
 #
 # The decoder is a Qwen2 language model. All it takes is a sequence of vectors, so a picture enters
-# as vectors too: every id is looked up in a table, and the rows of the placeholders are
-# replaced by image tokens. Then come layers, all alike. With $x$ the sequence and $\bar x$ the same
-# after a norm,
+# as vectors too: every id is looked up in a table, and the rows of the placeholders are replaced by
+# image tokens. Then come layers, all alike and built like the blocks of the vision tower. With $x$
+# the sequence and $\bar x$ the same after a norm,
 #
 # $$x \leftarrow x + \mathrm{attention}(\bar x), \qquad x \leftarrow x + \mathrm{mlp}(\bar x).$$
 #
 # Two things set it apart from the vision tower. A token sees only itself and what stands
-# **before** it. And several query heads **share** one head of keys and values. Both serve one
-# purpose: making text token by token, without computing anything twice.
-
-# %% [markdown]
+# **before** it. And several query heads **share** one head of keys and values. Both help to write
+# text token by token: the first lets the decoder keep what it has computed, the second makes what
+# it keeps small.
+#
 # ## Words and picture in one sequence
 
 # %%
@@ -57,8 +57,7 @@ assert mixed.tolist() == [[1, 1], [5, 6], [7, 8], [2, 2]]
 # %% [markdown]
 # What the placeholder's own row holds (here 9, 9) never matters. The loop of `scatter` is hidden
 # in a running count: `cumsum(here) - 1` is the number of the image token that is due.
-
-# %% [markdown]
+#
 # ## Looking back only
 #
 # Who may look at whom is an array of spans, as in the vision tower: row $i$ sees the keys from
@@ -79,21 +78,21 @@ print(np.where(nn.visible_keys(nn.causal_spans(2, past=4), 6), "looks", "-"))
 # "Before" means before in the **sequence**. The positions of [09](09_mrope.ipynb) turn the queries
 # and keys; they have no say in who sees whom. All tokens of a picture stand at one time, yet they
 # too see only those before them.
-
-# %% [markdown]
+#
 # ## Attention with shared keys
 
 # %%
 source(decoder.attention)
 
 # %% [markdown]
-# The shapes tell the story: `q` has `num_attention_heads` heads, `k` and `v` only
-# `num_key_value_heads` (grouped-query attention: Ainslie et al. 2023). Here is the small checkpoint
-# inside the package.
+# Look at the shapes: `q` has `num_attention_heads` heads, `k` and `v` only `num_key_value_heads`
+# (grouped-query attention: Ainslie et al. 2023). In the small checkpoint inside the package three
+# query heads share a key head:
 
 # %%
 model = tinyqwenvl.load()
 text = model.config.text
+assert (text.num_attention_heads, text.num_key_value_heads) == (6, 2)
 viz.shared_heads(text.num_attention_heads, text.num_key_value_heads)
 
 # %% [markdown]
@@ -121,7 +120,8 @@ for a in range(6):
 source(nn.swiglu_mlp, nn.silu, nn.sigmoid)
 
 # %% [markdown]
-# `silu` lets large numbers pass, holds small negative ones back, and is zero at zero:
+# `silu` lets large positive numbers pass, makes large negative ones almost zero, and is zero at
+# zero:
 
 # %%
 assert nn.silu(np.array([0.0, 20, -20])).round(6).tolist() == [0, 20, 0]
@@ -131,8 +131,7 @@ assert np.isclose(nn.silu(np.array([1.0]))[0], 1 / (1 + np.exp(-1)))
 source(decoder.decoder_layer, decoder.decode)
 
 # %% [markdown]
-# That is the whole decoder. On the example picture, with the shapes of every layer's output watched
-# by name:
+# That is the whole decoder. On the example picture, with the output of every layer watched by name:
 
 # %%
 picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
@@ -141,13 +140,13 @@ embeds = model.embed(inputs)
 with tinyqwenvl.trace("model.inputs_embeds", "model.layers.[0-9]") as stages:
     whole = model.decode(embeds, inputs.position_ids)
 for name, (value,) in stages.items():
-    print(f"{name:20} {value.shape}  mean size {np.sqrt(np.mean(value**2)):.2f}")
+    print(f"{name:20} {value.shape}  root mean square {np.sqrt(np.mean(value**2)):.2f}")
 images = np.count_nonzero(inputs.input_ids == model.config.image_token_id)
 assert whole.shape == (len(inputs.input_ids), text.hidden_size) and images == 96
 
 # %% [markdown]
-# The sizes grow because every layer **adds** to the stream and nothing is taken off; the norms in
-# front of each half make up for it.
+# The sizes grow because every layer **adds** to what it is given. The norm in front of each half
+# makes up for it: what a layer reads is always of the same size.
 
 # %%
 sizes = [np.mean(value[0] ** 2) for value in stages.values()]
@@ -162,6 +161,7 @@ assert sizes[-1] > 2 * sizes[0]
 # kept):
 
 # %%
+assert sum(5 + n for n in range(3 + 1)) == 26
 viz.keys_computed(prompt=5, new=3)
 
 # %% [markdown]
@@ -202,7 +202,7 @@ for _ in range(100):
     new = rng.normal(size=(2, 1, 4)), rng.normal(size=(2, 1, 4))
     assert all(map(np.array_equal, plain.append(0, *new), quick.append(0, *new)))
     rooms.add(quick.buffers[0][0].shape[1])
-print(f"room for {rooms} tokens; {quick.length} are held")
+print(f"room for {max(rooms)} tokens; {quick.length} are held")
 assert len(rooms) == 1 and quick.length == 100
 
 # %% [markdown]
@@ -229,7 +229,7 @@ for size in (1, 7, 50):
 
 # %% [markdown]
 # The error is that of float32, whose sums come out differently when they are added in another
-# order. With float64 it shrinks by many orders of magnitude, which shows that nothing else is
+# order. With float64 it is smaller by many orders of magnitude, which shows that nothing else is
 # behind it.
 
 # %%
@@ -248,8 +248,8 @@ assert error < 1e-11
 # %% [markdown]
 # ## What the cache saves
 #
-# Now a whole answer, with the cache and without, and every row that enters the first layer counted
-# by watching it.
+# Now a whole answer, with the cache and without. By watching the first layer we count the rows that
+# go through it.
 
 
 # %%
@@ -290,9 +290,9 @@ viz.keys_computed(prompt, new)
 #
 # $$2 \times \text{layers} \times \text{key heads} \times \text{head size}$$
 #
-# numbers, and stays there to the end of the conversation. Sharing key heads makes this
-# smaller by the factor $A / B$, here three. See how much of it is the prompt, most of which is the
-# picture:
+# numbers, which stay there to the end of the conversation. With $A$ query heads and $B$ key heads,
+# sharing makes this smaller by the factor $A / B$, here three. See how much of it is the prompt,
+# most of which is the picture:
 
 # %%
 each = viz.cache_bytes(text, 1)
@@ -303,8 +303,8 @@ assert sum(k.nbytes + v.nbytes for k, v in held.layers.values()) == prompt * eac
 viz.cache_growth(text, prompt, new, picture=images)
 
 # %% [markdown]
-# The same for a published size needs no weights: Qwen2.5-VL-3B in bfloat16, with a picture of 360
-# tokens, a question of 49, and an answer of 400 tokens.
+# The same for a published size needs no weights: Qwen2.5-VL-3B in bfloat16 (2 bytes a number), with
+# 360 tokens of a picture, 49 of the template and a question, and 400 of an answer.
 
 # %%
 published = preset("qwen2.5-vl-3b").text
@@ -314,9 +314,8 @@ viz.cache_growth(published, 409, 400, 2, 360, title="The cache of Qwen2.5-VL-3B 
 # %% [markdown]
 # ## What goes wrong: where the next token stands
 #
-# A picture of 96 tokens takes up only 12 positions (the longer of its 8 rows and 12 columns), so
-# after it a token's position is smaller than its index. The difference is the **rope delta**. A
-# new token stands at
+# A picture of 96 tokens takes up only 12 positions, so after it a token's position is smaller than
+# its index, and the difference is the **rope delta** ([09](09_mrope.ipynb)). A new token stands at
 #
 # $$\text{number of tokens in the cache} + \text{rope delta}.$$
 
@@ -328,9 +327,10 @@ print(f"the first new token is token {prompt} (counted from 0), at position {pro
 
 # %% [markdown]
 # Two mistakes are common. One is off by one: the cache's length is asked *after* the new token was
-# added, or one counts from the last position in place of the one after it. The other loses the
-# delta, and takes the index. Both begin at the first **new** token, so a test of the prompt alone
-# sees nothing. Here the right answer is fed token by token, with right and wrong positions.
+# added (one too far), or one goes on from the last position in place of the one after it (one too
+# few). The other loses the delta, and takes the index. Both begin at the first **new** token, so a
+# test of the prompt alone sees nothing. Here the right answer is fed token by token, with the right
+# position, with one too far, and without the delta.
 
 
 # %%
@@ -361,7 +361,7 @@ everything = replace(
 rounding = np.max(np.abs(model.forward(everything)[prompt:] - right), axis=1)
 off_by_one = np.max(np.abs(scores_with(delta + 1) - right), axis=1)
 lost = np.max(np.abs(scores_with(0) - right), axis=1)
-assert rounding.max() < 1e-3 < 100 * rounding.max() < off_by_one.max() < lost.max()
+assert rounding.max() < 1e-3 and 100 * rounding.max() < off_by_one.max() < lost.max()
 
 # %%
 tokens = [model.tokenizer.decode([i]) for i in ids]
@@ -388,8 +388,8 @@ for name, wrong in (("right", delta), ("off by one", delta + 1), ("delta lost", 
 # %% [markdown]
 # ## Try it
 #
-# 1. Without a cache, is the cost of an answer of $n$ tokens to a prompt of $p$ proportional to $n$?
-#    When does it become twice that of the prompt alone?
+# 1. Without a cache, is the number of rows for an answer of $n$ tokens to a prompt of $p$ in
+#    proportion to $n$? When is it twice that of the prompt alone?
 # 2. After an answer, `keep` only the prompt in the cache, and ask for the first token's logits
 #    again with the prompt's last token. What must you mind?
 # 3. A causal mask made from the *time* positions lets a row see every key whose time is at most its
@@ -397,12 +397,14 @@ for name, wrong in (("right", delta), ("off by one", delta + 1), ("delta lost", 
 # 4. Shift all positions of the prompt by 1000. What changes?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: rows are (n + 1) p + n (n + 1) / 2: in proportion to n while n is small, then to n ** 2.
-# A single new token already makes it more than twice, as the whole prompt is computed again.
-for p, n in ((124, 1), (124, 22), (10, 500)):
+# Answer 1: rows are (n + 1) p + n (n + 1) / 2: about (n + 1) p while n is small beside p, about
+# n ** 2 / 2 when it is large. A single new token already makes it more than twice, as the whole
+# prompt is computed again.
+for p, n in ((prompt, 1), (prompt, new), (10, 500)):
     rows = sum(p + i for i in range(n + 1))
     assert rows == (n + 1) * p + n * (n + 1) // 2
     assert rows > 2 * p
+assert np.isclose(rows, n**2 / 2, rtol=0.1)  # the last pair: an answer far longer than its prompt
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: the last token must not be in the cache when it is fed: keep prompt - 1 tokens, or it

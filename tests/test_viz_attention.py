@@ -247,6 +247,7 @@ def test_query_heads_are_joined_to_the_key_head_that_attention_gives_them(heads,
     lines = [line.get_xdata() for line in figure.axes[0].lines]
     assert [list(x) for x in lines] == [[a, keys_at[owner[a]]] for a in range(heads)]
     assert len(boxes) == heads + keys
+    assert figure.get_suptitle() == f"{heads} query heads, {keys} key/value heads"
     assert f"0 to {heads // keys - 1} share key/value head 0" in figure.alt
 
 
@@ -289,6 +290,8 @@ def test_the_cache_grows_by_one_token_a_step(prompt, new, picture):
     assert np.allclose(tops, [one * (prompt + step) for step in range(new + 1)])
     (line,) = figure.axes[0].lines
     assert np.allclose(line.get_ydata(), 3 * tops)
+    left, right = (text.get_position()[0] for text in figure.axes[0].texts)
+    assert left + 0.5 > 0.007 * (new + 1) and np.isclose(left + right, new)  # off the frame
     parts = (("picture", picture), ("rest", prompt - picture), ("new", new))
     names = [c.get_label() for c in figure.axes[0].containers]
     assert len(names) == sum(size > 0 for _, size in parts)
@@ -308,6 +311,7 @@ def test_errors_are_drawn_on_a_logarithmic_scale():
     assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "(space)", "b"]
     assert np.allclose(axes.lines[0].get_ydata(), [1e-6, 1e-9, 3e-6])
     assert np.allclose(axes.lines[1].get_ydata(), errors["large"])
+    assert axes.get_xlabel() == "token that was read"
     assert "large: from 1e+00 to 3e+00" in figure.alt
 
 

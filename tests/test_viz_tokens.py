@@ -260,6 +260,7 @@ def test_rules_compared_count_their_collisions():
     shown = texts(figure.axes[0])
     assert {"ours", "theirs", "0 text tokens on a block's positions"} <= set(shown)
     assert "4 text tokens on a block's positions" in shown and all_inside(figure)
+    assert shown.count("block of 40") == 2 and shown.count("text of 4") == 2
     extents = [(box.get_x(), box.get_width()) for box in boxes(figure.axes[0])]
     assert extents == [(0, 3), (3, 19), (22, 4), (0, 3), (3, 19), (5, 4)]
     assert len(figure.axes[0].lines) == 2 * 10  # a stroke for each temporal grid
@@ -303,6 +304,8 @@ def test_groupings(grid):
     slow_right = [(i // 2) * (w // 2) + j // 2 for i in range(h) for j in range(w)]
     slow_wrong = [(i * w + j) // 4 for i in range(h) for j in range(w)]
     assert right == slow_right and wrong == slow_wrong and all_inside(figure)
+    grounds = {box.get_facecolor() for axes in figure.axes for box in boxes(axes)}
+    assert (1, 1, 1, 1) not in grounds  # white lines part the cells, so no cell is white
     moved = sum(a != b for a, b in zip(slow_right, slow_wrong, strict=True))
     assert f"{moved} of {h * w} patches" in figure.alt
 

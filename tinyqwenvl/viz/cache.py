@@ -26,7 +26,8 @@ def shared_heads(query_heads: int, key_heads: int) -> Drawing:
         + (f", the last {group} share head {key_heads - 1}." if key_heads > 1 else ".")
     )
     size = (float(np.clip(0.5 * query_heads + 1, 4.5, 7.5)), 1.9)
-    figure, axes = drawing("Grouped-query attention", alt, size=size)
+    title = f"{query_heads} query heads, {key_heads} key/value heads"
+    figure, axes = drawing(title, alt, size=size)
     axes.set_axis_off()
     middle = (np.arange(key_heads) + 0.5) * group - 0.5
     for head in range(query_heads):
@@ -148,7 +149,8 @@ def cache_growth(
         line = {"color": COLOURS[5], "ls": "--", "lw": 2}
         label = f"with a key head for every query head: {more} times"
         handles += axes.plot(steps, more * below, label=label, **line)
-    for step, x, size, side in ((0, -0.4, first, "left"), (new, new + 0.4, last, "right")):
+    edge = 0.5 - 0.008 * (new + 1)  # so far from the middle of a bar: not on the frame
+    for step, x, size, side in ((0, -edge, first, "left"), (new, new + edge, last, "right")):
         said = f"{prompt + step:,} tokens, {size:,.1f} {name}"
         above = size + 0.02 * more * last
         axes.text(x, above, said, ha=side, va="bottom", fontsize=8, color=INK)
@@ -182,6 +184,7 @@ def errors_by_step(
     names = [word.strip() or "(space)" for word in words]
     axes.set_xticks(np.arange(len(words)), names)
     axes.tick_params(axis="x", labelrotation=60)
+    axes.set_xlabel("token that was read", fontsize=9)
     axes.set_ylabel("largest error of a logit", fontsize=9)
     axes.grid(axis="y", color=FAINT, lw=0.4)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)

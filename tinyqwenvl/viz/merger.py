@@ -193,7 +193,7 @@ def _draw_groups(axes: Axes, groups: Int[Array, "H W"], title: str) -> None:
     axes.set(xlim=(0, w), ylim=(h, 0), aspect="equal")
     axes.set_axis_off()
     axes.set_title(title, fontsize=9, color=INK)
-    pale = ("#bfdcee", "#fae3b6", "#bfe5da", "#f0dbe7", "#ffffff")
+    pale = ("#bfdcee", "#fae3b6", "#bfe5da", "#f0dbe7", "#e6e6e6")
     size = float(np.clip(9 * 12 / max(h, w), 7, 10))
     for (i, j), number in np.ndenumerate(groups):
         box = Rectangle((j, i), 1, 1, facecolor=pale[number % len(pale)], edgecolor=PAPER)

@@ -160,7 +160,8 @@ def positions_compared(
     figure, axes = drawing(title or "One prompt, several rules", alt, size=(7.5, 1 + len(rules)))
     end = max(int(np.max(p, initial=0)) for p in rules.values()) + 1
     axes.set(xlim=(-0.5, end + 0.5), ylim=(len(rules) - 0.05, -0.35))
-    axes.set_xlabel("position (the largest extent of each run)", fontsize=9)
+    label = "position (a bar: all that a run takes, on any axis; a stroke: the time of a grid)"
+    axes.set_xlabel(label, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -271,7 +272,7 @@ def _lane(axes: Axes, y: int, run: Run, part: Int[Array, "3 S"]) -> None:
     box.set_linewidth(0.8)
     axes.add_patch(box)
     if high - low >= 0.08 * axes.get_xlim()[1]:
-        said = f"{part.shape[1]} tokens" if run.media else f"text {part.shape[1]}"
+        said = f"{'block' if run.media else 'text'} of {part.shape[1]}"
         at = y + line + (0.33 if run.media else 0.1)
         axes.text(low + 0.2, at, said, fontsize=7, va="center", color=INK)
     if run.media:
