@@ -93,7 +93,7 @@ masks = {
     "full block": nn.segment_spans(frames),
     "everything (wrong)": nn.segment_spans(frames[[0, -1]]),
 }
-viz.block_mask(masks, 96)
+viz.block_mask(masks, 96, "Three rules: who may look at whom")
 
 # %% [markdown]
 # ## On a real picture
@@ -109,7 +109,9 @@ frames = vision.frame_seqlens(grids)
 patches = len(inputs.pixel_values)
 assert patches == 280 and len(windows) - 1 == 8 and np.sum(np.diff(windows) < 64) == 5
 viz.block_mask(
-    {"windowed block": nn.segment_spans(windows), "full block": nn.segment_spans(frames)}, patches
+    {"windowed block": nn.segment_spans(windows), "full block": nn.segment_spans(frames)},
+    patches,
+    "On a real picture: who may look at whom",
 )
 
 # %% [markdown]
@@ -216,7 +218,8 @@ _, h, w = grids[0]
 pixels = image.resize(picture, 14 * h, 14 * w)
 inside = pixels[3 * 14 : 4 * 14, 2 * 14 : 3 * 14]
 assert np.ptp(inside, axis=(0, 1)).max() > 50  # more than one colour: the edge of the disc
-viz.looking_from_patch(rows, seen, grids, config, patch, names, pixels)
+title = "Where one patch looks, block by block"
+viz.looking_from_patch(rows, seen, grids, config, patch, names, pixels, title)
 
 # %% [markdown]
 # In the windowed blocks none of the weight lies outside of the window; in the full block part of
@@ -240,7 +243,8 @@ heads = model.attention_weights(inputs, "visual.blocks.5.attn", rows=middle)[:, 
 assert len(heads) == 5 and len(set(np.argmax(heads, axis=1))) > 1  # they look at several patches
 spans = nn.segment_spans(frames)[np.repeat(middle, len(heads))]
 names = [f"block 5 (full), head {head}" for head in range(len(heads))]
-viz.looking_from_patch(heads, spans, grids, config, middle, names, pixels)
+title = "Where one patch looks, head by head"
+viz.looking_from_patch(heads, spans, grids, config, middle, names, pixels, title)
 
 # %% [markdown]
 # ## Plain and fast

@@ -24,9 +24,10 @@ from tinyqwenvl.viz import source
 # ## The idea
 #
 # A table, the *language head* (`lm_head`; not one of the heads of attention), has a row for every
-# token of the vocabulary. The score of a token, its *logit*, is the dot product of its row with the
-# last vector of the sequence. The token with the largest score is added to the sequence (*greedy
-# decoding*), and all of it happens again, until the token chosen is one that means *stop*.
+# token of the vocabulary. The score of a token, its *logit*, is the dot product of its row with
+# the last vector of the sequence. The token with the largest score is added to the sequence
+# (*greedy decoding*), and all of it happens again, until the token chosen is one that means
+# *stop*.
 
 # %%
 source(decoder.logits)
@@ -75,8 +76,8 @@ source(generate.Past, generate.Generation)
 # %% [markdown]
 # Nothing is computed until you iterate over a `Generation`. Then each turn of its loop chooses a
 # token, yields it, and feeds it back at position *tokens in the cache + rope delta*
-# ([10](10_decoder_and_cache.ipynb)). The last token allowed is not fed back, as nothing follows. A
-# `Past` is for a second question about the same picture: exercise 2.
+# ([10](10_decoder_and_cache.ipynb)). The last token allowed is not fed back, as nothing follows.
+# A `Past` is for a second question about the same picture: exercise 2.
 
 # %%
 generation = model.generate(inputs)
@@ -116,7 +117,8 @@ assert list(short) == ids[:3] and short.finish_reason == "length"
 
 # %% [markdown]
 # How sure was it? The softmax of the scores are probabilities. A bar is that of the token chosen,
-# a diamond that of the next best. Where a diamond rises, the sentence might have gone another way.
+# a diamond that of the next best. Where a diamond rises, the sentence might have gone another
+# way.
 
 # %%
 chances = nn.softmax(scores)
@@ -124,10 +126,10 @@ ranked = np.sort(chances[:-1], axis=1)
 viz.certainty(words, ranked[:, -1], ranked[:, -2])
 
 # %% [markdown]
-# Greedy decoding is only as stable as the gap between the best two scores. Rounding moves a score a
-# little; where the gap is smaller than that, two correct programs may part, and from then on every
-# word can differ. How much rounding moves them, a run in float64 tells. Here the narrowest gap is
-# over a hundred times as large:
+# Greedy decoding is only as stable as the gap between the best two scores. Rounding moves a score
+# a little; where the gap is smaller than that, two correct programs may part, and from then on
+# every word can differ. How much rounding moves them, a run in float64 tells. Here the narrowest
+# gap is over a hundred times as large:
 
 # %%
 exact = tinyqwenvl.load(dtype="float64")
@@ -175,8 +177,8 @@ assert until_comma == model.tokenizer.decode(ids).split(", a blue")[0]
 source(sampling.penalise, sampling.keep_top_k, sampling.keep_top_p, sampling.draw)
 
 # %% [markdown]
-# Four tokens with probabilities 1/2, 1/4, 1/8, 1/8. Dividing the logits by a temperature of 2 takes
-# the square root of each probability (and scales them to sum to one again):
+# Four tokens with probabilities 1/2, 1/4, 1/8, 1/8. Dividing the logits by a temperature of 2
+# takes the square root of each probability (and scales them to sum to one again):
 
 # %%
 logits = np.log(np.array([8.0, 4, 2, 2], np.float32) / 16)
@@ -270,8 +272,8 @@ assert sampling.not_followed({"min_p": 0.1, "num_beams": 1}) == ["min_p"]
 source(Model.attention_weights)
 
 # %% [markdown]
-# Mind **which row**: word $i$ is chosen by the row before it. So the row that writes "cross" is the
-# one that reads "blue". We write its attention under the word that it *writes*.
+# Mind **which row**: word $i$ is chosen by the row before it. So the row that writes "cross" is
+# the one that reads "blue". We write its attention under the word that it *writes*.
 
 # %%
 image_keys = np.flatnonzero(inputs.input_ids == model.config.image_token_id)
@@ -315,8 +317,8 @@ assert np.isclose(viz.share_inside(np.array([0.3, 0.1, 0.1, 0.1]), cover), 0.25)
 source(viz.box_cover, viz.share_inside)
 
 # %% [markdown]
-# Now each head, when it writes the noun of a shape: how much of what it spends on the picture falls
-# in the box of that shape?
+# Now each head, when it writes the noun of a shape: how much of what it spends on the picture
+# falls in the box of that shape?
 
 # %%
 covers = {name: viz.box_cover(box, grid) for name, box in boxes.items()}
@@ -328,8 +330,8 @@ viz.heads_inside(picked_on, level, "Attention inside the box of the noun being w
 
 # %% [markdown]
 # Some heads look at the thing, most do not. We take the best one. Note what this means: it was
-# **picked**, as the largest of many, and the largest of many is large by luck too. So it was picked
-# on the square and the circle, and is tested on the cross, which had no part in it.
+# **picked**, as the largest of many, and the largest of many is large by luck too. So it was
+# picked on the square and the circle, and is tested on the cross, which had no part in it.
 
 # %%
 layer, head = (int(n) for n in np.unravel_index(np.argmax(picked_on), picked_on.shape))
@@ -420,16 +422,16 @@ viz.certainty(
 )
 
 # %% [markdown]
-# Here both agree: the noun of a shape needs the tokens of that shape, and not those of the others.
-# (The sentence is fed as it was, with the cross in it. So words after "cross" may have been read
-# off the words before them.)
+# Here both agree: the noun of a shape needs the tokens of that shape, and not those of the
+# others. (The sentence is fed as it was, with the cross in it. So words after "cross" may have
+# been read off the words before them.)
 
 # %% [markdown]
 # ## Words before the last layer
 #
 # One more way to look inside: stop after some layer, and apply the language head there, as if no
-# layer came after it. This is the *logit lens* (nostalgebraist 2020). Neo et al. 2024 used it on the image
-# tokens of large models, and found tokens that name the object that they cover.
+# layer came after it. This is the *logit lens* (nostalgebraist 2020). Neo et al. 2024 used it on
+# the image tokens of large models, and found tokens that name the object that they cover.
 
 # %%
 source(viz.lens)
@@ -449,8 +451,8 @@ middle = seen[names[1]][0][image_keys]
 viz.logit_lens(picture, {names[1]: middle}, grid, model.weights, model.config, word)
 
 # %% [markdown]
-# Do these words name what their tokens cover? Of the tokens in the box of a shape, fewer than half
-# name its colour or its kind:
+# Do these words name what their tokens cover? Of the tokens in the box of a shape, fewer than
+# half name its colour or its kind:
 
 # %%
 best = np.argmax(viz.lens(middle, model.weights, model.config), axis=1)
@@ -463,10 +465,10 @@ print(f"{sum(fits)} of {len(fits)} tokens inside a shape's box read as its colou
 assert np.mean(fits) < 0.5
 
 # %% [markdown]
-# Nothing in training asked an image token to predict a word, so this is no failure: attention reads
-# these tokens in a language of their own. Yet the difference between two words can mean something.
-# Does the score of "bottom", less that of "top", grow with the row of the token? One picture could
-# show it by chance, so here are all five of the package.
+# Nothing in training asked an image token to predict a word, so this is no failure: attention
+# reads these tokens in a language of their own. Yet the difference between two words can mean
+# something. Does the score of "bottom", less that of "top", grow with the row of the token? One
+# picture could show it by chance, so here are all five of the package.
 
 
 # %%
@@ -494,10 +496,10 @@ for path in sorted(EXAMPLE_PICTURE.parent.glob("*.png")):
 # %% [markdown]
 # ## Try it
 #
-# 1. Does a repetition penalty change an answer at temperature 0, and why is a description of three
-#    shapes a bad place for one?
-# 2. A second question is asked about the same picture, and the cache of the first is kept. How many
-#    tokens go through the decoder?
+# 1. Does a repetition penalty change an answer at temperature 0, and why is a description of
+#    three shapes a bad place for one?
+# 2. A second question is asked about the same picture, and the cache of the first is kept. How
+#    many tokens go through the decoder?
 # 3. What does `until` do with two stops, one of which is the beginning of the other?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}

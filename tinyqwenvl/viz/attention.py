@@ -125,11 +125,11 @@ def attention_over_picture(
     for panel, axis in enumerate(panels[t : t * (1 + len(weights))]):
         row, time = divmod(panel, t)
         grey = np.mean(np.asarray(pictures[time])[..., :3], axis=-1)
-        axis.imshow(grey, cmap="gray", vmin=-400, vmax=255, extent=extent)  # faint
+        axis.imshow(grey, cmap="gray", vmin=-200, vmax=255, extent=extent)
         image = axis.imshow(
             100 * maps[row, time],
             **{"cmap": SEQUENTIAL, "vmin": 0, "vmax": 100 * np.max(weights)},
-            **{"extent": extent, "alpha": 0.85, "interpolation": "nearest"},
+            **{"extent": extent, "alpha": 0.7, "interpolation": "nearest"},
         )
         named = f"{shown(labels[row])}\n{np.sum(maps[row, time]):.0%} of its attention is here"
         axis.set_title(named, fontsize=8, color=INK)

@@ -163,7 +163,7 @@ def tiles_in_order(
     return figure
 
 
-def block_mask(spans: Any, keys: int) -> Drawing:
+def block_mask(spans: Any, keys: int, title: str = "Who may look at whom") -> Drawing:
     """Who may look at whom: rows are patches that look, columns the ``keys`` they look at.
 
     ``spans`` [S, 2] is drawn as ``nn.visible_keys`` reads it; a dictionary from names to spans
@@ -176,13 +176,14 @@ def block_mask(spans: Any, keys: int) -> Drawing:
               for name, m in masks.items()}  # fmt: skip
     blocks = {name: len(np.unique(each, axis=0)) for name, each in named.items()}
     alt = ". ".join(
-        f"{name or 'Mask'}: {counts[name]} may look, in {blocks[name]} different spans"
+        f"{name or 'Mask'}: {counts[name]} may look, "
+        f"in {blocks[name]} different {'spans' if blocks[name] > 1 else 'span'}"
         for name in named
     )
     wide = 7.5 if len(named) > 1 else 4.2
     size = (wide, 1.15 + (wide - 0.9) / len(named) * len(next(iter(masks.values()))) / keys)
-    figure, panels = drawing("Who may look at whom", f"{alt}.", 1, len(named), (size[0],
-                             min(size[1], 6.5)), squeeze=False)  # fmt: skip
+    size = (size[0], min(size[1], 6.5))
+    figure, panels = drawing(title, f"{alt}.", 1, len(named), size, squeeze=False)
     for axes, (name, mask) in zip(panels[0], masks.items(), strict=True):
         shown = np.where(mask[..., None], to_rgb(COLOURS[0]), to_rgb("#eeeeee"))
         extent = (-0.5, mask.shape[1] - 0.5, mask.shape[0] - 0.5, -0.5)
@@ -242,6 +243,7 @@ def looking_from_patch(
     patch: int,
     names: Sequence[str],
     picture: Any = None,
+    title: str = "Where one patch looks",
 ) -> Drawing:
     """Where one patch looks, in several heads or blocks, laid back on the picture.
 
@@ -269,7 +271,7 @@ def looking_from_patch(
             names, weights, spans.tolist(), np.argmax(weights, axis=1), strict=True
         )
     )
-    figure, panels = _panels(alt, len(weights) + (picture is not None), h / w)
+    figure, panels = _panels(title, alt, len(weights) + (picture is not None), h / w)
     if picture is not None:
         panels[0].imshow(picture, extent=(0, w, h, 0))
         panels[0].set_title("the picture\nand its windows", fontsize=8.5, color=INK)
@@ -294,12 +296,12 @@ def looking_from_patch(
     return figure
 
 
-def _panels(alt: str, number: int, tall: float) -> tuple[Drawing, Any]:
+def _panels(title: str, alt: str, number: int, tall: float) -> tuple[Drawing, Any]:
     """Panels for a picture ``tall`` times as high as wide, at most three in a row."""
     across = min(number, 3)
     down = -(-number // across)
     size = (7.5, min(0.5 + down * (0.45 + 6.6 / across * tall), 8.5))
-    figure, panels = drawing("Where one patch looks", alt, down, across, size, squeeze=False)
+    figure, panels = drawing(title, alt, down, across, size, squeeze=False)
     for axes in np.ravel(panels)[number:]:
         axes.remove()
     return figure, np.ravel(panels)[:number]
