@@ -31,19 +31,20 @@ config = model.config
 #    takes a few of them, 2 a second by default.
 # 2. **Pairs.** A patch is two frames deep, so two neighbouring frames become one *temporal grid*.
 #    It lasts $s = 2 / \text{fps}$ seconds.
-# 3. **A position in time.** Grid number $k$ begins $k s$ seconds into the clip. Qwen2.5-VL puts it
-#    at
+# 3. **A position in time.** Grid number $k$ begins $k \cdot s$ seconds into the clip. Qwen2.5-VL
+#    puts it at
 #
 # $$T(k) = \lfloor k \cdot s \cdot r \rfloor$$
 #
 # where $r$ is `tokens_per_second`, 2 in the published models. Qwen2-VL puts it at $T(k) = k$: it
-# counts. A count says how many grids came before; a time says how many seconds (the Qwen2.5-VL
-# report calls this *MRoPE aligned to absolute time*).
+# counts. A count says how many grids came before; a time says how many seconds (*absolute time*:
+# Qwen2.5-VL report, section 2.1.3).
 #
 # ## The clip
 #
 # Four seconds at four frames a second. An orange ring appears at 2 s; a black heart moves right.
-# `open_clip` reads what a file says of itself, and decodes nothing yet.
+# `open_clip` reads what a file says of itself, and decodes nothing yet. In the picture all frames
+# are used; brackets are temporal grids, and under each stands its position in time, $T(k)$.
 
 # %%
 clip = video.open_clip(EXAMPLE_CLIP)
@@ -56,9 +57,9 @@ source(video.open_clip, video.Clip)
 # %% [markdown]
 # ## Which frames
 #
-# Two recipes are in use, and they do not take the same frames. That of `qwen_vl_utils`, with which
-# the models were trained, goes evenly from the first frame to the last. That of transformers cuts
-# the clip into equal parts and takes the frame where each begins.
+# Two recipes are in use, and they do not take the same frames. That of `qwen_vl_utils`, the package
+# of the models' authors, goes evenly from the first frame to the last. That of transformers (`hf`)
+# cuts the clip into equal parts and takes the frame where each begins.
 
 # %%
 source(video.sample_qwen_vl_utils, video.sample_hf)
@@ -85,8 +86,9 @@ for sample in (video.sample_qwen_vl_utils, video.sample_hf):
 # %% [markdown]
 # ## How large
 #
-# Each frame costs tokens, so a frame of a long clip is read at fewer pixels. The training recipe
-# shares out a budget over all frames; the `hf` recipe has one limit, however many frames there are.
+# Each frame costs tokens, so a frame of a long clip is read at fewer pixels. The recipe of
+# `qwen_vl_utils` shares out a budget over all frames; the `hf` recipe has one limit, however many
+# frames there are.
 
 # %%
 source(video.limits_qwen_vl_utils, video.limits_hf, video.Recipe)
@@ -160,8 +162,7 @@ assert block[1].tolist() == [10] * 6  # height: one row of tokens
 assert block[2].tolist() == [10, 11, 10, 11, 10, 11]  # width: two columns
 
 # %% [markdown]
-# Now the same clip at 1, 2 and 4 frames a second. Brackets are temporal grids; under each stands
-# its position in time. First Qwen2.5-VL's:
+# Now the same clip at 1, 2 and 4 frames a second, first with Qwen2.5-VL's positions:
 
 # %%
 clip_strip(EXAMPLE_CLIP, config, fps=(1, 2, 4), events={"the ring appears": 2.0})
@@ -169,8 +170,8 @@ clip_strip(EXAMPLE_CLIP, config, fps=(1, 2, 4), events={"the ring appears": 2.0}
 # %% [markdown]
 # The grid in which the ring appears is at time 4 in all three rows: $2\,\text{s} \times 2$ a
 # second. (At 1 a second its frames are the ones at 2.5 and 3.75 s, as this recipe spreads four
-# frames from the first to the last; the grid counts as beginning at 2 s all the same. Time is the
-# mean rate's.)
+# frames from the first to the last. The rule does not ask when a frame was taken: all grids last
+# the same time, so grid 1 of 2 begins half-way, at 2 s.)
 #
 # Qwen2-VL numbers the same grids 0, 1, 2, ...; there the ring comes at 1, at 2 or at 4:
 
@@ -226,7 +227,7 @@ assert [len(inputs.input_ids) for inputs in prompts.values()] == [60, 92, 156]
 # %% [markdown]
 # The model reads time from positions alone: nothing else in the prompt says how fast the frames
 # came. Give it the same eight frames, and say that they were taken at another rate. Not one pixel
-# changes, and the answer does.
+# changes, and the answer does: if the frames came slowly, later; if they came fast, earlier.
 
 # %%
 every_second = list(clip.frames())[::2]  # 8 frames, really 2 a second
@@ -236,14 +237,14 @@ for fps in (1, 2, 4):
     told[fps] = answer(inputs)
     assert np.array_equal(inputs.pixel_values_videos, prompt(every_second).pixel_values_videos)
     print(f"told {fps} a second: {told[fps]}")
-assert told[2] == "At 2 seconds."
-assert told[1] != told[2] != told[4]  # slower frames: later; faster: earlier
+seconds = {fps: float(text.split()[1]) for fps, text in told.items()}  # "At 2 seconds."
+assert seconds[1] > seconds[2] == 2 > seconds[4]  # slower frames: later; faster: earlier
 
 # %% [markdown]
 # ## What goes wrong
 #
 # Both of these were in released versions of transformers, and are kept by name in `compat.py`
-# (`docs/differences.md` has the versions).
+# ([differences](../docs/differences.md) has the versions).
 #
 # **The seconds are cut first.** `int(seconds)` before the products looks harmless: a grid of 2 or 1
 # seconds stays what it is. But above 2 frames a second a grid lasts less than a second, which is
@@ -262,8 +263,8 @@ time_lines(
 
 # %% [markdown]
 # **Text goes on too early.** `rope_index_hf_5` is `rope_index` with `after_block_hf_5`: text after
-# a video goes on at start + max(h, w), as if the clip had no length in time. When it is longer than
-# it is wide, the question stands at positions that its frames have already taken.
+# a video goes on at start + max(h, w) / 2, as if the clip had no length in time. When it has more
+# steps in time than rows and columns, the question stands at positions that its frames have taken.
 
 # %%
 inputs = prompts[4]

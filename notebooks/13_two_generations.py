@@ -36,7 +36,6 @@ from tinyqwenvl.viz import (
     rows_as_bars,
     source,
     spread,
-    time_lines,
 )
 
 # %% [markdown]
@@ -46,15 +45,15 @@ from tinyqwenvl.viz import (
 # norm, the same MLP. It then takes away most of the tower's long looks, because they are what a
 # large picture costs, and lets time pass in seconds.
 #
-# | | Qwen2-VL | Qwen2.5-VL | cell |
+# | | Qwen2-VL | Qwen2.5-VL | section |
 # |---|---|---|---|
-# | norm in the tower | LayerNorm: weight and bias | RMSNorm: weight | 1 |
+# | norm in the tower and its merger | LayerNorm: weight and bias | RMSNorm: weight | 1 |
 # | MLP in the tower | widen, QuickGELU, narrow: 2 matrices | SwiGLU: 3 matrices | 2 |
 # | blocks that see a whole frame | all 32 | 4; the others see windows | 3 |
 # | position in time | a count | seconds $\times$ 2 | 4 |
 # | the tower's width is called | `embed_dim` | `hidden_size` | 5 |
 # | sizes | 2B, 7B, 72B | 3B, 7B, 32B, 72B | 6 |
-# | patches, 2-D RoPE, merger, template, decoder | | the same | 7 |
+# | patches, 2-D RoPE, the rest of the merger, template, decoder | | the same | 7 |
 #
 # Two small random checkpoints stand in for the published ones: same layout, same names, few
 # numbers.
@@ -124,8 +123,10 @@ source(nn.quick_gelu, nn.swiglu_mlp)
 source(vision.quick_gelu_mlp)
 
 # %% [markdown]
-# QuickGELU is $x \cdot \sigma(1.702 x)$, a cheap neighbour of $x \cdot \Phi(x)$, which is GELU.
-# SiLU is $x \cdot \sigma(x)$. At $x = 1$: $0.846$, $0.841$ and $0.731$.
+# GELU is $x \cdot \Phi(x)$, with $\Phi$ the share of a normal distribution below $x$. QuickGELU is
+# $x \cdot \sigma(1.702 x)$, nearly the same and cheaper, with $\sigma$ the sigmoid. SiLU, which
+# SwiGLU bends with, is $x \cdot \sigma(x)$. At $x = 1$ QuickGELU, GELU and SiLU give $0.846$,
+# $0.841$ and $0.731$.
 
 # %%
 at_one = [float(f(np.array([1.0]))[0]) for f in (nn.quick_gelu, nn.gelu, nn.silu)]
@@ -153,8 +154,8 @@ assert full["qwen2-vl-7b"] == tuple(range(32))
 assert full["qwen2.5-vl-7b"] == (7, 15, 23, 31) and seven["qwen2.5-vl-7b"].window_size // 14 == 8
 
 # %% [markdown]
-# On a real picture: change one patch, and see after each block who has noticed. Blocks 1 and 3 of
-# the four in our small tower look at the whole frame.
+# On a real picture: change one patch, and see after each block which patches have changed with it.
+# Blocks 1 and 3 of the four in our small tower of Qwen2.5-VL look at the whole frame.
 
 # %%
 picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
@@ -188,19 +189,28 @@ assert noticed["qwen2_vl"][0] > 64 and noticed["qwen2_5_vl"][1] > 64
 spread({"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, grids, window=8)
 
 # %% [markdown]
+# White patches have not changed; the number over a panel counts those that have. Lines are the
+# borders of windows. In Qwen2.5-VL the news stays in its window until the first full block.
+
+# %% [markdown]
 # ## 4. Time in positions
 #
 # A picture has the same positions in both. Of a video, Qwen2-VL counts the pairs of frames;
-# Qwen2.5-VL says when they came ([12](12_video_and_time.ipynb)).
+# Qwen2.5-VL says when they came: two positions a second ([12](12_video_and_time.ipynb) draws both).
+# Here are a picture, and three pairs of frames that last 2 s each, of 1 x 2 tokens.
 
 # %%
-ids = np.array([1, *[newer.config.image_token_id] * 6, 2])
+picture_ids = np.array([1, *[newer.config.image_token_id] * 6, 2])
+video_ids = np.array([1, *[newer.config.video_token_id] * 6, 2])
+of_picture, of_video = [], []
 for model in models.values():
-    print(position.rope_index(ids, model.config, np.array([[1, 4, 6]]))[0].tolist())
-same = [position.rope_index(ids, m.config, np.array([[1, 4, 6]]))[0] for m in models.values()]
-assert np.array_equal(*same)
-named = {"Qwen2-VL": older, "Qwen2.5-VL": newer}
-time_lines({n: (m.config, position.rope_index) for n, m in named.items()}, fps=(1, 2, 4))
+    of_picture.append(position.rope_index(picture_ids, model.config, np.array([[1, 4, 6]]))[0])
+    clip = None, np.array([[3, 2, 4]]), [2.0]
+    of_video.append(position.rope_index(video_ids, model.config, *clip)[0])
+    print("time of the video's tokens:", of_video[-1][0, 1:-1].tolist())
+assert np.array_equal(*of_picture)
+assert of_video[0][0, 1:-1].tolist() == [1, 1, 2, 2, 3, 3]  # 1 + the count
+assert of_video[1][0, 1:-1].tolist() == [1, 1, 5, 5, 9, 9]  # 1 + 2 x the seconds
 
 # %% [markdown]
 # ## 5. Names in the config
@@ -219,7 +229,8 @@ assert preset_json("qwen2-vl-7b")["vision_config"]["hidden_size"] == 3584  # not
 # %% [markdown]
 # ## 6. Sizes
 #
-# The published sizes, walked without weights (`docs/shapes.md` says how well each row is known).
+# The published sizes, counted from their configs, without weights ([shapes](../docs/shapes.md) says
+# how well each row is known). M is a million weights.
 
 # %%
 print(f"{'preset':15} tower MLP  tower (M)  decoder: layers x width   all (M)")
@@ -261,8 +272,10 @@ assert np.array_equal(a, b)
 # %% [markdown]
 # ## What it costs
 #
-# Looking at everything costs the square of the number of patches; looking within windows costs in
-# proportion to it. Four full blocks of 32 keep the square, at an eighth of its size.
+# Looking at everything costs in proportion to the square of the number of patches; looking within
+# windows, to the number itself. Four full blocks of 32 keep the square, at an eighth of its size.
+# Costs are counted in FLOPs, single additions and multiplications of floating-point numbers. Both
+# axes are logarithmic: slope 2 is a square.
 
 # %%
 squares = [(side, side) for side in (224, 672, 1344, 2688)]
@@ -326,8 +339,11 @@ bytes_by_resolution({"Qwen2.5-VL-3B": preset("qwen2.5-vl-3b"), "Qwen2.5-VL-7B": 
 # ## What goes wrong
 #
 # **Near enough is not equal.** QuickGELU and GELU look alike, and a port takes the one that its
-# runtime has. The oracle knows the mistake by name ([14](14_be_an_oracle.ipynb)). The cosine of the
-# worst token says that all is well; the squared error is over a thousand times that of rounding.
+# runtime has. Here the mistake is made on purpose ([14](14_be_an_oracle.ipynb) is about finding
+# such mistakes). Two measures: the cosine between right and wrong vector, of the token where it is
+# lowest, and the *normalised squared error*, the sum of squared errors over that of the squared
+# right numbers. The cosine says that all is well; the squared error is over a thousand times that
+# of rounding.
 
 # %%
 truth = tinyqwenvl.load(Path(folder.name) / "qwen2_vl", dtype="float64")
@@ -336,7 +352,7 @@ rounding = distance(older.see(patches, grids), right)
 with mutants.apply("gelu_for_quick_gelu"):
     off = distance(older.see(patches, grids), right)
 print(f"rounding: normalised squared error {rounding.nmse:.1e}")
-print(f"GELU:     normalised squared error {off.nmse:.1e}, worst cosine {off.cosine:.5f}")
+print(f"GELU:     normalised squared error {off.nmse:.1e}, worst cosine {off.cosine:.6f}")
 assert off.cosine > 0.9999 and off.nmse > 1000 * rounding.nmse > 0
 
 # %% [markdown]

@@ -44,7 +44,11 @@ picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
 #
 # ## Distances
 #
-# These are the project's. Three of them judge, Pearson's correlation is shown for the eye only.
+# Three of them judge. The *normalised mean squared error* (NMSE) is the sum of squared errors over
+# that of the squared reference. *1 - cosine* is between the right row and the wrong one, where it
+# is worst (a row is a token). And the largest error is counted in standard deviations of the
+# reference. Two are for the eye only: Pearson's correlation, and ULP, the median error in units of
+# float32's last digit.
 
 # %%
 source(metrics.Distance, metrics.distance)
@@ -75,25 +79,26 @@ for name, d in far.items():
     print(f"{name:10} {d.pearson:8.4f} {d.nmse:8.1e} {d.cosine_error:8.1e} {d.max_error:8.1f}")
 
 # %% [markdown]
-# Correlation is blind to scale and to any offset, and an average over thousands of tokens drowns
-# one that is lost; the *worst row's* cosine does not. NMSE sees scale, and drowns the lost token
-# too. With a large common level NMSE is the blind one, and correlation, which takes off the mean,
-# sees the noise; so does the largest error. No single number will do: all three have to be small at
-# once.
+# Correlation is blind to scale and to any offset, and it averages over all tokens, so that one lost
+# among a thousand does not show; in the *worst row's* cosine it does. NMSE sees scale, and misses
+# the lost token too. With a large common level NMSE is the blind one, and correlation, which takes
+# off the mean, sees the noise; so does the largest error. No single number will do: all three have
+# to be small at once.
 
 # %%
 assert np.isclose(far["scaled"].pearson, 1) and far["scaled"].nmse > 1
 assert far["one_lost"].pearson > 0.999 and far["one_lost"].cosine_error == 1
+assert far["one_lost"].nmse < 2e-3
 assert far["swapped"].pearson > 0.99 and far["swapped"].cosine_error > 0.5
 assert far["offset"].nmse < 1e-3 and far["offset"].pearson < 0.8 and far["offset"].max_error > 1
 
 # %% [markdown]
 # ## How near is near enough
 #
-# The same sum in another order gives another last digit; after hundreds of sums the digits that
-# differ are more than one. How many, depends on the stage. It is measured: the reference run is
-# made in float32 and once more in float64, and how far they are apart at each stage is its
-# **noise floor**. A port may be 100 times as far (in squared measures); that multiple comes from
+# The same sum in another order gives another last digit; after hundreds of sums more than one digit
+# differs. How many depends on the stage, so it is measured: the reference run is made in float32
+# and once more in float64, and how far they are apart at a stage is its **noise floor**. A port may
+# be 100 times as far (in squared measures). That is its **band**; the multiple was chosen after
 # comparing 40 random models with another implementation ([docs](../docs/oracle.md)).
 
 # %%
@@ -113,8 +118,9 @@ for name in ("visual.patch_embed", "visual.blocks.5", "visual", "model.layers.3"
 # %% [markdown]
 # ## The first case: a port that answers right
 #
-# A port arrives. Which mistake it holds is hidden from you: its name is written in rot13. (The
-# project keeps a list of mistakes that real ports have made, each as a patch of a function or two.)
+# A port arrives. Which mistake it holds is hidden from you: its name is written in rot13, every
+# letter moved on by 13. (The project keeps a list of mistakes that ports make, the *mutants*, each
+# as a patch of a function or two.)
 
 
 # %%
@@ -143,23 +149,24 @@ print(f"{len(rows)} floating-point stages; the lowest correlation is {min(pearso
 assert min(pearsons) > 0.999
 
 # %% [markdown]
-# The oracle is not. Every stage is drawn at its distance from the reference; what rounding may do
-# is the grey area. Look at where the marks leave it, and at the flat line below.
+# The oracle is not content. Every stage is drawn at its distance from the reference; what rounding
+# may do is the grey area. Look at where the marks leave it, and at the flat line below.
 
 # %%
-distance_profile(found, pearson=True, title="The first case")
+distance_profile(found, pearson=True, title="The first case: equal up to one stage")
 
 # %% [markdown]
 # Everything is equal, to the last bit, up to one stage; from there on nothing is right any more.
-# The table of `diff` says the same. The first stage that differs lies beyond its band not by a
-# little but by a factor of thousands: that is not rounding.
+# The table of `diff` says the same. The first stage that differs is more than a thousand times
+# beyond its band: that is not rounding.
 
 # %%
 first = found.first
 before = [v for v in found.compared if v.sequence < first.sequence]
 assert all(v.verdict == "equal" for v in before)
 assert first.distance.nmse > 1000 * first.band[0]
-print("\n".join([report.HEAD, *(report.row(v, False) for v in found.compared[-76:-66])]))
+at = found.compared.index(first)
+print("\n".join([report.HEAD, *(report.row(v, False) for v in found.compared[at - 2 : at + 8])]))
 print(*report.conclusion(found), sep="\n")
 
 # %% [markdown]
@@ -210,10 +217,11 @@ assert by_name["visual.blocks.0.attn.q"].distance.pearson < 0.95
 # %% [markdown]
 # A block *adds* what it computes to what came in. Here what it adds is small beside the stream that
 # passes by, so a block that is quite wrong changes its output little, and block after block the
-# error grows. A test of the first block's output with a limit on correlation would have passed.
+# error grows. A test of the first block's output that asks for a correlation over 0.99 would have
+# passed.
 
 # %%
-distance_profile(found, pearson=True, title="The second case")
+distance_profile(found, pearson=True, title="The second case: wrong nearly everywhere")
 
 # %% [markdown]
 # Nearly every stage after the first is wrong. How many mistakes are there? One, or one in each
@@ -266,7 +274,7 @@ assert found.first is None and {v.verdict for v in found.compared} == {"equal"}
 
 # %% [markdown]
 # Not only near: *equal*, bit by bit, in every stage. Now the example picture, which is
-# 336 x 224 pixels. (Only as many stages are recorded as we want to look at.)
+# 336 x 224 pixels.
 
 # %%
 port = a_port(THIRD_CASE)
@@ -287,7 +295,9 @@ source(vision.window_index, vision.restore_order)
 # When is it no mistake to apply the order once more in place of undoing it? When the order is its
 # own inverse. Number the tokens of one row of windows: window $a$ of $n$, row $b$ of 4 inside it.
 # Window order swaps the two, $(b, a) \to (a, b)$: a transposition of a $4 \times n$ table. It is
-# its own inverse if $n = 4$, and four windows of 112 pixels are 448.
+# its own inverse if $n = 4$, and four windows of 112 pixels are 448. (If $n = 1$ too: with one
+# window across there is no order to undo.) The height has no part in it, as the rows of windows
+# follow each other in both orders.
 
 
 # %%
@@ -303,13 +313,13 @@ assert is_its_own_inverse(448, 1008) and not is_its_own_inverse(1008, 448)
 
 # %% [markdown]
 # So a reference picture should be *awkward*: not square, more than one window in each direction,
-# with windows cut off at the edge. (112 wide is one window across: no order to undo.)
+# with windows cut off at the edge.
 #
 # ## Be your own oracle: one function
 #
-# You need no whole port to begin. Take one stage, write your own function of what it was made of,
-# and have it judged as this stage alone. Here is RMSNorm; with a slip, taking off the mean first
-# as LayerNorm does; and with another, $\epsilon$ outside the root.
+# You need no whole port to begin. Take one stage, write your own function of its inputs, and have
+# what it returns judged as this stage alone. Here is RMSNorm without a slip; with one, taking off
+# the mean first as LayerNorm does; and with another, $\epsilon$ outside the root.
 
 # %%
 stage = "model.layers.1.input_layernorm"
@@ -334,9 +344,10 @@ assert not verdicts["none"].bad and verdicts["mean taken off"].bad
 assert verdicts["eps outside"].distance.nmse < 1e-3 * verdicts["mean taken off"].distance.nmse
 
 # %% [markdown]
-# The second slip may pass: where the numbers are large beside $\epsilon$, as here, the two formulas
-# agree to the last digits. A reference can only judge what it exercises. That is why there are
-# [conformance vectors](../docs/vectors.md): cases chosen so that each known mistake shows in one.
+# The second slip can pass: where the numbers are large beside $\epsilon$, as here, the two formulas
+# agree almost to the last digit. A reference can only judge what it exercises. That is why there
+# are [conformance vectors](../docs/vectors.md): cases chosen so that each known mistake shows in
+# one.
 
 # %%
 x = inputs_of(stage, reference)["x"]

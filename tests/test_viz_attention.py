@@ -215,6 +215,7 @@ def test_words_may_be_chosen_among_some(lens_of_three_words):
             Image.new("RGB", (9, 9)), streams, (1, 2, 2), *lens_of_three_words, among=among
         )
         assert list(lens_words(figure.axes[0]).values()) == [word]
+        assert "framed" not in figure.alt
 
 
 def test_long_words_are_cut_to_their_square(lens_of_three_words):

@@ -243,7 +243,8 @@ def logit_lens(
         common = max(sorted(set(words)), key=words.count)
         told.append(
             f"{name}: {len(set(words))} different words, most often {shown(common)} "
-            f"({words.count(common)} of {len(words)}), {np.count_nonzero(framed)} framed"
+            f"({words.count(common)} of {len(words)})"
+            + (f", {np.count_nonzero(framed)} framed" if marked else "")
         )
     figure.alt = f"A word over each of {down} x {across} image tokens. " + "; ".join(told) + "."
     return figure
