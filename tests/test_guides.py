@@ -4,10 +4,12 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts.count_code import PIXELS_TO_WORDS, code_lines
-from tinyqwenvl import presets
+from tinyqwenvl import load, presets, trace, viz
+from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
 from tinyqwenvl.oracle.mutants import MUTANTS
 from tinyqwenvl.oracle.selftest import claimed_kills
 from tinyqwenvl.shapes import walk
@@ -139,3 +141,64 @@ def test_the_teaching_guide_lists_all_notebooks():
         r"^\| \[\d\d .*?\]\(\.\./notebooks/(\d\d_\w+)\.ipynb\)", page("teaching"), re.M
     )
     assert [name[:2] for name in listed] == [f"{i:02}" for i in range(16)]
+
+
+def test_minutes_and_figures_of_the_teaching_guide_are_those_of_the_notebooks():
+    for notebook, _, _, minutes, figures in tables("teaching", "notebooks"):
+        number, title, name = re.fullmatch(
+            r"\[(\d\d) (.*)\]\(\.\./notebooks/(\w+)\.ipynb\)", notebook
+        ).groups()
+        source = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+        assert f"# # {number}. {title}\n" in source, name
+        assert re.search(rf"\b{minutes}\s+(# )?minutes\.", source), name
+        for figure in re.findall(r"`(\w+)`", figures):
+            assert figure in viz.__all__ and re.search(rf"\b{figure}\(", source), (name, figure)
+
+
+def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
+    model = load()
+    with trace("*") as stages:
+        inputs = model.prepare(user_message(EXAMPLE_PICTURE, "describe"))
+        model.forward(inputs)
+    ran = {name: calls[0].shape for name, calls in stages.items()}
+    config = presets.preset("qwen2.5-vl-3b")
+    walked = walk(config, [(756, 476)], text_tokens=49, max_pixels=307200)
+    ids = list(model.generate(inputs))
+    assert model.tokenizer.decode(ids) in README
+    block = re.search(r"<!-- pipeline -->\n((?:\|.*\n)+)", README)[1].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block]
+    columns = [
+        (model.config, ran.get, inputs.image_grid_thw[0], 2, f"{len(ids)} times [815]"),
+        (config, lambda name: walked.row(name).shape, (1, 30, 48), 3, "[151936]"),
+    ]
+    for config, shape, grid, column, scores in columns:
+        said = [row[column] for row in cells]
+        patches, tokens = int(np.prod(grid)), int(np.prod(grid)) // 4
+        full = len(config.vision.fullatt_block_indexes)
+        text = config.text
+        prompt = shape("model.position_ids")[1]
+        assert said[2] == f"[{patches}, 1176], grid ({', '.join(map(str, grid))})"
+        assert said[3] == f"{prompt} ids, {tokens} of them placeholders"
+        assert said[4] == str(list(shape("visual.patch_embed")))
+        assert said[5] == f"{shape('visual.cu_window_seqlens')[0] - 1} windows"
+        assert said[6] == f"{config.vision.depth - full} and {full}"
+        assert said[7] == str(list(shape("visual")))
+        assert said[8] == str(list(shape("model.inputs_embeds")))
+        assert said[9] == str(list(shape("model.position_ids")))
+        heads = f"{text.num_attention_heads} / {text.num_key_value_heads}"
+        assert said[10] == f"{text.num_hidden_layers}, heads {heads}"
+        assert said[11].startswith(scores) and f"[{text.vocab_size}]" in said[11]
+    assert (
+        cells[0][2] == f"{list(ran['picture'])} bytes" and ran["picture"] == ran["image.resize"][1:]
+    )
+    assert cells[0][3] == f"{list(walked.row('picture').shape)} bytes"
+    assert cells[1][3] == str(list(walked.row("image.resize").shape[1:]))
+
+
+def test_the_answers_of_the_readme_are_true():
+    model = load()
+    asked, answers = re.search(
+        r'(python -m tinyqwenvl\.run \S+ "How.*?)```\n\n```\n(.*?)```', README, re.DOTALL
+    ).groups()
+    questions = re.findall(r'scene\.png "(.*?)"', asked)
+    assert [model.ask(EXAMPLE_PICTURE, q) for q in questions] == answers.splitlines()

@@ -286,7 +286,7 @@ def temporal_ids(row):
         "seconds": seconds,
         "Qwen2.5-VL": rope_case(part)[0][0],
         "Qwen2-VL": rope_case(part, "qwen2_vl")[0][0],
-        "4.52.4 to 5.2.0": rope_case(part, function=compat.rope_index_hf_4_52)[0][0],
+        "seconds cut first": rope_case(part, function=compat.rope_index_hf_4_52)[0][0],
     }
 
 

@@ -65,7 +65,8 @@ def rope_index_hf_4_52(
 ) -> tuple[Int[Array, "3 S"], int]:
     """Transformers 4.52.4 to 5.2: the seconds of a grid are cut to whole ones before anything.
 
-    So at more than 2 frames a second all frames of a video are at the same time.
+    So at more than 2 frames a second all frames of a video are at the same time. 5.3 to 5.17 cut
+    them as well, but there text after a video stands elsewhere too (``after_block_hf_5``).
     """
     seconds = None if second_per_grid_ts is None else [int(s) for s in second_per_grid_ts]
     return rope_index(input_ids, config, image_grid_thw, video_grid_thw, seconds)
