@@ -24,17 +24,10 @@ from tinyqwenvl.viz import source
 # ## The idea
 #
 # A table, the *language head* (`lm_head`; not one of the heads of attention), has a row for every
-<<<<<<< HEAD
 # token of the vocabulary. The score of a token, its *logit*, is the dot product of its row with
 # the last vector of the sequence. The token with the largest score is added to the sequence
 # (*greedy decoding*), and all of it happens again, until the token chosen is one that means
 # *stop*.
-=======
-# token of the vocabulary. The score of a token, its *logit*, is the dot product of its row with
-# the last vector of the sequence. The token with the largest score is added to the sequence
-# (*greedy decoding*), and all of it happens again, until the token chosen is one that means
-# *stop*.
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 # %%
 source(decoder.logits)
@@ -83,13 +76,8 @@ source(generate.Past, generate.Generation)
 # %% [markdown]
 # Nothing is computed until you iterate over a `Generation`. Then each turn of its loop chooses a
 # token, yields it, and feeds it back at position *tokens in the cache + rope delta*
-<<<<<<< HEAD
 # ([10](10_decoder_and_cache.ipynb)). The last token allowed is not fed back, as nothing follows.
 # A `Past` is for a second question about the same picture: exercise 2.
-=======
-# ([10](10_decoder_and_cache.ipynb)). The last token allowed is not fed back, as nothing follows.
-# A `Past` is for a second question about the same picture: exercise 2.
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 # %%
 generation = model.generate(inputs)
@@ -129,13 +117,8 @@ assert list(short) == ids[:3] and short.finish_reason == "length"
 
 # %% [markdown]
 # How sure was it? The softmax of the scores are probabilities. A bar is that of the token chosen,
-<<<<<<< HEAD
 # a diamond that of the next best. Where a diamond rises, the sentence might have gone another
 # way.
-=======
-# a diamond that of the next best. Where a diamond rises, the sentence might have gone another
-# way.
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 # %%
 chances = nn.softmax(scores)
@@ -143,17 +126,10 @@ ranked = np.sort(chances[:-1], axis=1)
 viz.certainty(words, ranked[:, -1], ranked[:, -2])
 
 # %% [markdown]
-<<<<<<< HEAD
 # Greedy decoding is only as stable as the gap between the best two scores. Rounding moves a score
 # a little; where the gap is smaller than that, two correct programs may part, and from then on
 # every word can differ. How much rounding moves them, a run in float64 tells. Here the narrowest
 # gap is over a hundred times as large:
-=======
-# Greedy decoding is only as stable as the gap between the best two scores. Rounding moves a score
-# a little; where the gap is smaller than that, two correct programs may part, and from then on
-# every word can differ. How much rounding moves them, a run in float64 tells. Here the narrowest
-# gap is over a hundred times as large:
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 # %%
 exact = tinyqwenvl.load(dtype="float64")
@@ -446,15 +422,9 @@ viz.certainty(
 )
 
 # %% [markdown]
-<<<<<<< HEAD
 # Here both agree: the noun of a shape needs the tokens of that shape, and not those of the
 # others. (The sentence is fed as it was, with the cross in it. So words after "cross" may have
 # been read off the words before them.)
-=======
-# Here both agree: the noun of a shape needs the tokens of that shape, and not those of the
-# others. (The sentence is fed as it was, with the cross in it. So words after "cross" may have
-# been read off the words before them.)
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 # %% [markdown]
 # ## Words before the last layer
@@ -481,13 +451,8 @@ middle = seen[names[1]][0][image_keys]
 viz.logit_lens(picture, {names[1]: middle}, grid, model.weights, model.config, word)
 
 # %% [markdown]
-<<<<<<< HEAD
 # Do these words name what their tokens cover? Of the tokens in the box of a shape, fewer than
 # half name its colour or its kind:
-=======
-# Do these words name what their tokens cover? Of the tokens in the box of a shape, fewer than
-# half name its colour or its kind:
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 # %%
 best = np.argmax(viz.lens(middle, model.weights, model.config), axis=1)
@@ -500,17 +465,10 @@ print(f"{sum(fits)} of {len(fits)} tokens inside a shape's box read as its colou
 assert np.mean(fits) < 0.5
 
 # %% [markdown]
-<<<<<<< HEAD
 # Nothing in training asked an image token to predict a word, so this is no failure: attention
 # reads these tokens in a language of their own. Yet the difference between two words can mean
 # something. Does the score of "bottom", less that of "top", grow with the row of the token? One
 # picture could show it by chance, so here are all five of the package.
-=======
-# Nothing in training asked an image token to predict a word, so this is no failure: attention
-# reads these tokens in a language of their own. Yet the difference between two words can mean
-# something. Does the score of "bottom", less that of "top", grow with the row of the token? One
-# picture could show it by chance, so here are all five of the package.
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 
 
 # %%
@@ -538,17 +496,10 @@ for path in sorted(EXAMPLE_PICTURE.parent.glob("*.png")):
 # %% [markdown]
 # ## Try it
 #
-<<<<<<< HEAD
 # 1. Does a repetition penalty change an answer at temperature 0, and why is a description of
 #    three shapes a bad place for one?
 # 2. A second question is asked about the same picture, and the cache of the first is kept. How
 #    many tokens go through the decoder?
-=======
-# 1. Does a repetition penalty change an answer at temperature 0, and why is a description of
-#    three shapes a bad place for one?
-# 2. A second question is asked about the same picture, and the cache of the first is kept. How
-#    many tokens go through the decoder?
->>>>>>> 58d3222439a92153e950cfdb6f2fa3363db8a0d1
 # 3. What does `until` do with two stops, one of which is the beginning of the other?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
