@@ -301,10 +301,49 @@ def test_training_rows_of_two_pictures_are_what_the_package_prepares():
     content = [*({"image": p} for p in pair), {"text": text}]
     inputs = tinyqwenvl.load().prepare([{"role": "user", "content": content}])
     ids = encoder.question(text)
-    branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
-    row = batches.make_row(encoder, "<|image_pad|>", (1, 8, 10), 1.0, [branch], pictures=2)
-    np.testing.assert_array_equal(row[0], inputs.input_ids)
-    np.testing.assert_array_equal(row[4], inputs.position_ids)
+    branches = [batches.Branch.asking(ids)]
+    row = batches.make_row(encoder, "<|image_pad|>", (1, 8, 10), 1.0, branches, pictures=2)
+    np.testing.assert_array_equal(row.ids, inputs.input_ids)
+    np.testing.assert_array_equal(row.positions, inputs.position_ids)
+
+
+@pytest.mark.parametrize(
+    ("skill", "asked", "answer", "unsaid"),
+    [
+        ("colour", "What colour is the heart?", "Pink.", ["Blue."]),
+        ("colour", "What colour is the circle?", "Pink.", []),
+        ("absent", "What colour is the heart?", questions.NOT_THERE, []),
+        ("shape", "Which shape is red?", "A ring.", ["A star."]),
+        ("describe", "Describe.", "An orange cross on the left.", ["An yellow cross on the left."]),
+        ("describe", "Describe.", "A red ring.", ["A green ring.", "A red star."]),
+        (
+            "change",
+            "What changed?",
+            "The pink heart turned black.",
+            ["The blue heart turned black.", "The pink heart turned blue."],
+        ),
+    ],
+)
+def test_training_does_not_say_no_to_kept_out_pairs(skill, asked, answer, unsaid):
+    assert questions.unsaid(questions.Question(skill, asked, answer)) == unsaid
+
+
+def test_the_loss_leaves_out_the_words_that_would_name_a_kept_out_pair():
+    pytest.importorskip("torch")
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import batches
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    encoder = batches.Encoder(tokenizer)
+    question = questions.Question("describe", "Describe.", "A red ring on the left.")
+    reply = encoder.answer(question.answer)
+    left_out = [tokenizer.decode([i]) if i >= 0 else "" for i in encoder.unsaid(question, reply)]
+    assert left_out[:4] == ["", " green", " star", ""] and not any(left_out[4:])
+    for batch in batches.make_step(encoder, 1, 2000)[:3]:  # the rest are words
+        some = batch["unsaid"] >= 0
+        assert some.any() and (batch["unsaid"] != batch["ids"])[some].all()
+        assert (batch["weights"][some] > 0).all()
 
 
 def test_hints_say_what_each_cell_covers():

@@ -10,6 +10,7 @@ exactly as if it were asked alone.  A few branches hold two turns.
 
 import multiprocessing
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,33 @@ FIRST_HARD_STEP = 800  # clips, pairs of pictures and words come after single sc
 UNNAMED_SHARE = 0.5  # of the scenes: some colours and kinds have no name
 PART_SHARE = 0.2  # of the questions about other scenes: by colour or by kind alone
 MERGE, TOKENS_PER_SECOND = 2, 2
+
+
+NO_TOKEN, NO_SKILL = -1, -1
+
+
+class Branch(NamedTuple):
+    """A question and its answer, or two turns of them: a number for each token.
+
+    weights: of the token in the loss, 0 where the model does not speak; unsaid: a token that the
+    loss does not compare this one with (`questions.unsaid`), or NO_TOKEN.
+    """
+
+    ids: list
+    weights: list
+    skills: list
+    unsaid: list
+    turns: int = 1
+
+    def then(self, other):
+        """The same and another turn."""
+        joined = [mine + more for mine, more in zip(self[:4], other[:4], strict=True)]
+        return Branch(*joined, self.turns + other.turns)
+
+    @classmethod
+    def asking(cls, ids):
+        """Tokens of which none is learnt from."""
+        return cls(ids, [0.0] * len(ids), [NO_SKILL] * len(ids), [NO_TOKEN] * len(ids))
 
 
 class Encoder:
@@ -66,6 +94,17 @@ class Encoder:
         """An answer and its end."""
         return [*self.text(text), self.special("<|im_end|>")]
 
+    def unsaid(self, question, reply):
+        """For each token of a reply, the one that `questions.unsaid` would have in its place."""
+        tokens = [NO_TOKEN] * len(reply)
+        for text in questions.unsaid(question):
+            other = self.answer(text)
+            at = next(
+                i for i, pair in enumerate(zip(reply, other, strict=False)) if len({*pair}) > 1
+            )
+            tokens[at] = other[at]
+        return tokens
+
     def next_turn(self):
         """What stands between the end of a message and the next question."""
         return [*self.text("\n"), self.special("<|im_start|>"), *self.text("user\n")]
@@ -97,14 +136,14 @@ def scene_questions(rng, scene):
 
 
 def pack(rng, encoder, asked, budget=BUDGET):
-    """Branches of (ids, weights, skills) lists that together fill `budget` tokens.
+    """Branches that together fill `budget` tokens.
 
     An answer of n tokens weighs sqrt(n), so that long boxes do not drown single words.
     """
     branches, used, texts = [], 0, set()
     for question in asked:
         ask, reply = encoder.question(question.text), encoder.answer(question.answer)
-        joined = bool(branches) and rng.random() < 0.15 and not branches[-1][3]
+        joined = bool(branches) and rng.random() < 0.15 and branches[-1].turns == 1
         if joined:
             ask = encoder.next_turn() + ask
         if used + len(ask) + len(reply) > budget:
@@ -112,21 +151,28 @@ def pack(rng, encoder, asked, budget=BUDGET):
         if question.text in texts:
             continue
         texts.add(question.text)
-        skill = questions.SKILLS.index(question.skill)
-        ids = ask + reply
+        skills = [questions.SKILLS.index(question.skill)] * len(ask + reply)
         weights = [0.0] * len(ask) + [len(reply) ** -0.5] * len(reply)
-        skills = [skill] * len(ids)
-        if joined:
-            old = branches[-1]
-            branches[-1] = (old[0] + ids, old[1] + weights, old[2] + skills, True)
-        else:
-            branches.append((ids, weights, skills, False))
-        used += len(ids)
+        unsaid = [NO_TOKEN] * len(ask) + encoder.unsaid(question, reply)
+        branch = Branch(ask + reply, weights, skills, unsaid)
+        branches.append(branches.pop().then(branch) if joined else branch)
+        used += len(ask + reply)
     return branches
 
 
+class Row(NamedTuple):
+    """One row of a batch: arrays [L]; positions [3, L]."""
+
+    ids: np.ndarray
+    branch: np.ndarray  # 0 for what all branches share
+    weights: np.ndarray
+    skills: np.ndarray
+    unsaid: np.ndarray
+    positions: np.ndarray
+
+
 def make_row(encoder, pad, grid, seconds, branches, pictures=1):
-    """One row: ids, branch numbers, weights and skills [L], positions [3, L]."""
+    """The row of a prefix with pictures, or a clip, and of branches that continue it."""
     t, h, w = grid
     prefix = encoder.prefix(pad, t * h * w // MERGE**2, pictures)
     start = prefix.index(encoder.special(pad))
@@ -138,34 +184,31 @@ def make_row(encoder, pad, grid, seconds, branches, pictures=1):
         after = int(seen.max()) + 1  # the end-of-vision token, then each branch
         positions += [seen, np.full((3, 1), after)]
         start = after + 2
-    ids, branch = list(prefix), [0] * len(prefix)
-    weights, skills = [0.0] * len(prefix), [-1] * len(prefix)
-    for number, (more, weight, skill, _) in enumerate(branches, start=1):
-        ids += more
-        branch += [number] * len(more)
-        weights += weight
-        skills += skill
-        positions.append(np.broadcast_to(after + 1 + np.arange(len(more)), (3, len(more))))
-    return *map(np.array, (ids, branch, weights, skills)), np.hstack(positions)
+    rows = [Branch.asking(prefix), *branches]
+    numbers = np.repeat(np.arange(len(rows)), [len(row.ids) for row in rows])
+    for row in branches:
+        positions.append(np.broadcast_to(after + 1 + np.arange(len(row.ids)), (3, len(row.ids))))
+    ids, weights, skills, unsaid = (np.concatenate([row[i] for row in rows]) for i in range(4))
+    return Row(ids, numbers, weights, skills, unsaid, np.hstack(positions))
 
 
 def stack_rows(rows, pixels, grid):
     """Rows padded on the right to one length (a multiple of 16) as a batch of arrays."""
-    length = -(-max(len(row[0]) for row in rows) // 16) * 16
+    length = -(-max(len(row.ids) for row in rows) // 16) * 16
 
-    def padded(column, fill):
-        return np.stack(
-            [np.pad(r[column], (0, length - len(r[column])), constant_values=fill) for r in rows]
-        )
+    def padded(name, fill):
+        arrays = [getattr(row, name) for row in rows]
+        return np.stack([np.pad(a, (0, length - len(a)), constant_values=fill) for a in arrays])
 
-    positions = [np.pad(row[4], ((0, 0), (0, length - row[4].shape[1]))) for row in rows]
+    positions = [np.pad(r.positions, ((0, 0), (0, length - len(r.ids)))) for r in rows]
     return {
         "pixels": np.stack(pixels),  # uint8 [pictures or clips, frames, H, W, 3]
         "grid": grid,  # (t, h, w) in patches
-        "ids": padded(0, 0),  # [B, L]
-        "branch": padded(1, -1),
-        "weights": padded(2, 0.0).astype(np.float32),
-        "skills": padded(3, -1),
+        "ids": padded("ids", 0),  # [B, L]
+        "branch": padded("branch", -1),
+        "weights": padded("weights", 0.0).astype(np.float32),
+        "skills": padded("skills", NO_SKILL),
+        "unsaid": padded("unsaid", NO_TOKEN),
         "positions": np.stack(positions, 1),  # [3, B, L]
     }
 

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from scripts.train_scenes.batches import Encoder, make_row, stack_rows
+from scripts.train_scenes.batches import Branch, Encoder, make_row, stack_rows
 from scripts.train_scenes.evaluate import CHECKPOINT, LONGEST
 from scripts.train_scenes.network import Config, Network
 from scripts.train_scenes.train import branch_mask, patchify
@@ -56,15 +56,15 @@ def _generate(network, tokenizer, cases, members, longest):
         rows = []
         for case, reply in zip(cases, replies, strict=True):
             ids = encoder.question(case.question.text) + reply
-            branch = (ids, [0.0] * len(ids), [-1] * len(ids), False)
-            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), [branch], pictures))
+            branches = [Branch.asking(ids)]
+            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), branches, pictures))
         arrays = stack_rows(rows, pixels, grid)
         ids, positions = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["positions"])
         vectors = network.model.embed_tokens(ids)
         slots = (ids == tokenizer.token_to_id(pad))[..., None]
         vectors = vectors.masked_scatter(slots, features)
         hidden = network.model(vectors, positions, branch_mask(torch.from_numpy(arrays["branch"])))
-        last = torch.tensor([len(row[0]) - 1 for row in rows])
+        last = torch.tensor([len(row.ids) - 1 for row in rows])
         chosen = network.logits(hidden[torch.arange(len(rows)), last]).argmax(-1).tolist()
         for index in list(open_rows):
             if chosen[index] == end:

@@ -6,10 +6,11 @@ marked by comparing strings (boxes and points by their geometry).
 """
 
 import json
+import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from scripts.train_scenes.scenes import COLOURS, KINDS, PAIRS, distances, has_hue
+from scripts.train_scenes.scenes import COLOURS, KEPT_OUT, KINDS, PAIRS, distances, has_hue
 
 NOT_THERE = "I don't see one."
 SKILLS = (
@@ -394,3 +395,34 @@ def clip_questions(rng, clip):
             Question("motion", phrase(rng, "motion", name), f"{direction.capitalize()}.")
         )
     return questions
+
+
+# ------------------------------------------------------------- what training must not say no to
+
+_COLOUR, _KIND = "|".join(COLOURS), "|".join(KINDS)
+_NAME = re.compile(rf"\b({_COLOUR}) ({_KIND})\b(?: turned ({_COLOUR})\b)?")
+
+
+def unsaid(question):
+    """The answers that would name a pair that is kept out of training, in place of one word.
+
+    To `What colour is the heart?` it is never `Blue.`, because blue hearts are never drawn.  The
+    loss must not teach that rule: it leaves these words out of what the right one is compared with.
+    """
+    colour_of = {kind: colour for colour, kind in KEPT_OUT}
+    kind_of = dict(KEPT_OUT)
+    found = []  # (start, end, the other word)
+    for name in _NAME.finditer(question.answer):
+        colour, kind, turned = name.groups()
+        found += [(*name.span(1), colour_of.get(kind)), (*name.span(2), kind_of.get(colour))]
+        if turned:
+            found.append((*name.span(3), colour_of.get(kind)))
+    if question.answer != NOT_THERE and question.skill in ("colour", "shape"):
+        options = colour_of if question.skill == "colour" else kind_of
+        asked = [word for word in options if re.search(rf"\b{word}\b", question.text)]
+        said = re.search(r"(\w+)\.", question.answer)
+        for word in asked:
+            other = options[word]
+            found.append((*said.span(1), other if said[1].islower() else other.capitalize()))
+    text = question.answer
+    return [text[:start] + other + text[end:] for start, end, other in found if other]

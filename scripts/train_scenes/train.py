@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from scripts.train_scenes import tokenizer as tokenizers
 from scripts.train_scenes.batches import (
+    NO_TOKEN,
     Encoder,
     clip_batch,
     picture_batch,
@@ -86,8 +87,11 @@ def token_losses(network, head, batch, ids, device):
     x = network.embed(tensors["ids"], features, ids.pads)
     hidden = network.model(x, tensors["positions"], branch_mask(tensors["branch"]))
     answers = tensors["weights"][:, 1:] > 0
-    logits = network.logits(hidden[:, :-1][answers])
-    losses = F.cross_entropy(logits.float(), tensors["ids"][:, 1:][answers], reduction="none")
+    logits = network.logits(hidden[:, :-1][answers]).float()
+    unsaid = tensors["unsaid"][:, 1:][answers]
+    some = unsaid != NO_TOKEN
+    logits[some, unsaid[some]] = -torch.inf
+    losses = F.cross_entropy(logits, tensors["ids"][:, 1:][answers], reduction="none")
     return losses, tensors["weights"][:, 1:][answers], tensors["skills"][:, 1:][answers], hint
 
 
