@@ -1,6 +1,7 @@
 """Boxes and points of answers: published forms, places on the original picture, the drawing."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinyqwenvl import run
+from tinyqwenvl.errors import UserError
 from tinyqwenvl.grounding import Mark, draw, marks
-from tinyqwenvl.model import EXAMPLE_PICTURE
+from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE
 
 SAME = ((1000, 1000), (1000, 1000))
 BOX = '{"bbox_2d": [10, 20, 30, 40], "label": "red circle"}'
@@ -52,6 +54,14 @@ def test_pixels_of_the_resized_picture_become_those_of_the_original():
     assert found == [Mark((20, 60, 60, 120), "red circle")]
 
 
+def test_a_label_is_that_of_its_own_box():
+    answer = (
+        "<|object_ref_start|>a<|object_ref_end|> is not there, but "
+        "<|object_ref_start|>b<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+    )
+    assert marks(answer, *SAME) == [Mark((1, 2, 3, 4), "b")]
+
+
 def test_thousandths_do_not_depend_on_the_resized_picture():
     answer = "the cat(100,200),(300,400)"  # as it reads without control tokens
     assert marks(answer, (28, 28), (2000, 500)) == [Mark((200, 100, 600, 200), "")]
@@ -70,6 +80,8 @@ def test_thousandths_do_not_depend_on_the_resized_picture():
         '{"bbox_2d": [true, 2, 3, 4]}',
         '{"bbox_2d": "1, 2, 3, 4"}',
         "{" * 3000,
+        '{"bbox_2d": [1, 2, 3, ' + "9" * 400 + "]}",  # too large for a float
+        "<|quad_start|>(1,2),(3,4),(5,6),(7,8)<|quad_end|>",  # a quadrilateral is not two boxes
     ],
 )
 def test_what_is_no_box_is_left_out(answer):
@@ -109,7 +121,7 @@ def test_run_draws_the_boxes_of_the_answer(tmp_path, capsys):
     out = tmp_path / "out.png"
     words = [str(EXAMPLE_PICTURE), "Locate the blue cross.", "--boxes", str(out), "--json"]
     assert run.main(words) == 0
-    ((found,),) = (json.loads(capsys.readouterr().out)["boxes"],)
+    (found,) = json.loads(capsys.readouterr().out)["boxes"]
     assert found["label"] == "blue cross"
     before, after = (np.asarray(Image.open(p).convert("RGB")) for p in (EXAMPLE_PICTURE, out))
     assert before.shape == after.shape and not np.array_equal(before, after)
@@ -125,9 +137,31 @@ def test_run_writes_nothing_when_there_is_nothing_to_draw(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_answer_is_told_though_its_boxes_cannot_be_written(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise UserError("cannot write: no space left")
+
+    monkeypatch.setattr(run, "write_bytes", full)
+    words = [str(EXAMPLE_PICTURE), "Locate the blue cross.", "--boxes", str(tmp_path / "out.png")]
+    assert run.main([*words, "--json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["boxes"] and "no space left" in told.err
+
+
+def test_a_picture_is_opened_once_for_its_boxes(tmp_path, capsys):
+    """What there is to say about it is said once."""
+    words = [str(EXAMPLE_CLIP), "Locate the black heart.", "--boxes", str(tmp_path / "out.png")]
+    assert run.main(words) == 0
+    assert capsys.readouterr().err.count("only the first is read") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["missing.png", "what?", "--boxes", "there.png"], "missing.png: no such picture"),
+        (["--boxes", "out.wmf"], "Pillow"),
+        (["--boxes", "out.palm"], "Pillow"),
+        (["--boxes", "folder.png"], "not a file"),
         (["--boxes", "out.txt"], "name of a picture"),
         (["--boxes", "nowhere/out.png"], "no such directory"),
         (["--boxes", ""], "name of a picture"),
@@ -138,6 +172,10 @@ def test_run_writes_nothing_when_there_is_nothing_to_draw(tmp_path, capsys):
 )
 def test_run_says_in_one_line_why_boxes_cannot_be_drawn(words, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("there.png").write_bytes(b"kept")
+    Path("folder.png").mkdir()
     assert run.main(words) == 2
     error = capsys.readouterr().err.strip()
-    assert says in error and "\n" not in error and list(tmp_path.iterdir()) == []
+    assert says in error and "\n" not in error
+    assert {path.name for path in tmp_path.iterdir()} == {"there.png", "folder.png"}
+    assert Path("there.png").read_bytes() == b"kept"

@@ -3,14 +3,14 @@
 - Qwen2.5-VL: JSON, bare or fenced, ``{"bbox_2d": [x1, y1, x2, y2], "label": ...}`` or
   ``{"point_2d": [x, y], ...}``, in pixels of the *resized* picture.
 - Qwen2-VL: ``<|object_ref_start|>label<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>``,
-  in thousandths of the width and the height.
+  in thousandths of the width and the height. Its quadrilaterals (``<|quad_start|>``) are left out.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -29,8 +29,9 @@ INKS = (
 )
 
 _NUMBERS = r"\(\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\)"
+_QUAD = re.compile(r"<\|quad_start\|>.*?<\|quad_end\|>", re.DOTALL)
 _TAGGED = re.compile(
-    r"(?:<\|object_ref_start\|>(?P<label>.*?)<\|object_ref_end\|>\s*)?"
+    r"(?:<\|object_ref_start\|>(?P<label>(?:(?!<\|object_ref).)*)<\|object_ref_end\|>\s*)?"
     rf"(?:<\|box_start\|>)?{_NUMBERS}(?:\s*,\s*{_NUMBERS})?(?:<\|box_end\|>)?",
     re.DOTALL,
 )
@@ -87,13 +88,13 @@ def _are_numbers(place: Any, count: int) -> bool:
     return (
         isinstance(place, list)
         and len(place) == count
-        and all(type(n) in (int, float) and math.isfinite(n) for n in place)
+        and all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in place)
     )
 
 
 def _tagged(answer: str) -> Iterator[Mark]:
     """Qwen2-VL's corners; a single pair of numbers is a point only between its control tokens."""
-    for found in _TAGGED.finditer(answer):
+    for found in _TAGGED.finditer(_QUAD.sub("", answer)):
         x1, y1, x2, y2 = found.groups()[1:]
         label = (found["label"] or "").strip()
         if x2 is not None:

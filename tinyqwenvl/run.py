@@ -21,6 +21,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from . import compat, grounding, media
 from .checkpoint import parameter_count
 from .cli import INTERRUPTED, Parser, Piped, command, note, picture_on_stdin, write_bytes
@@ -112,8 +114,6 @@ def pictures_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
 
 
 def _named_like_a_picture(word: str) -> bool:
-    from PIL import Image
-
     return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
 
 
@@ -182,6 +182,8 @@ def answer(argv: list[str] | None) -> int:
         clock.lap("load")
         sampling = choose_sampling(args, asked, model)
         items = user_items(args, piped.text() if piped else "")
+        if args.boxes is not None:  # opened here, as it is drawn on afterwards
+            items[0]["image"] = media.open_picture(items[0]["image"], TO_RGB[args.alpha])
         if args.chat:
             chat(args, model, sampling, items)
             return 0
@@ -197,14 +199,23 @@ def answer(argv: list[str] | None) -> int:
         stream = not (args.json or args.no_stream)
         said = say(model, generation, lambda: generation.finish_reason, args.stop, drawing, stream)
     timings = {**clock.laps, **generation.timings, "total": clock.total()}
+    marks = []
     if args.boxes is not None:
-        said["boxes"] = draw_boxes(args, model, inputs, items, said["token_ids"])
+        marks = find_marks(model, inputs, items[0]["image"].size, said["token_ids"])
+        said["boxes"] = [
+            {"point" if m.is_point else "box": m.place, "label": m.label} for m in marks
+        ]
     if args.json:
         print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
     elif args.no_stream:
         print(said["text"])
     if args.verbose:
         report(args, model, inputs, sampling, said, timings)
+    if marks:
+        drawn = grounding.draw(items[0]["image"], marks)
+        write_bytes(args.boxes, in_format(drawn, args.boxes))
+    elif args.boxes is not None:
+        note(f"no box and no point in the answer; {args.boxes} is not written")
     return INTERRUPTED if said["finish_reason"] == "interrupt" else 0
 
 
@@ -283,43 +294,38 @@ def check_boxes(args: argparse.Namespace, pictures: list[str]) -> None:
     if args.chat or args.video or len(pictures) != 1:
         raise UserError("--boxes draws on one picture: no --chat, no --video, not several pictures")
     target = Path(args.boxes)
-    if picture_format(args.boxes) is None:
+    if target.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--boxes {args.boxes}: give the name of a picture, such as boxes.png")
     if not target.absolute().parent.is_dir():
         raise UserError(f"--boxes {args.boxes}: there is no such directory")
-    if target.exists() and pictures[0] != "-" and target.samefile(pictures[0]):
+    if target.exists() and not target.is_file():
+        raise UserError(f"--boxes {args.boxes}: that is not a file; give another name")
+    picture = Path(pictures[0])  # that it is there is seen when it is opened
+    if pictures[0] != "-" and target.exists() and picture.exists() and target.samefile(picture):
         raise UserError(f"--boxes {args.boxes}: that is the picture itself; give another name")
+    try:
+        in_format(Image.new("RGB", (8, 8)), args.boxes)
+    except (OSError, KeyError, ValueError):
+        raise UserError(
+            f"--boxes {args.boxes}: Pillow cannot write a picture of that form; give a .png"
+        ) from None
 
 
-def draw_boxes(
-    args: argparse.Namespace,
-    model: Model,
-    inputs: Inputs,
-    items: list[dict[str, Any]],
-    token_ids: list[int],
-) -> list[dict[str, Any]]:
-    """Write the picture with the answer's boxes and points, if any; their places in its pixels."""
-    picture = media.open_picture(items[0]["image"], TO_RGB[args.alpha])
+def find_marks(
+    model: Model, inputs: Inputs, size: tuple[int, int], token_ids: list[int]
+) -> list[grounding.Mark]:
+    """The boxes and points of an answer about one picture of ``size``, in its pixels."""
     ((_, rows, columns),) = grids_of(inputs.image_grid_thw)
     patch = model.config.vision.patch_size
     answer = model.tokenizer.decode(token_ids, skip_special=False)
-    found = grounding.marks(answer, (columns * patch, rows * patch), picture.size)
-    if not found:
-        note(f"no box and no point in the answer; {args.boxes} is not written")
-        return []
+    return grounding.marks(answer, (columns * patch, rows * patch), size)
+
+
+def in_format(picture: Image.Image, path: str) -> bytes:
+    """The bytes of a picture in the format that a name asks for; Pillow's errors."""
     file = io.BytesIO()
-    form = picture_format(args.boxes)
-    grounding.draw(picture, found).save(file, form)
-    write_bytes(args.boxes, file.getvalue())
-    return [{"point" if m.is_point else "box": m.place, "label": m.label} for m in found]
-
-
-def picture_format(path: str) -> str | None:
-    """The format in which Pillow writes a file of this name; None where it does not."""
-    from PIL import Image
-
-    form = Image.registered_extensions().get(Path(path).suffix.lower())
-    return form if form in Image.SAVE else None
+    picture.save(file, Image.registered_extensions()[Path(path).suffix.lower()])
+    return file.getvalue()
 
 
 @contextmanager
