@@ -15,7 +15,14 @@ from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.presets import preset
-from tinyqwenvl.viz import kernel_pictures, matrix_product, responses, source, spectrum
+from tinyqwenvl.viz import (
+    component_shares,
+    kernel_pictures,
+    matrix_product,
+    responses,
+    source,
+    spectrum,
+)
 from tinyqwenvl.weights import Weights
 
 model = tinyqwenvl.load()
@@ -168,10 +175,7 @@ pictures = [media.open_picture(path) for path in sorted(EXAMPLE_PICTURE.parent.g
 many, _ = image.preprocess([(p, *limits) for p in pictures], config.processor, config.vision)
 random_kernels = np.random.default_rng(0).standard_normal(flat.shape).astype(np.float32)
 outputs = {"random kernels": many @ random_kernels.T, "kernels of the checkpoint": many @ flat.T}
-first = {}
-for name, output in outputs.items():
-    shares = np.linalg.svd(output, compute_uv=False) ** 2
-    first[name] = shares[0] / shares.sum()
+first = {name: component_shares(output)[0] for name, output in outputs.items()}
 assert first["random kernels"] > 0.8 and first["kernels of the checkpoint"] < 0.4
 spectrum(outputs)
 

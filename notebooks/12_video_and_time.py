@@ -84,6 +84,13 @@ for sample in (video.sample_qwen_vl_utils, video.sample_hf):
     assert len(sample(3, 4.0)) == 2
 
 # %% [markdown]
+# A list of frames, or a folder of them, has no rate of its own: all are taken. The second number is
+# the mean time from one frame to the next. It is what positions are made of, further down.
+
+# %%
+source(video.choose_frames)
+
+# %% [markdown]
 # ## How large
 #
 # Each frame costs tokens, so a frame of a long clip is read at fewer pixels. The recipe of

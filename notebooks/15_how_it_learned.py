@@ -26,14 +26,15 @@ from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
 from tinyqwenvl.viz import (
     Source,
     boxes,
+    branch_mask,
     branches,
+    component_shares,
     gallery,
     learning_curves,
     skills,
     source,
-    spectra,
+    spectrum,
 )
-from tinyqwenvl.viz.learning import branch_mask, component_shares
 
 model = tinyqwenvl.load()
 assert 3.5e6 < sum(np.prod(shape) for shape in weight_shapes(model.config).values()) < 4.5e6
@@ -195,7 +196,7 @@ random = np.random.default_rng(0).normal(size=filters.shape).astype(np.float32)
 outputs = {"random filters": patches @ random.T, "this checkpoint": patches @ filters.T}
 strongest = {name: component_shares(array)[0] for name, array in outputs.items()}
 assert strongest["random filters"] > 0.5 and strongest["this checkpoint"] < 0.2
-spectra(outputs, title="How the power of the outputs is shared out")
+spectrum(outputs, title="How the power of the outputs is shared out")
 
 # %% [markdown]
 # **2. A hint head.** Answers alone teach seeing slowly: a few tokens of feedback for a whole

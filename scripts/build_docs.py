@@ -12,8 +12,6 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-from sphinx.cmd.build import main as sphinx
-
 from scripts.notebooks import ROOT, execute, paired, sources
 
 SITE = ROOT / "docs" / "_build" / "html"
@@ -62,6 +60,8 @@ def faults(site):
 
 def main():
     """Command line."""
+    from sphinx.cmd.build import main as sphinx  # following links needs no Sphinx
+
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for source in sources():
         source.with_suffix(".ipynb").write_text(paired(source))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.build_docs import faults
 from scripts.draw_figures import figures
 from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
 from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
@@ -76,3 +77,27 @@ def test_the_page_of_the_oracle_has_its_numbers():
     assert "multiples are 100 in float32 and 16 elsewhere" in page
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"explains it by {len(MUTANTS)} named mistakes" in " ".join(changes.split())
+
+
+def test_what_leads_nowhere_in_a_site_is_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "other.html").write_text('<p id="here">text</p>')
+    good = """
+        <a href="sub/other.html#here"></a> <a href="#me" name="me"></a> <a href="https://a.b/c"></a>
+        <link rel="canonical" href="https://a.b/"> <img src="data:image/png;base64,AA">
+    """
+    page = tmp_path / "index.html"
+    page.write_text(good)
+    assert list(faults(tmp_path)) == []
+    page.write_text(
+        f"""{good} <a href="gone.html"></a> <a href="sub/other.html#gone"></a> <a href="#gone"></a>
+        <img src="gone.png"> <script src="https://a.b/c.js"></script> <img src="//a.b/c.png">"""
+    )
+    assert sorted(faults(tmp_path)) == [
+        "index.html links to #gone: no such place on that page",
+        "index.html links to gone.html, which is not there",
+        "index.html links to gone.png, which is not there",
+        "index.html links to sub/other.html#gone: no such place on that page",
+        "index.html loads //a.b/c.png from elsewhere",
+        "index.html loads https://a.b/c.js from elsewhere",
+    ]

@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 from scripts.notebooks import LONGEST, NOTEBOOKS, execute, paired, sources
 
@@ -51,6 +52,21 @@ def test_a_notebook_runs_and_its_figures_say_what_they_show(source):
             figures += re.findall(r'<img alt="([^"]*)"', page)
     assert len(figures) >= 2 and min(map(len, figures)) > 40
     assert len(set(figures)) == len(figures)
+
+
+def test_a_notebook_is_run_again_only_when_it_has_changed(tmp_path):
+    source = tmp_path / "99_small.py"
+    source.write_text("# %%\nprint(6 * 7)\n")
+    path, seconds = execute(source, tmp_path / "out")
+    (cell,) = json.loads(path.read_text())["cells"]
+    assert "".join(cell["outputs"][0]["text"]) == "42\n"
+    written = path.stat().st_mtime_ns
+    assert execute(source, tmp_path / "out") == (path, seconds)
+    assert path.stat().st_mtime_ns == written
+    source.write_text("# %%\nassert 6 * 7 == 41, 'not so'\n")
+    with pytest.raises(CellExecutionError, match="not so"):
+        execute(source, tmp_path / "out")
+    assert path.stat().st_mtime_ns == written  # and nothing is half-written
 
 
 @every_notebook

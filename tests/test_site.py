@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
+from scripts import build_docs
+
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-build_docs = pytest.importorskip("scripts.build_docs", reason="needs the extra docs")
 
 SITE = build_docs.SITE
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -129,7 +129,7 @@ def test_sampling_mistakes_are_caught(monkeypatch):
     monkeypatch.setattr(video, "sample_hf", video.sample_qwen_vl_utils)
     assert "frame_sampling/two-a-second-hf" in failing()
     monkeypatch.undo()
-    monkeypatch.setattr(video, "_chosen", lambda clip, fps, *_: ([], 1 / fps))
+    monkeypatch.setattr(video, "choose_frames", lambda clip, fps, *_: ([], 1 / fps))
     assert "frame_sampling/seconds-qwen-vl-utils" in failing()
 
 

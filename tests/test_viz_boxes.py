@@ -10,12 +10,12 @@ from tinyqwenvl.viz import (
     boxes,
     branch_mask,
     branches,
+    component_shares,
     gallery,
     learning_curves,
     skills,
-    spectra,
+    spectrum,
 )
-from tinyqwenvl.viz.learning import component_shares
 
 PICTURE = np.full((56, 112, 3), 200, np.uint8)
 BOX = {"bbox_2d": [10, 20, 30, 50], "label": "red circle"}
@@ -140,8 +140,14 @@ def test_shares_of_components():
     directions = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     apart = np.linalg.qr(rng.normal(size=(50, 3)))[0] * [3, 2, 1]
     assert np.allclose(component_shares(apart @ directions), np.array([9, 4, 1]) / 14)
-    figure = spectra({"one": apart @ directions, "flat": np.eye(3)})
-    lines = figure.axes[0].lines
-    assert np.allclose(lines[1].get_ydata(), 1 / 3)
-    assert lines[0].get_linestyle() != lines[1].get_linestyle()
-    assert "one: 64.3%; flat: 33.3%" in figure.alt
+
+
+def test_spectrum_tells_white_from_flat():
+    white = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 10)))[0]
+    one = np.outer(np.arange(1, 6), np.arange(3)).astype(np.float32)
+    figure = spectrum({"white": white, "one": one}, largest=6)
+    even, single = figure.axes[0].lines
+    assert np.allclose(even.get_ydata(), [10] * 6)
+    assert np.allclose(single.get_ydata(), [100, 0, 0], atol=1e-4)
+    assert even.get_linestyle() != single.get_linestyle()
+    assert "white: the first has 10 %" in figure.alt and "one: the first has 100 %" in figure.alt

@@ -51,7 +51,6 @@ FIGURES = {
     "product": lambda: viz.matrix_product(rows_of(400), rows_of(160)),
     "product, small": lambda: viz.matrix_product(rows_of(9), rows_of(5)),
     "responses": lambda: viz.responses(some_picture(84, 56), rows_of(24, 9), (1, 4, 6), [3, 5]),
-    "spectrum": lambda: viz.spectrum({"rows": rows_of(50, 20)}),
 }
 
 
@@ -349,15 +348,6 @@ def test_responses_lie_where_patches_stand():
         for laid, kernel in zip(maps, (3, 5), strict=True):
             assert laid[int(y), int(x)] == embedded[number, kernel]
     assert "kernel 5 most at row 2, column 1" in figure.alt
-
-
-def test_spectrum_tells_white_from_flat():
-    white = np.linalg.qr(rows_of(40, 8))[0]
-    one = np.outer(np.arange(1, 6), np.arange(3)).astype(np.float32)
-    figure = viz.spectrum({"white": white, "one": one})
-    even, single = (line.get_ydata() for line in figure.axes[0].lines)
-    assert np.allclose(even, 100 / 8) and np.allclose(single, [100, 0, 0], atol=1e-4)
-    assert "white: the first has 12 %" in figure.alt and "one: the first has 100 %" in figure.alt
 
 
 def test_every_public_figure_is_drawn_here_and_exported():

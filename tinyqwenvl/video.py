@@ -266,7 +266,7 @@ def read_video(
     clip = open_clip(source)
 
     def look(clip: Clip) -> tuple[list[np.ndarray], float]:
-        indices, between = _chosen(clip, float(fps), int(least), int(most), recipe)
+        indices, between = choose_frames(clip, float(fps), int(least), int(most), recipe)
         limits = RECIPES[recipe].limits(len(indices), config, min_pixels, max_pixels)
         return _resized(clip, indices, limits, config), between
 
@@ -281,8 +281,15 @@ def read_video(
     return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), step * between)
 
 
-def _chosen(clip: Clip, fps: float, least: int, most: int, recipe: str) -> tuple[list[int], float]:
-    """Which frames of a clip, and the mean seconds from one of them to the next."""
+def choose_frames(
+    clip: Clip, fps: float, least: int, most: int, recipe: str = "qwen-vl-utils"
+) -> tuple[list[int], float]:
+    """Which frames of a clip are looked at, and the mean seconds from one of them to the next.
+
+    ``fps`` frames a second, at least ``least`` and at most ``most``, by the rule of ``recipe``
+    (:data:`RECIPES`). Frames without a rate were taken at ``fps``: all of them are looked at. Warns
+    when a clip has more than ``most``.
+    """
     if clip.rate is not None:
         indices = RECIPES[recipe].sample(clip.total, clip.rate, fps, least, most)
         if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:

@@ -116,7 +116,7 @@ def frame_sampling(
     clip = video.Clip("the clip", total_frames, video_fps, lambda: iter(()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that not all frames are used
-        _, between = video._chosen(clip, fps, min_frames, max_frames, recipe)
+        _, between = video.choose_frames(clip, fps, min_frames, max_frames, recipe)
     return {"indices": indices.tolist(), "second_per_grid": 2 * between}
 
 

@@ -19,7 +19,7 @@ from .choice import certainty, next_token
 from .clips import clip_strip, temporal_grids, time_lines
 from .cost import attention_by_resolution, bytes_by_resolution, flops_by_resolution
 from .families import curves, rows_as_bars, spread
-from .learning import branch_mask, branches, learning_curves, skills, spectra
+from .learning import branch_mask, branches, component_shares, learning_curves, skills, spectrum
 from .merger import four_to_one, gelu_forms, token_map, two_groupings
 from .oracle import distance_profile, error_map
 from .pictures import (
@@ -34,7 +34,6 @@ from .pictures import (
     resized_areas,
     responses,
     rounding_steps,
-    spectrum,
     tokens_by_size,
 )
 from .rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
@@ -63,6 +62,7 @@ __all__ = [
     "cache_growth",
     "certainty",
     "clip_strip",
+    "component_shares",
     "curves",
     "distance_profile",
     "distance_scores",
@@ -103,7 +103,6 @@ __all__ = [
     "show_picture",
     "skills",
     "source",
-    "spectra",
     "spectrum",
     "spread",
     "style",

@@ -10,7 +10,7 @@ import numpy as np
 from ..config import Config
 from ..image import unpatchify
 from ..position import block_positions
-from ..video import LEAST_FRAMES, MOST_FRAMES, Clip, Video, _chosen, open_clip
+from ..video import LEAST_FRAMES, MOST_FRAMES, Clip, Video, choose_frames, open_clip
 from .style import COLOURS, FAINT, INK, Drawing, drawing, show_picture
 
 ACROSS = 6.6  # inches of a strip that time has for itself
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 def _row(clip: Clip, config: Config, fps: float, recipe: str) -> Row:
     vision = config.vision
-    indices, between = _chosen(clip, fps, LEAST_FRAMES, MOST_FRAMES, recipe)
+    indices, between = choose_frames(clip, fps, LEAST_FRAMES, MOST_FRAMES, recipe)
     rate = clip.rate or fps
     merge, step = vision.spatial_merge_size, vision.temporal_patch_size
     grid = (-(-len(indices) // step), merge, merge)

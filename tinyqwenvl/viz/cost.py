@@ -67,10 +67,7 @@ def flops_by_resolution(
             ax.text(i, base[i], f"{_tower_share(flops):.0%}", ha="center", va="bottom", fontsize=8)
         ax.set_title(f"{name} (% : the tower's share)", fontsize=9, color=INK)
         _sizes_below(ax, sizes)
-    axes[0, 0].set_ylabel(unit, fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
-                  fontsize=8, frameon=False)  # fmt: skip
-    return figure
+    return _explained(figure, axes[0, 0], unit)
 
 
 def attention_by_resolution(
@@ -147,10 +144,7 @@ def bytes_by_resolution(
                     fontsize=7)  # fmt: skip
         ax.set_title(f"{name} (number: tokens)", fontsize=9, color=INK)
         _sizes_below(ax, sizes)
-    axes[0, 0].set_ylabel(unit, fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2,
-                  fontsize=8, frameon=False)  # fmt: skip
-    return figure
+    return _explained(figure, axes[0, 0], unit)
 
 
 # ------------------------------------------------------------------ helpers
@@ -184,6 +178,15 @@ def _slope(x: Any, y: Any) -> float:
     if len(x) < 2 or x[-1] == x[-2]:
         return float("nan")
     return float(np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2]))
+
+
+def _explained(figure: Drawing, first: Any, unit: str) -> Drawing:
+    """The unit beside the first panel, and below all panels what its bars stand for."""
+    first.set_ylabel(unit, fontsize=9)
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8,
+                  frameon=False)  # fmt: skip
+    return figure
 
 
 def _sizes_below(ax: Any, sizes: Sequence[Size]) -> None:

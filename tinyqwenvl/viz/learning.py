@@ -165,26 +165,31 @@ def _number(axes: Axes, row: int, column: int, number: int) -> None:
     )  # fmt: skip
 
 
-def spectra(
+def spectrum(
     outputs: Mapping[str, Float[Array, "N D"]],
-    title: str = "What the filters have to say",
+    title: str = "How much of a patch is seen along each direction",
+    largest: int = 60,
 ) -> Drawing:
     """Share of the power of outputs [N, D] in each of their principal components, largest first.
 
     A steep line: nearly all outputs say the same thing (the mean colour of a patch, say). A flat
-    one: every output says something of its own. Shares of one line add up to 1.
+    one: every output says something of its own. In percent, on a logarithmic axis; all shares of a
+    line, of which the ``largest`` are drawn, add up to 100.
     """
-    found = {name: component_shares(array) for name, array in outputs.items()}
-    told = [f"{name}: {shares[0]:.1%}" for name, shares in found.items()]
-    alt = f"Share of the power in the strongest of all components. {'; '.join(told)}."
-    figure, axes = drawing(title, alt, size=(7.5, 3.4))
+    found = {name: 100 * component_shares(array) for name, array in outputs.items()}
+    told = "; ".join(f"{name}: the first has {shares[0]:.0f} %" for name, shares in found.items())
+    alt = f"Falling lines of the shares of the directions. {told}."
+    figure, axes = drawing(title, alt, size=(7.0, 3.8))
     for number, (name, shares) in enumerate(found.items()):
         colour, line = COLOURS[(0, 1, 3, 7)[number % 4]], ("-", "--", "-.", ":")[number % 4]
-        places = np.arange(1, len(shares) + 1)
-        axes.plot(places, np.clip(shares, 1e-9, None), line, color=colour, label=name, linewidth=2)
-    axes.set_xscale("log"), axes.set_yscale("log")
-    axes.set_xlabel("component, strongest first", fontsize=9, color=INK)
-    axes.set_ylabel("share of the power", fontsize=9, color=INK)
+        places = np.arange(1, len(shares) + 1)[:largest]
+        axes.plot(places, shares[:largest], line, color=colour, label=name, linewidth=2)
+    axes.set_yscale("log")
+    least = min(shares[:largest].min() for shares in found.values())
+    axes.set_ylim(bottom=max(least / 2, 1e-6))  # what lies under that is rounding
+    shown = min(largest, max(map(len, found.values())))
+    axes.set_xlabel(f"direction, from the strongest (the first {shown})", fontsize=9, color=INK)
+    axes.set_ylabel("share of the power, %", fontsize=9, color=INK)
     axes.legend(fontsize=8.5, frameon=False)
     return figure
 

@@ -689,38 +689,3 @@ def responses(
     bar.set_label("response", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure
-
-
-def spectrum(arrays: Mapping[str, Float[Array, "N D"]], largest: int = 60) -> Drawing:
-    """How evenly arrays of rows fill their directions: shares of the mean square, largest first.
-
-    ``arrays``: name -> rows. A flat line says that all directions carry as much (white rows); a
-    steep one that a few carry nearly all. Logarithmic, in percent.
-    """
-    shares = {}
-    for name, rows in arrays.items():
-        strength = np.linalg.svd(rows, compute_uv=False) ** 2
-        shares[name] = 100 * strength / strength.sum()
-    said = "; ".join(f"{name}: the first has {share[0]:.0f} %" for name, share in shares.items())
-    figure, axes = drawing(
-        "How much of a patch is seen along each direction",
-        f"Falling lines of the shares of the directions. {said}.",
-        size=(7.0, 3.8),
-    )
-    for k, (name, share) in enumerate(shares.items()):
-        axes.plot(
-            np.arange(1, len(share) + 1)[:largest],
-            share[:largest],
-            color=COLOURS[k % len(COLOURS)],
-            linestyle=("-", "--", ":", "-.")[k % 4],
-            linewidth=2,
-            label=name,
-        )
-    axes.set_yscale("log")
-    least = min(share[:largest].min() for share in shares.values())
-    axes.set_ylim(bottom=max(least / 2, 1e-6))  # what lies under that is rounding
-    shown = min(largest, max(map(len, shares.values())))
-    axes.set_xlabel(f"direction, from the strongest (the first {shown})", fontsize=9)
-    axes.set_ylabel("share of the mean square, %", fontsize=9)
-    axes.legend(fontsize=8, frameon=False)
-    return figure
