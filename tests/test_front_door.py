@@ -247,6 +247,8 @@ BAD_WORDS = {
     "no such picture": (["run", "nowhere.png"], "no such picture"),
     "the last picture": (["run", "good.png", "nowhere.png"], "no such picture"),
     "an address at the end": (["run", "good.png", "https://a.org/b.png"], "download the picture"),
+    "a video": (["run", "clip.mp4", "?"], "clip.mp4 is a video; give it as --video clip.mp4"),
+    "a sole video": (["run", "clip.webm"], "give it as --video clip.webm"),
     "line end in a name": (["run", "a\nb.png", "?"], r"a\nb.png: no such picture"),
     "escape in a name": (["run", "\x1b[31mred.png", "?"], r"\x1b[31mred.png"),
     "a long option": (["run", "--" + "x" * 5000], "..."),

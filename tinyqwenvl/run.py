@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import mimetypes
 import os
 import re
 import secrets
@@ -117,6 +118,13 @@ def _named_like_a_picture(word: str) -> bool:
     return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
 
 
+def refuse_videos(words: list[str]) -> None:
+    """Raise UserError when a word that is no prompt is named like a video."""
+    for word in words:
+        if " " not in word and (mimetypes.guess_type(word)[0] or "").startswith("video/"):
+            raise UserError(f"{word} is a video; give it as --video {word}")
+
+
 def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
     """The content of the user's message: pictures, videos, prompt, and what was piped in."""
     pictures, prompt = pictures_and_prompt(args.words)
@@ -167,6 +175,7 @@ def answer(argv: list[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     asked = asked_sampling(args)
     pictures, _ = pictures_and_prompt(args.words)
+    refuse_videos(pictures or args.words)
     if args.chat and (args.json or args.no_stream or args.parse_special or "-" in pictures):
         raise UserError(
             "--chat goes with no picture on stdin, --json, --no-stream, --parse-special"
