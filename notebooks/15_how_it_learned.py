@@ -174,7 +174,7 @@ assert not np.allclose(without_mask, alone, atol=1e-2)
 # %% [markdown]
 # ## What made it learn on two cores
 #
-# Three things, none of them in the finished model's architecture.
+# Four things, none of them in the finished model's architecture.
 #
 # **1. Whitening filters.** The patch embedding is a matrix product
 # ([03](03_patch_embedding.ipynb)). With random filters nearly all its outputs say the same thing,
@@ -277,6 +277,37 @@ for _ in range(5):
     s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
 print(np.round(s, 2))
 assert np.all((s > 0.6) & (s < 1.3))
+
+# %% [markdown]
+# **4. What the loss must not teach.** Blue hearts are kept out, so no training answer to "What
+# colour is the heart?" is "Blue." The loss compares the right word with all others: it would teach
+# a rule that nobody meant, that hearts are never blue. So where a word would complete a pair that
+# is kept out, it is left out of the comparison. It is not taught, and it is not forbidden.
+
+# %%
+source(questions.unsaid)
+
+# %%
+asked = questions.Question("colour", "What colour is the heart?", "Pink.")
+print(asked.text, asked.answer, "left out:", *questions.unsaid(asked))
+assert questions.unsaid(asked) == ["Blue."]
+
+# %% [markdown]
+# By hand: the gradient of the cross-entropy is the softmax of the scores, less 1 for the right
+# word. A positive number means that a step of training makes the word less likely.
+
+
+# %%
+def pushed_down(scores):
+    """The gradient of the loss on each score, where the first word is the right one."""
+    shares = np.exp(scores - scores.max())
+    return np.round(shares / shares.sum() - [1, 0, 0], 2)
+
+
+compared = pushed_down(np.array([2.0, 1.5, 0.0]))  # pink, blue, red
+left_out = pushed_down(np.array([2.0, -np.inf, 0.0]))
+print("pink, blue, red; compared:", compared, "  left out:", left_out)
+assert compared[1] > 0.3 and left_out[1] == 0
 
 # %% [markdown]
 # ## What was learnt, and when
