@@ -167,7 +167,7 @@ print(f"{len(changes)} of 160 directions see mostly change; the first is number 
 # ### Why whiten?
 #
 # Neighbouring pixels are alike, so nearly all there is to a patch is its brightness. Random kernels
-# would see little else. Below, how much of the output its strongest directions carry, on the five
+# would see little else. Below, how much of the output its strongest directions carry, on the
 # pictures of the package: the flatter the line, the more is seen besides brightness.
 
 # %%

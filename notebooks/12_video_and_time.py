@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12. Video and absolute time
 #
-# **A model sees a handful of frames of a clip. How can it say *when* something happens, in seconds,
-# however many frames it was given?**
+# **A model sees a handful of frames of a clip. How can it say *when* something happens, in
+# seconds, however many frames it was given?**
 #
 # Before this: [02](02_nine_dimensions.ipynb) (patches) and [09](09_mrope.ipynb) (positions); you
 # need: NumPy; 15 minutes.
@@ -27,8 +27,8 @@ config = model.config
 #
 # A video is a stack of pictures. Three numbers decide what the model knows of time:
 #
-# 1. **Which frames are looked at.** A clip of an hour has 90,000 frames at 25 a second. A *recipe*
-#    takes a few of them, 2 a second by default.
+# 1. **Which frames are looked at.** A clip of an hour has 90,000 frames at 25 a second. A
+#    *recipe* takes a few of them, 2 a second by default.
 # 2. **Pairs.** A patch is two frames deep, so two neighbouring frames become one *temporal grid*.
 #    It lasts $s = 2 / \text{fps}$ seconds.
 # 3. **A position in time.** Grid number $k$ begins $k \cdot s$ seconds into the clip. Qwen2.5-VL
@@ -57,9 +57,9 @@ source(video.open_clip, video.Clip)
 # %% [markdown]
 # ## Which frames
 #
-# Two recipes are in use, and they do not take the same frames. That of `qwen_vl_utils`, the package
-# of the models' authors, goes evenly from the first frame to the last. That of transformers (`hf`)
-# cuts the clip into equal parts and takes the frame where each begins.
+# Two recipes are in use, and they do not take the same frames. That of `qwen_vl_utils`, the
+# package of the models' authors, goes evenly from the first frame to the last. That of
+# transformers (`hf`) cuts the clip into equal parts and takes the frame where each begins.
 
 # %%
 source(video.sample_qwen_vl_utils, video.sample_hf)
@@ -84,8 +84,9 @@ for sample in (video.sample_qwen_vl_utils, video.sample_hf):
     assert len(sample(3, 4.0)) == 2
 
 # %% [markdown]
-# A list of frames, or a folder of them, has no rate of its own: all are taken. The second number is
-# the mean time from one frame to the next. It is what positions are made of, further down.
+# A list of frames, or a folder of them, has no rate of its own: all are taken, up to 768. The
+# second number is the mean time from one frame to the next. It is what positions are made of,
+# further down.
 
 # %%
 source(video.choose_frames)
@@ -158,8 +159,8 @@ source(position.block_positions)
 
 # %% [markdown]
 # By hand, for a grid of $3 \times 2 \times 4$ patches, that is 3 temporal grids of $1 \times 2$
-# tokens. At 3 frames a second a grid lasts $2/3$ s, with 2 steps a second: $0, 4/3, 8/3$ are cut to
-# 0, 1, 2.
+# tokens. At 3 frames a second a grid lasts $2/3$ s, with 2 steps a second: $0, 4/3, 8/3$ are cut
+# to 0, 1, 2.
 
 # %%
 block = position.block_positions(10, (3, 2, 4), merge=2, seconds=2 / 3, per_second=2)
@@ -253,9 +254,9 @@ assert seconds[1] > seconds[2] == 2 > seconds[4]  # slower frames: later; faster
 # Both of these were in released versions of transformers, and are kept by name in `compat.py`
 # ([differences](../docs/differences.md) has the versions).
 #
-# **The seconds are cut first.** `int(seconds)` before the products looks harmless: a grid of 2 or 1
-# seconds stays what it is. But above 2 frames a second a grid lasts less than a second, which is
-# cut to 0: all grids are at the same time.
+# **The seconds are cut first.** `int(seconds)` before the products looks harmless: a grid of 2 or
+# 1 seconds stays what it is. But above 2 frames a second a grid lasts less than a second, which
+# is cut to 0: all grids are at the same time.
 
 # %%
 source(compat.rope_index_hf_4_52, compat.after_block_hf_5)
@@ -269,9 +270,10 @@ time_lines(
 )
 
 # %% [markdown]
-# **Text goes on too early.** `rope_index_hf_5` is `rope_index` with `after_block_hf_5`: text after
-# a video goes on at start + max(h, w) / 2, as if the clip had no length in time. When it has more
-# steps in time than rows and columns, the question stands at positions that its frames have taken.
+# **Text goes on too early.** `rope_index_hf_5` is `rope_index` with `after_block_hf_5`: text
+# after a video goes on at start + max(h, w) / 2, as if the clip had no length in time. When it
+# has more steps in time than rows and columns, the question stands at positions that its frames
+# have taken.
 
 # %%
 inputs = prompts[4]
@@ -306,9 +308,9 @@ assert len({answers["ours", fps] for fps in prompts}) == 1
 assert len({answers["counting", fps] for fps in prompts}) > 1
 
 # %% [markdown]
-# With counts the answer depends on how often one looked. Nothing here ends in an error message: an
-# answer always comes, and it may be wrong. That is why a port's positions have to be compared as
-# integers, before any weights come in.
+# With counts the answer depends on how often one looked. Nothing here ends in an error message:
+# an answer always comes, and it may be wrong. That is why a port's positions have to be compared
+# as integers, before any weights come in.
 #
 # ## Try it
 #
@@ -323,8 +325,8 @@ assert len(used) == 4
 assert 2 * (5 / len(used)) / 2.0 == 1.25
 
 # %% [markdown]
-# **2.** At 8 frames a second, which positions in time do the first five grids get in Qwen2.5-VL? Is
-# anything lost?
+# **2.** At 8 frames a second, which positions in time do the first five grids get in Qwen2.5-VL?
+# Is anything lost?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: a grid lasts 1/4 s, half a step: two grids share a position. Their order is still known
@@ -347,8 +349,8 @@ assert (in_float32[15], in_float64[15]) == (499, 500)
 
 # %% [markdown]
 # **4.** Make a clip of your own with Pillow: one second of red, then one second of blue, at 4
-# frames a second, without a file. What do `open_clip` and `read_video` make of it, and what if its
-# frames have two sizes?
+# frames a second, without a file. What do `open_clip` and `read_video` make of it, and what if
+# its frames have two sizes?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 4: a list of frames has no rate of its own (`fps` says it), and all of them are used.

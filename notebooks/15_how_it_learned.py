@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 15. How the embedded checkpoint learned to see
 #
-# The model inside this package has four million weights and was made on two CPU cores. What was it
-# shown, what was it asked, what made it learn to see, and how far can you trust it?
+# The model inside this package has four million weights and was made on two CPU cores. What was
+# it shown, what was it asked, what made it learn to see, and how far can you trust it?
 #
 # Before this: [00](00_one_picture.ipynb) and [08](08_chat_and_tokens.ipynb); you need: a checkout
 # of the repository (the training scripts are no part of the installed package); 20 minutes.
@@ -43,11 +43,11 @@ TRAINING = ROOT / "scripts" / "train_scenes"
 # %% [markdown]
 # ## The idea in words
 #
-# A model learns what its data makes necessary. To see it fail and succeed for reasons we can name,
-# the data here is a **small world that is known completely**: one to six flat shapes, in eight
-# colours, on a drawn background. A program draws them from seeds, so that there is no end to the
-# pictures, every answer is known exactly, and nothing was downloaded. The model is trained to
-# predict the next token of the *answer*, given picture and question.
+# A model learns what its data makes necessary. To see it fail and succeed for reasons we can
+# name, the data here is a **small world that is known completely**: one to six flat shapes, in
+# eight colours, on a drawn background. A program draws them from seeds, so that there is no end
+# to the pictures, every answer is known exactly, and nothing was downloaded. The model is trained
+# to predict the next token of the *answer*, given picture and question.
 #
 # ## A world made of shapes
 #
@@ -112,9 +112,9 @@ for skill, ask in questions.ASK.items():
 assert questions.ask_describe(rng, scene).answer == questions.description(scene)
 
 # %% [markdown]
-# A question and its answer go into the published chat template ([08](08_chat_and_tokens.ipynb)), so
-# that the model learns in the format in which it is asked later. Only the answer's tokens count in
-# the loss; the rest is there to be looked at.
+# A question and its answer go into the published chat template ([08](08_chat_and_tokens.ipynb)),
+# so that the model learns in the format in which it is asked later. Only the answer's tokens
+# count in the loss; the rest is there to be looked at.
 
 # %%
 question = "How many shapes are there?"
@@ -129,8 +129,8 @@ assert asked < prefix
 # ## One picture, many questions: trunk and branches
 #
 # The picture is what costs. So a training row holds it once, as a **trunk**, and after it many
-# questions with their answers, as **branches**. A branch may look at the trunk and at itself, never
-# at another branch, and each begins at the same position, as if it were the only one. (The
+# questions with their answers, as **branches**. A branch may look at the trunk and at itself,
+# never at another branch, and each begins at the same position, as if it were the only one. (The
 # training code needs PyTorch, so it is shown from its file here and not imported.)
 
 
@@ -151,9 +151,9 @@ branch = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3])
 branches(branch, row)
 
 # %% [markdown]
-# Is a branch really answered as if it were asked alone? By hand, one head of attention over random
-# vectors: the third branch in the full row, and the third branch after the trunk with nothing
-# between them. (The figure's mask is computed in NumPy by `viz.learning.branch_mask`.)
+# Is a branch really answered as if it were asked alone? By hand, one head of attention over
+# random vectors: the third branch in the full row, and the third branch after the trunk with
+# nothing between them. (The figure's mask is computed in NumPy by `viz.learning.branch_mask`.)
 
 
 # %%
@@ -174,14 +174,14 @@ assert not np.allclose(without_mask, alone, atol=1e-2)
 # %% [markdown]
 # ## What made it learn on two cores
 #
-# Four things, none of them in the finished model's architecture.
+# Three things, none of them in the finished model's architecture.
 #
 # **1. Whitening filters.** The patch embedding is a matrix product
 # ([03](03_patch_embedding.ipynb)). With random filters nearly all its outputs say the same thing,
-# the mean colour of the patch, as that is by far the largest part of any patch. So the filters are
-# computed once from a sample of patches, such that outputs are uncorrelated and of equal size, and
-# then stay fixed. (The small number in the root keeps the weakest components, which are mostly
-# noise, from being made as strong as the others.)
+# the mean colour of the patch, as that is by far the largest part of any patch. So the filters
+# are computed once from a sample of patches, such that outputs are uncorrelated and of equal
+# size, and then stay fixed. (The small number in the root keeps the weakest components, which are
+# mostly noise, from being made as strong as the others.)
 
 # %%
 text_of("network.py", "whitening_filters")
@@ -208,10 +208,10 @@ spectrum(outputs, title="How the power of the outputs is shared out")
 text_of("hints.py", "cell_labels")
 
 # %% [markdown]
-# We can look for what stayed: fit a *new* linear head on the image tokens of 45 scenes (those that
-# show a shape) and try it on 15 others. As a comparison, the same head on the patch embeddings of
-# the same cells, before the tower has looked at anything. There are eight kinds and eight colours,
-# so guessing would get one in eight right.
+# We can look for what stayed: fit a *new* linear head on the image tokens of 45 scenes (those
+# that show a shape) and try it on 15 others. As a comparison, the same head on the patch
+# embeddings of the same cells, before the tower has looked at anything. There are eight kinds and
+# eight colours, so guessing would get one in eight right.
 
 
 # %%
@@ -259,17 +259,17 @@ assert max(read["before the tower"].values()) < 0.7
 skills(read, "What a linear head reads from one image token", "percent of cells right")
 
 # %% [markdown]
-# **3. Muon.** An optimiser (Jordan et al., 2024) that makes each matrix's update orthogonal: every
-# direction of the update becomes equally long, so that rare directions are learnt as fast as common
-# ones. Orthogonal without any decomposition: five times the same odd polynomial.
+# **3. Muon.** An optimiser (Jordan et al., 2024) that makes each matrix's update orthogonal:
+# every direction of the update becomes equally long, so that rare directions are learnt as fast
+# as common ones. Orthogonal without any decomposition: five times the same odd polynomial.
 
 # %%
 text_of("muon.py", "orthogonalise")
 
 # %% [markdown]
-# By hand: what happens to one singular value $s$ is the polynomial
-# $3.4445\,s - 4.7750\,s^3 + 2.0315\,s^5$, five times. From 0.02 or from 1, all end between 0.6 and
-# 1.3, and that is near enough to 1.
+# By hand: what happens to one singular value $s$ is the polynomial $3.4445\,s - 4.7750\,s^3 +
+# 2.0315\,s^5$, five times. From 0.02 or from 1, all end between 0.6 and 1.3, and that is near
+# enough to 1.
 
 # %%
 s = np.array([0.02, 0.1, 0.3, 0.6, 1.0])
@@ -279,10 +279,12 @@ print(np.round(s, 2))
 assert np.all((s > 0.6) & (s < 1.3))
 
 # %% [markdown]
-# **4. What the loss must not teach.** Blue hearts are kept out, so no training answer to "What
-# colour is the heart?" is "Blue." The loss compares the right word with all others: it would teach
-# a rule that nobody meant, that hearts are never blue. So where a word would complete a pair that
-# is kept out, it is left out of the comparison. It is not taught, and it is not forbidden.
+# ## What the loss must not teach
+#
+# Blue hearts are kept out, so no training answer to "What colour is the heart?" is "Blue." The
+# loss compares the right word with all others: it would teach a rule that nobody meant, that
+# hearts are never blue. So where a word would complete a pair that is kept out, it is left out of
+# the comparison. It is not taught, and it is not forbidden.
 
 # %%
 source(questions.unsaid)
@@ -322,8 +324,8 @@ learning_curves(log)
 
 # %% [markdown]
 # Which came first? For each skill, the number of pictures after which the loss first stayed under
-# 0.1 (the right token then has a probability over 0.9, as a geometric mean). What a thing is comes
-# before where exactly it is.
+# 0.1 (the right token then has a probability over 0.9 among those compared, as a geometric mean).
+# What a thing is comes before where exactly it is.
 
 
 # %%
@@ -347,8 +349,8 @@ assert min(first["colour"], first["shape"]) < min(first["locate"], first["point"
 # ## What it can do
 #
 # Measured on scenes from other seeds; the commands stand in `scripts/train_scenes/figures.json`.
-# *Kept-out pairs*: only scenes of the five pairs that training never showed. *Other renderer*: the
-# same scenes drawn by other code, on patterned backgrounds.
+# *Kept-out pairs*: only scenes of the five pairs that training never showed. *Other renderer*:
+# the same scenes drawn by other code, on patterned backgrounds.
 
 # %%
 figures = json.loads((TRAINING / "figures.json").read_text())
@@ -375,10 +377,10 @@ print(f"{sum(mark > 0.7 for mark in marks)} of {len(marks)} right")
 assert sum(mark > 0.7 for mark in marks) >= 22
 
 # %% [markdown]
-# The shapes of the example picture, one question for each, with the truth dotted. (That picture was
-# drawn by the same program, so the truth is known.) Boxes are in pixels of the *resized* picture;
-# this one needed no resizing, but the figure is given the grid all the same. Compare each box with
-# the truth, and the two lines of numbers with each other.
+# The shapes of the example picture, one question for each, with the truth dotted. (That picture
+# was drawn by the same program, so the truth is known.) Boxes are in pixels of the *resized*
+# picture; this one needed no resizing, but the figure is given the grid all the same. Compare
+# each box with the truth, and the two lines of numbers with each other.
 
 # %%
 scene, picture = examples.draw_example("scene")
@@ -416,8 +418,8 @@ assert sum(wrong) <= 10
 gallery([hard[i].pictures[0] for i in first], told, title="Pairs that training never showed")
 
 # %% [markdown]
-# The other renderer draws stripes and chequers, which no training picture has. There it is a little
-# weaker too. Three examples:
+# The other renderer draws stripes and chequers, which no training picture has. There it is a
+# little weaker too. Three examples:
 
 # %%
 other = [evaluate.make_case(5, "describe", i, renderer="other") for i in range(3)]
@@ -429,8 +431,8 @@ assert np.mean([renderer[n] for n in shared]) < np.mean([unseen[n] for n in shar
 gallery([case.pictures[0] for case in other], told, title="The other renderer")
 
 # %% [markdown]
-# And it knows nothing beyond its world, least of all that there is something beyond. A question of
-# another kind gets an answer all the same, in the form of those that it knows.
+# And it knows nothing beyond its world, least of all that there is something beyond. A question
+# of another kind gets an answer all the same, in the form of those that it knows.
 
 # %%
 for strange in ("Is there a dog?", "What is the capital of France?", "Who painted this?"):

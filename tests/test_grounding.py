@@ -82,6 +82,7 @@ def test_thousandths_do_not_depend_on_the_resized_picture():
         "{" * 3000,
         '{"bbox_2d": [1, 2, 3, ' + "9" * 400 + "]}",  # too large for a float
         "<|quad_start|>(1,2),(3,4),(5,6),(7,8)<|quad_end|>",  # a quadrilateral is not two boxes
+        "<|quad_start|>(1,2),(3,4),(5,6),(7",  # nor is one that was cut off
     ],
 )
 def test_what_is_no_box_is_left_out(answer):
@@ -148,6 +149,15 @@ def test_an_answer_is_told_though_its_boxes_cannot_be_written(tmp_path, capsys, 
     assert json.loads(told.out)["boxes"] and "no space left" in told.err
 
 
+def test_a_picture_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run.grounding, "draw", lambda *_: Image.new("RGB", (16400, 10)))
+    words = [str(EXAMPLE_PICTURE), "Locate the blue cross.", "--boxes", str(tmp_path / "out.webp")]
+    assert run.main(words) == 2
+    told = capsys.readouterr()
+    assert "blue cross" in told.out and "16400x10 pixels as WEBP; give a .png" in told.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_picture_is_opened_once_for_its_boxes(tmp_path, capsys):
     """What there is to say about it is said once."""
     words = [str(EXAMPLE_CLIP), "Locate the black heart.", "--boxes", str(tmp_path / "out.png")]
@@ -160,6 +170,7 @@ def test_a_picture_is_opened_once_for_its_boxes(tmp_path, capsys):
     [
         (["missing.png", "what?", "--boxes", "there.png"], "missing.png: no such picture"),
         (["--boxes", "out.wmf"], "Pillow"),
+        (["--boxes", "out.ico"], "Pillow"),
         (["--boxes", "out.palm"], "Pillow"),
         (["--boxes", "folder.png"], "not a file"),
         (["--boxes", "out.txt"], "name of a picture"),

@@ -1,7 +1,9 @@
 """The drawn scenes that the embedded checkpoint learned from, and what it makes of new ones."""
 
 import json
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import tinyqwenvl
-from scripts.train_scenes import evaluate, questions, scenes, words
-from tinyqwenvl.model import EMBEDDED
+from scripts.train_scenes import evaluate, examples, questions, scenes, words
+from tinyqwenvl import run
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_CLIP, EXAMPLE_PICTURE
 from tinyqwenvl.tokenizer import load_tokenizer
 
 
@@ -328,7 +331,7 @@ def test_training_does_not_say_no_to_kept_out_pairs(skill, asked, answer, unsaid
     assert questions.unsaid(questions.Question(skill, asked, answer)) == unsaid
 
 
-def test_the_loss_leaves_out_the_words_that_would_name_a_kept_out_pair():
+def test_what_is_left_out_is_one_word_of_a_kept_out_pair():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
@@ -336,33 +339,89 @@ def test_the_loss_leaves_out_the_words_that_would_name_a_kept_out_pair():
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
     encoder = batches.Encoder(tokenizer)
-    question = questions.Question("describe", "Describe.", "A red ring on the left.")
-    reply = encoder.answer(question.answer)
-    left_out = [tokenizer.decode([i]) if i >= 0 else "" for i in encoder.unsaid(question, reply)]
-    assert left_out[:4] == ["", " green", " star", ""] and not any(left_out[4:])
+
+    def left_out(skill, asked, answer):
+        reply = encoder.answer(answer)
+        tokens = encoder.unsaid(questions.Question(skill, asked, answer), reply)
+        return [tokenizer.decode([token]) if token >= 0 else "" for token in tokens]
+
+    found = left_out("describe", "Describe.", "A red ring on the left.")
+    assert found[:4] == ["", " green", " star", ""] and not any(found[4:])
+    begins = {colour: encoder.text(colour.capitalize())[0] for colour in scenes.COLOURS}
+    for colour, kind in scenes.KEPT_OUT:
+        for said in set(scenes.COLOURS) - {colour}:
+            question = questions.Question("colour", f"What colour is the {kind}?", "")
+            question = question._replace(answer=f"{said.capitalize()}.")
+            first, *rest = encoder.unsaid(question, encoder.answer(question.answer))
+            assert first not in {begins[taught] for taught in scenes.COLOURS if taught != colour}
+            shared = begins[colour] == begins["pink"]  # P, of Purple: told apart after it
+            assert (first == begins[colour]) != shared
+            assert any(token >= 0 for token in rest) == (shared and said == "pink")
+
+
+def test_the_loss_does_not_push_down_what_is_left_out():
+    torch = pytest.importorskip("torch")
+    from scripts.train_scenes.batches import NO_TOKEN
+    from scripts.train_scenes.train import answer_losses
+
+    scores = torch.tensor([[1.0, 2.0, 0.5, 0.0]] * 2, requires_grad=True)
+    losses = answer_losses(scores, torch.tensor([0, 0]), torch.tensor([1, NO_TOKEN]))
+    losses.sum().backward()
+    assert scores.grad[0, 1] == 0 and (scores.grad[0, 2:] > 0).all() and scores.grad[0, 0] < 0
+    assert (scores.grad[1, 1:] > 0).all() and losses[0] < losses[1]
+
+
+def test_training_batches_leave_out_tokens_of_answers_only():
+    pytest.importorskip("torch")
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import batches
+
+    encoder = batches.Encoder(Tokenizer.from_file(str(EMBEDDED / "tokenizer.json")))
     for batch in batches.make_step(encoder, 1, 2000)[:3]:  # the rest are words
         some = batch["unsaid"] >= 0
         assert some.any() and (batch["unsaid"] != batch["ids"])[some].all()
         assert (batch["weights"][some] > 0).all()
 
 
-def test_hints_say_what_each_cell_covers():
-    """Kind, colour and character count from 1; what has no name is not asked for."""
-    pytest.importorskip("torch")
-    from scripts.train_scenes.hints import UNNAMED, cell_labels
+def asked_in_the_readme():
+    """(words of the command line, answer) of the table of example pictures."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    return re.findall(r'`([^`\n]+) "([^"]+)"`<br>([^|]+?) \|', readme)
 
-    shapes = (
-        scenes.Shape("", "square", (0, 0, 28, 28), paint=(120, 120, 10)),
-        scenes.Shape("orange", "", (56, 84, 84, 112), outline=((0, 0), (1, 0), (0, 1))),
-    )
-    labels = cell_labels(scenes.Scene(112, 112, shapes))[0].reshape(4, 4, 7)
-    assert labels[0, 0].tolist() == [2, UNNAMED, 0, 0, 0, 14, 14]
-    assert labels[3, 2].tolist() == [UNNAMED, 2, 0, 28, 42, 42, 56]
-    assert np.count_nonzero(labels.any(-1)) == 2
-    word = words.Word(112, 112, "B7", 40, ((0, 28, 28, 56), (56, 28, 84, 56)), ((0, 56), (56, 56)))
-    labels = cell_labels(word)[0].reshape(4, 4, 7)
-    assert labels[1, 0, 2] == 2 and labels[1, 2, 2] == len(words.LETTERS) + 8
-    assert np.count_nonzero(labels) == 2
+
+@pytest.mark.parametrize(("words", "question", "answer"), asked_in_the_readme())
+def test_it_answers_about_the_examples_as_the_readme_says(words, question, answer, capsys):
+    words = [w if w.startswith("-") else str(EXAMPLE_PICTURE.with_name(w)) for w in words.split()]
+    assert run.main([*words, question]) == 0
+    assert capsys.readouterr().out.strip() == answer
+
+
+def test_the_readme_asks_about_every_kind_of_example():
+    files = {word for words, _, _ in asked_in_the_readme() for word in words.split()}
+    assert {"before.png", "after.png", "clip.gif", "word.png"} <= files
+
+
+@pytest.mark.parametrize("fps", [1, 2, 4])
+def test_a_time_is_the_same_at_every_rate(fps, capsys):
+    """Seconds, not frames: the truth is what drew the clip."""
+    (name, seconds), *_ = examples.draw_clip()[0].appears.items()
+    words = ["--video", str(EXAMPLE_CLIP), "--fps", str(fps), f"When does the {name} appear?"]
+    assert run.main(words) == 0
+    assert capsys.readouterr().out.strip() == f"At {seconds:g} seconds."
+
+
+def test_the_examples_are_what_draws_them():
+    """`python -m scripts.train_scenes.examples`"""
+    change, pair = examples.draw_change()
+    drawn = {name: examples.draw_example(name)[1] for name in examples.EXAMPLES}
+    drawn |= {"before": pair[0], "after": pair[1], "word": examples.draw_sign()[1]}
+    for name, picture in drawn.items():
+        held = np.asarray(Image.open(EXAMPLE_PICTURE.with_name(f"{name}.png")))
+        assert held.shape == np.shape(picture)
+        assert np.mean(np.abs(held - np.asarray(picture, float))) < 1  # another Pillow, perhaps
+    question = questions.ask_change(scenes.generator(0), change)
+    assert question.answer == "The orange triangle turned black."
 
 
 def test_evaluation_scenes_are_never_training_scenes():

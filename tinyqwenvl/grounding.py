@@ -29,7 +29,7 @@ INKS = (
 )
 
 _NUMBERS = r"\(\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\)"
-_QUAD = re.compile(r"<\|quad_start\|>.*?<\|quad_end\|>", re.DOTALL)
+_QUAD = re.compile(r"<\|quad_start\|>.*?(?:<\|quad_end\|>|\Z)", re.DOTALL)
 _TAGGED = re.compile(
     r"(?:<\|object_ref_start\|>(?P<label>(?:(?!<\|object_ref).)*)<\|object_ref_end\|>\s*)?"
     rf"(?:<\|box_start\|>)?{_NUMBERS}(?:\s*,\s*{_NUMBERS})?(?:<\|box_end\|>)?",

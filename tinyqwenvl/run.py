@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import mimetypes
 import os
 import re
 import secrets
@@ -67,6 +66,8 @@ EMBEDDED_NOTE = (
 )
 MANY_TOKENS = 2560  # of one picture: more deserve a hint
 TO_RGB = {"white": media.rgb, "drop": compat.drop_alpha}
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv")
+ICONS = ("ICO", "ICNS")  # written at a few sizes only
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 
@@ -119,9 +120,10 @@ def _named_like_a_picture(word: str) -> bool:
 
 
 def refuse_videos(words: list[str]) -> None:
-    """Raise UserError when a word that is no prompt is named like a video."""
+    """Raise UserError when a picture, or a prompt of one word, is named like a video."""
     for word in words:
-        if " " not in word and (mimetypes.guess_type(word)[0] or "").startswith("video/"):
+        is_prompt = word == words[-1] and " " in word
+        if Path(word).suffix.lower() in VIDEOS and "://" not in word and not is_prompt:
             raise UserError(f"{word} is a video; give it as --video {word}")
 
 
@@ -175,7 +177,7 @@ def answer(argv: list[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     asked = asked_sampling(args)
     pictures, _ = pictures_and_prompt(args.words)
-    refuse_videos(pictures or args.words)
+    refuse_videos(args.words)
     if args.chat and (args.json or args.no_stream or args.parse_special or "-" in pictures):
         raise UserError(
             "--chat goes with no picture on stdin, --json, --no-stream, --parse-special"
@@ -221,8 +223,7 @@ def answer(argv: list[str] | None) -> int:
     if args.verbose:
         report(args, model, inputs, sampling, said, timings)
     if marks:
-        drawn = grounding.draw(items[0]["image"], marks)
-        write_bytes(args.boxes, in_format(drawn, args.boxes))
+        write_bytes(args.boxes, in_format(grounding.draw(items[0]["image"], marks), args.boxes))
     elif args.boxes is not None:
         note(f"no box and no point in the answer; {args.boxes} is not written")
     return INTERRUPTED if said["finish_reason"] == "interrupt" else 0
@@ -312,12 +313,7 @@ def check_boxes(args: argparse.Namespace, pictures: list[str]) -> None:
     picture = Path(pictures[0])  # that it is there is seen when it is opened
     if pictures[0] != "-" and target.exists() and picture.exists() and target.samefile(picture):
         raise UserError(f"--boxes {args.boxes}: that is the picture itself; give another name")
-    try:
-        in_format(Image.new("RGB", (8, 8)), args.boxes)
-    except (OSError, KeyError, ValueError):
-        raise UserError(
-            f"--boxes {args.boxes}: Pillow cannot write a picture of that form; give a .png"
-        ) from None
+    in_format(Image.new("RGB", (8, 8)), args.boxes)
 
 
 def find_marks(
@@ -331,9 +327,17 @@ def find_marks(
 
 
 def in_format(picture: Image.Image, path: str) -> bytes:
-    """The bytes of a picture in the format that a name asks for; Pillow's errors."""
-    file = io.BytesIO()
-    picture.save(file, Image.registered_extensions()[Path(path).suffix.lower()])
+    """The bytes of a picture in the format that a name asks for. Raises UserError."""
+    file, form = io.BytesIO(), Image.registered_extensions()[Path(path).suffix.lower()]
+    try:
+        if form in ICONS:
+            raise ValueError
+        picture.save(file, form)
+    except (OSError, KeyError, ValueError, OverflowError):
+        size = f"{picture.width}x{picture.height} pixels"
+        raise UserError(
+            f"--boxes {path}: Pillow cannot write {size} as {form}; give a .png"
+        ) from None
     return file.getvalue()
 
 

@@ -287,8 +287,8 @@ def choose_frames(
     """Which frames of a clip are looked at, and the mean seconds from one of them to the next.
 
     ``fps`` frames a second, at least ``least`` and at most ``most``, by the rule of ``recipe``
-    (:data:`RECIPES`). Frames without a rate were taken at ``fps``: all of them are looked at. Warns
-    when a clip has more than ``most``.
+    (:data:`RECIPES`). Frames without a rate were taken at ``fps``: all of them are looked at, up to
+    ``most``. Warns when there are more.
     """
     if clip.rate is not None:
         indices = RECIPES[recipe].sample(clip.total, clip.rate, fps, least, most)

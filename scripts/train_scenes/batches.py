@@ -64,6 +64,8 @@ class Encoder:
     def __init__(self, tokenizer):
         self.text = lru_cache(maxsize=50_000)(lambda text: tokenizer.encode(text).ids)
         self.special = tokenizer.token_to_id
+        first = [self.text(colour.capitalize())[0] for colour in scenes.COLOURS]
+        self.ambiguous = {token for token in first if first.count(token) > 1}
 
     def prefix(self, pad, count, pictures=1):
         """Everything before the first question: system prompt and pictures, or one clip."""
@@ -95,14 +97,18 @@ class Encoder:
         return [*self.text(text), self.special("<|im_end|>")]
 
     def unsaid(self, question, reply):
-        """For each token of a reply, the one that `questions.unsaid` would have in its place."""
+        """For each token of a reply, the one that `questions.unsaid` would have in its place.
+
+        Not the first piece of a word where another colour begins with it too: P, of Purple, Pink.
+        """
         tokens = [NO_TOKEN] * len(reply)
         for text in questions.unsaid(question):
             other = self.answer(text)
             at = next(
                 i for i, pair in enumerate(zip(reply, other, strict=False)) if len({*pair}) > 1
             )
-            tokens[at] = other[at]
+            if other[at] not in self.ambiguous:
+                tokens[at] = other[at]
         return tokens
 
     def next_turn(self):
@@ -184,11 +190,12 @@ def make_row(encoder, pad, grid, seconds, branches, pictures=1):
         after = int(seen.max()) + 1  # the end-of-vision token, then each branch
         positions += [seen, np.full((3, 1), after)]
         start = after + 2
-    rows = [Branch.asking(prefix), *branches]
-    numbers = np.repeat(np.arange(len(rows)), [len(row.ids) for row in rows])
-    for row in branches:
-        positions.append(np.broadcast_to(after + 1 + np.arange(len(row.ids)), (3, len(row.ids))))
-    ids, weights, skills, unsaid = (np.concatenate([row[i] for row in rows]) for i in range(4))
+    parts = [Branch.asking(prefix), *branches]
+    numbers = np.repeat(np.arange(len(parts)), [len(part.ids) for part in parts])
+    for branch in branches:
+        count = len(branch.ids)
+        positions.append(np.broadcast_to(after + 1 + np.arange(count), (3, count)))
+    ids, weights, skills, unsaid = (np.concatenate([part[i] for part in parts]) for i in range(4))
     return Row(ids, numbers, weights, skills, unsaid, np.hstack(positions))
 
 

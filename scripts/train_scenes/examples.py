@@ -6,13 +6,14 @@ python -m scripts.train_scenes.examples --out tinyqwenvl/assets/pictures
 import argparse
 from pathlib import Path
 
-from scripts.train_scenes import scenes
+from scripts.train_scenes import scenes, words
 
 EXAMPLES = {  # name: (rows, columns, number of shapes, seed)
     "scene": (8, 12, 3, 16),
     "many": (12, 9, 5, 13),
     "pair": (5, 9, 2, 15),
 }
+CHANGE_SEED, WORD_SEED, WORD = 23, 25, "QWEN"
 CLIP_SEED, CLIP_FPS, CLIP_FRAMES = 20, 4.0, 16
 
 
@@ -24,6 +25,23 @@ def draw_example(name):
         scene = scenes.make_scene(rng, rows, columns)
         if len({shape.name for shape in scene.shapes}) == len(scene.shapes) == count:
             return scene, scenes.draw_scene(rng, scene, plain=True)
+
+
+def draw_change():
+    """(change, [before, after]): one of three shapes has another colour afterwards."""
+    rng = scenes.generator(CHANGE_SEED)
+    while True:
+        change = scenes.make_change(rng, 5, 6)
+        if change.what == "coloured" and len(change.before.shapes) == 3:
+            pair = change.before, change.after
+            return change, scenes.draw_frames(rng, pair, plain=True)
+
+
+def draw_sign():
+    """(word, picture)."""
+    rng = scenes.generator(WORD_SEED)
+    word = words.make_word(rng, 4, 6, WORD)
+    return word, words.draw_word(rng, word, plain=True)
 
 
 def draw_clip():
@@ -41,8 +59,11 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("tinyqwenvl/assets/pictures"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in EXAMPLES:
-        draw_example(name)[1].save(options.out / f"{name}.png", optimize=True)
+    pictures = {name: draw_example(name)[1] for name in EXAMPLES}
+    pictures |= dict(zip(("before", "after"), draw_change()[1], strict=True))
+    pictures["word"] = draw_sign()[1]
+    for name, picture in pictures.items():
+        picture.save(options.out / f"{name}.png", optimize=True)
     first, *others = draw_clip()[1]
     duration = round(1000 / CLIP_FPS)
     first.save(options.out / "clip.gif", append_images=others, save_all=True, duration=duration)

@@ -417,7 +417,7 @@ def unsaid(question):
         found += [(*name.span(1), colour_of.get(kind)), (*name.span(2), kind_of.get(colour))]
         if turned:
             found.append((*name.span(3), colour_of.get(kind)))
-    if question.answer != NOT_THERE and question.skill in ("colour", "shape"):
+    if question.skill in ("colour", "shape"):
         options = colour_of if question.skill == "colour" else kind_of
         asked = [word for word in options if re.search(rf"\b{word}\b", question.text)]
         said = re.search(r"(\w+)\.", question.answer)

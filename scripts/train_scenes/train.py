@@ -76,6 +76,18 @@ def branch_mask(branch):
     return (causal & (same | (branch == 0)[:, None, :]))[:, None]
 
 
+def answer_losses(logits, targets, unsaid):
+    """Cross-entropy [N] of scores [N, vocabulary] with tokens [N].
+
+    The token `unsaid` of a row, unless it is NO_TOKEN, is not compared with the right one: its
+    score gets no gradient.
+    """
+    some = torch.nonzero(unsaid != NO_TOKEN)[:, 0]
+    left_out = torch.zeros_like(logits, dtype=torch.bool)
+    left_out[some, unsaid[some]] = True
+    return F.cross_entropy(logits.masked_fill(left_out, -torch.inf), targets, reduction="none")
+
+
 def token_losses(network, head, batch, ids, device):
     """Loss, weight and skill of every answer token, each [answer tokens]; the loss of the hints."""
     tensors = {k: torch.from_numpy(v).to(device) for k, v in batch.items() if k != "grid"}
@@ -88,10 +100,8 @@ def token_losses(network, head, batch, ids, device):
     hidden = network.model(x, tensors["positions"], branch_mask(tensors["branch"]))
     answers = tensors["weights"][:, 1:] > 0
     logits = network.logits(hidden[:, :-1][answers]).float()
-    unsaid = tensors["unsaid"][:, 1:][answers]
-    some = unsaid != NO_TOKEN
-    logits[some, unsaid[some]] = -torch.inf
-    losses = F.cross_entropy(logits, tensors["ids"][:, 1:][answers], reduction="none")
+    targets, unsaid = (tensors[name][:, 1:][answers] for name in ("ids", "unsaid"))
+    losses = answer_losses(logits, targets, unsaid)
     return losses, tensors["weights"][:, 1:][answers], tensors["skills"][:, 1:][answers], hint
 
 

@@ -57,10 +57,10 @@ def _lay_out(text, size, gap):
     return np.array(boxes), np.array(starts)
 
 
-def make_word(rng, rows, columns):
+def make_word(rng, rows, columns, text=None):
     """A word somewhere in a picture of `rows` x `columns` cells, as large as fits or smaller."""
     width, height = columns * CELL, rows * CELL
-    text, spacing = make_text(rng), rng.uniform(0.06, 0.2)
+    text, spacing = text or make_text(rng), rng.uniform(0.06, 0.2)
     boxes = _lay_out(text, 100, 100 * spacing)[0]
     room = min((width - 8) / boxes[-1, 2], (height - 8) / np.ptp(boxes[:, 1::2]))
     largest = min(100 * room, 84)
@@ -73,8 +73,8 @@ def make_word(rng, rows, columns):
     return Word(width, height, text, size, boxes, starts)
 
 
-def draw_word(rng, word):
-    """One word -> one RGB picture of its size, in a random colour."""
+def draw_word(rng, word, plain=False):
+    """One word -> one RGB picture of its size, in a random colour; `plain` on light paper."""
     ink = tuple(rng.integers(0, 256, 3).tolist())
     bold = rng.random() < 0.3
 
@@ -85,4 +85,4 @@ def draw_word(rng, word):
             start = x * scale, y * scale
             draw.text(start, character, ink, _font(size), "ls", stroke_width=stroke)
 
-    return paint_pictures(rng, word.width, word.height, [ink], [paint])[0]
+    return paint_pictures(rng, word.width, word.height, [ink], [paint], plain)[0]
