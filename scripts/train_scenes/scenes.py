@@ -193,18 +193,35 @@ def unnamed_colour(rng, kind):
             return paint
 
 
-def unnamed_outline(rng):
+LIKE = {  # the forms of `unnamed_outline` that come near a kind
+    "star": ("polygon",), "heart": ("polygon",), "triangle": ("polygon",),
+    "ring": ("frame", "arc"), "cross": ("bars",),
+}  # fmt: skip
+
+
+def unnamed_form(rng, colour):
+    """A form of `unnamed_outline` that is not like the kind that is kept out with a colour.
+
+    Else "like a ring, and green" would be taught to have no name.
+    """
+    unlike = [form for kept, kind in KEPT_OUT if kept == colour for form in LIKE[kind]]
+    while True:
+        form = rng.choice(("polygon", "frame", "arc", "bars"), p=(0.35, 0.25, 0.25, 0.15))
+        if form not in unlike:
+            return form
+
+
+def unnamed_outline(rng, form):
     """Corners in the unit square of a kind that has no name, as massive or as thin as the named.
 
-    An uneven polygon, the frame of one, part of a ring, or an L, T or U lying any way.
+    An uneven polygon, the frame of one, an arc of a ring, or bars: an L, T or U lying any way.
     """
-    roll = rng.random()
-    if roll < 0.35:
+    if form == "polygon":
         corners = _uneven_polygon(rng)
-    elif roll < 0.6:
+    elif form == "frame":
         outer = _uneven_polygon(rng)
         corners = _frame(outer, rng.uniform(0.45, 0.65) * outer)
-    elif roll < 0.85:
+    elif form == "arc":
         angles = rng.uniform(0, 2 * math.pi) + np.linspace(0, rng.uniform(2.8, 4.4), 24)
         outer = np.stack([np.cos(angles), np.sin(angles)], 1)
         corners = np.concatenate([outer, rng.uniform(0.45, 0.65) * outer[::-1]])
@@ -247,7 +264,8 @@ def with_unnamed(rng, scene):
             kind = KINDS[rng.integers(len(KINDS))]
             shape = replace(shape, colour="", kind=kind, paint=unnamed_colour(rng, kind))
         elif roll < 0.8:
-            shape = replace(shape, kind="", outline=unnamed_outline(rng))
+            outline = unnamed_outline(rng, unnamed_form(rng, shape.colour))
+            shape = replace(shape, kind="", outline=outline)
         shapes.append(shape)
     return replace(scene, shapes=tuple(shapes))
 
