@@ -394,6 +394,25 @@ def test_training_batches_leave_out_tokens_of_answers_only():
         assert (batch["weights"][some] > 0).all()
 
 
+def test_hints_say_what_each_cell_covers():
+    """Kind, colour and character count from 1; what has no name is not asked for."""
+    pytest.importorskip("torch")
+    from scripts.train_scenes.hints import UNNAMED, cell_labels
+
+    shapes = (
+        scenes.Shape("", "square", (0, 0, 28, 28), paint=(120, 120, 10)),
+        scenes.Shape("orange", "", (56, 84, 84, 112), outline=((0, 0), (1, 0), (0, 1))),
+    )
+    labels = cell_labels(scenes.Scene(112, 112, shapes))[0].reshape(4, 4, 7)
+    assert labels[0, 0].tolist() == [2, UNNAMED, 0, 0, 0, 14, 14]
+    assert labels[3, 2].tolist() == [UNNAMED, 2, 0, 28, 42, 42, 56]
+    assert np.count_nonzero(labels.any(-1)) == 2
+    word = words.Word(112, 112, "B7", 40, ((0, 28, 28, 56), (56, 28, 84, 56)), ((0, 56), (56, 56)))
+    labels = cell_labels(word)[0].reshape(4, 4, 7)
+    assert labels[1, 0, 2] == 2 and labels[1, 2, 2] == len(words.LETTERS) + 8
+    assert np.count_nonzero(labels) == 2
+
+
 def asked_in_the_readme():
     """(words of the command line, answer) of the table of example pictures."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
