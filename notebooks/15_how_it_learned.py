@@ -312,6 +312,23 @@ print("pink, blue, red; compared:", compared, "  left out:", left_out)
 assert compared[1] > 0.3 and left_out[1] == 0
 
 # %% [markdown]
+# Some questions teach the rule without a word of it in the answer. "How many hearts are there?"
+# beside a blue square: the right number leaves the square out, and its blue alone would be reason
+# enough, because no blue heart was ever counted. Such a question is not asked beside such a shape.
+
+# %%
+source(questions.denies)
+
+# %%
+square = scenes.Shape("blue", "square", (0, 0, 28, 28))
+beside = scenes.Scene(112, 112, (square,))
+for text in ("How many hearts are there?", "How many stars are there?", "Locate the pink heart."):
+    asked = questions.Question("", text, "")
+    print(f"{text:28}", "not asked" if questions.denies(asked, beside) else "asked")
+assert questions.denies(asked._replace(text="Is there a heart?"), beside)
+assert not questions.denies(asked, beside)
+
+# %% [markdown]
 # ## What was learnt, and when
 #
 # The training log has the mean loss of an answer token for every skill, every 25 steps. Jumps are
@@ -408,7 +425,7 @@ boxes(picture, ", ".join(replies), truth, grid, title="What it says to “Locate
 # and the same kind of question for each; those that it gets wrong come first, if there are any.
 
 # %%
-hard = [evaluate.make_case(7, "colour", i, kept_out=True) for i in range(20)]
+hard = [evaluate.make_case(7, "colour", i, pairs=evaluate.KEPT_OUT) for i in range(20)]
 says = evaluate.package_answers(model, hard)
 wrong = [reply != case.question.answer for case, reply in zip(hard, says, strict=True)]
 print(f"{sum(wrong)} of {len(wrong)} wrong")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import tinyqwenvl
-from scripts.train_scenes import evaluate, examples, questions, scenes, words
+from scripts.train_scenes import evaluate, examples, measure, questions, scenes, words
 from tinyqwenvl import run
 from tinyqwenvl.model import EMBEDDED, EXAMPLE_CLIP, EXAMPLE_PICTURE
 from tinyqwenvl.tokenizer import load_tokenizer
@@ -98,6 +99,35 @@ def test_marks():
         assert len(case.pictures) == pictures and case.fps is None
         assert evaluate.mark(case, case.question.answer) == 1
         assert evaluate.mark(case, case.question.answer.lower()) == 0
+
+
+def test_evaluation_draws_the_pairs_that_are_asked_for(capsys):
+    pairs = (("red", "heart"), ("blue", "ring"))
+    for i in range(5):
+        case = evaluate.make_case(1, "count", i, pairs=pairs)
+        assert {(s.colour, s.kind) for s in case.scene.shapes} <= set(pairs)
+    with pytest.raises(SystemExit):
+        evaluate.main(["--pairs", "red house"])
+    assert "red house" in capsys.readouterr().err
+    for option in (["--kept-out"], ["--renderer", "other"], ["--pairs", "red heart"]):
+        with pytest.raises(SystemExit):
+            evaluate.main([*option, "--skills", "count", "when"])
+        assert "only these skills: describe count" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate.main(["--pairs", "red heart"])
+    assert "relation needs two pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", measure.CONDITIONS)
+def test_the_commands_of_the_card_measure_what_it_says(column, capsys):
+    words = shlex.split(measure.command(column, seed=3, n=4))[3:]
+    if "--skills" in words:
+        del words[words.index("--skills") :]
+    evaluate.main([*words, "--skills", "describe", "locate"])
+    figures = json.loads(capsys.readouterr().out)
+    for skill, name in (("describe", "describe"), ("locate", "locate_iou")):
+        found = measure.measure_one(EMBEDDED, column, skill, seed=3, n=4)
+        assert found == {name: figures[name]}
 
 
 def contents(change):
@@ -339,6 +369,70 @@ def test_training_rows_of_two_pictures_are_what_the_package_prepares():
 )
 def test_training_does_not_say_no_to_kept_out_pairs(skill, asked, answer, unsaid):
     assert questions.unsaid(questions.Question(skill, asked, answer)) == unsaid
+
+
+@pytest.mark.parametrize(
+    ("asked", "others", "denies"),
+    [
+        ("How many hearts are there?", "blue square", True),
+        ("How many hearts are there?", "green square", False),
+        ("How many crosses are there?", "yellow ring", True),
+        ("count the green shapes", "red ring", True),
+        ("Is there a star? Reply Y or N.", "red circle", True),
+        ("Is the green shape left of the square?", "pink ring", True),
+        ("What colour is the triangle?", "purple square", True),
+        ("What shape is red?", "pink star", True),
+        ("Locate the green star.", "red ring", False),  # the star alone tells them apart
+        ("Which is higher, the red heart or the blue star?", "blue square", False),
+        ("How many shapes are there?", "blue square", False),
+        ("Describe.", "blue square", False),
+    ],
+)
+def test_a_question_that_would_say_no_to_a_kept_out_pair_is_not_asked(asked, others, denies):
+    shape = scenes.Shape(*others.split(), (0, 0, 28, 28))
+    question = questions.Question("", asked, "")
+    assert questions.denies(question, scenes.Scene(112, 112, (shape,))) == denies
+
+
+@pytest.mark.parametrize("unnamed", [False, True])
+def test_training_asks_no_such_question(unnamed):
+    pytest.importorskip("torch")
+    from scripts.train_scenes import batches
+
+    asked, rng = [], np.random.default_rng(3)
+    for _ in range(60):
+        scene = scenes.make_scene(rng, 4, 4)
+        stream = batches.scene_questions
+        if unnamed:
+            scene, stream = scenes.with_unnamed(rng, scene), batches.part_questions
+        asked += zip([scene] * 20, stream(rng, scene), strict=False)
+    assert not any(questions.denies(question, scene) for scene, question in asked)
+    for part in (part for pair in scenes.KEPT_OUT for part in pair):  # beside other shapes
+        assert any(part in question.text for _, question in asked)
+
+
+def test_hints_do_not_say_no_to_a_kept_out_pair():
+    torch = pytest.importorskip("torch")
+    from scripts.train_scenes.hints import HintHead, cell_labels
+
+    torch.manual_seed(0)
+    head, numbers, features = HintHead(8), torch.randn(225, 8), torch.randn(16, 8)
+    kinds = len(scenes.KINDS) + 1
+
+    def pushed(*names):
+        """Gradients of the kinds' and the colours' scores in cells that show one shape."""
+        head.zero_grad()
+        shapes = (scenes.Shape(*names, (0, 0, 112, 112)),)
+        labels, cells = map(torch.from_numpy, cell_labels(scenes.Scene(112, 112, shapes)))
+        head.loss(features, numbers, labels, cells).backward()
+        return head.read.bias.grad[:kinds], head.read.bias.grad[kinds:][: len(scenes.COLOURS) + 1]
+
+    kind, colour = pushed("blue", "ring")
+    heart, green = scenes.KINDS.index("heart") + 1, list(scenes.COLOURS).index("green") + 1
+    assert kind[heart] == colour[green] == 0
+    assert np.count_nonzero(kind) == kinds - 1 and np.count_nonzero(colour) == len(scenes.COLOURS)
+    kind, colour = pushed("pink", "square")
+    assert kind.all() and colour.all()
 
 
 def test_what_is_left_out_is_one_word_of_a_kept_out_pair():

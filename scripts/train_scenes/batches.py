@@ -120,7 +120,7 @@ def part_questions(rng, scene):
     """Endless questions by colour or by kind alone: the only ones for shapes without a name."""
     while True:
         question = questions.ask_part(rng, scene)
-        if question:
+        if question and not questions.denies(question, scene):
             yield question
 
 
@@ -137,7 +137,7 @@ def scene_questions(rng, scene):
         else:
             ask = questions.ASK[names[rng.choice(len(names), p=shares)]]
         question = ask(rng, scene)
-        if question:
+        if question and not questions.denies(question, scene):
             yield question
 
 

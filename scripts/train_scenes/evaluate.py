@@ -24,6 +24,7 @@ NEW_GRIDS = (  # (rows, columns) of cells never used in training
     (4, 7), (7, 4), (5, 8), (8, 5), (5, 9), (9, 5), (6, 7), (7, 6), (6, 9), (9, 6), (7, 8), (8, 9),
     (4, 9), (9, 4), (4, 10), (10, 4), (9, 9),
 )  # fmt: skip
+KEPT_OUT = tuple(sorted(scenes.KEPT_OUT))
 KNOWN_GRIDS = tuple(grid for grid in scenes.GRIDS if grid[0] * grid[1] <= 100)
 FIGURES = {"locate": "locate_iou", "locate_all": "locate_all_iou", "point": "point_inside",
            "when": "when_within_half_second"}  # fmt: skip
@@ -46,8 +47,11 @@ class Case(NamedTuple):
 # ------------------------------------------------------------------------------------------ cases
 
 
-def make_case(seed, skill, index, renderer="train", kept_out=False):
-    """Case number `index` of a skill."""
+def make_case(seed, skill, index, renderer="train", pairs=scenes.PAIRS):
+    """Case number `index` of a skill.
+
+    The renderer, and the (colour, kind) pairs to draw, are for skills of one picture of shapes.
+    """
     rng = generator(seed, EVALUATION, questions.SKILLS.index(skill), index)
     if skill in ("when", "motion"):
         while True:
@@ -56,7 +60,6 @@ def make_case(seed, skill, index, renderer="train", kept_out=False):
             if asked:
                 frames = scenes.draw_frames(rng, clip.frames)
                 return Case(frames, clip.fps, clip.frames[-1], asked[0])
-    pairs = tuple(sorted(scenes.KEPT_OUT)) if kept_out else scenes.PAIRS
     while True:
         roll = rng.random()
         options = ((4, 4),) if roll < 0.3 else KNOWN_GRIDS if roll < 0.6 else NEW_GRIDS
@@ -149,11 +152,11 @@ def package_answers(model, cases):
 # ------------------------------------------------------------------------------------------- main
 
 
-def evaluate(answers, seed, n, skills, renderer="train", kept_out=False, show=0):
+def evaluate(answers, seed, n, skills, renderer="train", pairs=scenes.PAIRS, show=0):
     """{skill: mean figure}; `answers` turns a list of cases into a list of replies."""
     figures = {}
     for skill in skills:
-        cases = [make_case(seed, skill, index, renderer, kept_out) for index in range(n)]
+        cases = [make_case(seed, skill, index, renderer, pairs) for index in range(n)]
         replies = answers(cases)
         marks = [mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
         figures[FIGURES.get(skill, skill)] = round(float(np.mean(marks)), 4)
@@ -163,7 +166,15 @@ def evaluate(answers, seed, n, skills, renderer="train", kept_out=False, show=0)
     return figures
 
 
-def main():
+def pair(name):
+    """(colour, kind) of `red star`; ValueError for another word."""
+    colour, _, kind = name.partition(" ")
+    if colour not in scenes.COLOURS or kind not in scenes.KINDS:
+        raise ValueError(name)
+    return colour, kind
+
+
+def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
@@ -172,15 +183,27 @@ def main():
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
     parser.add_argument("--skills", nargs="+", choices=questions.SKILLS)
     parser.add_argument("--renderer", choices=("train", "other"), default="train")
-    parser.add_argument("--kept-out", action="store_true", help="only pairs never seen in training")
+    drawn = parser.add_mutually_exclusive_group()
+    drawn.add_argument("--pairs", type=pair, nargs="+", metavar='"COLOUR KIND"', help="draw these")
+    drawn.add_argument(
+        "--kept-out", dest="pairs", action="store_const", const=KEPT_OUT,
+        help="draw only the pairs never seen in training",
+    )  # fmt: skip
     parser.add_argument("--torch", action="store_true", help="use the training network")
     parser.add_argument("--show", type=int, default=0, help="mistakes to print for each skill")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    skills = questions.SKILLS
+    if options.pairs or options.renderer != "train":
+        skills = tuple(questions.ASK)
+    if options.skills and not set(options.skills) <= set(skills):
+        parser.error(f"with pairs or another renderer, only these skills: {' '.join(skills)}")
+    skills = options.skills or skills
+    if "relation" in skills and len(set(options.pairs or scenes.PAIRS)) == 1:
+        parser.error("relation needs two pairs or more")
     if options.torch:
         from scripts.train_scenes.network_answers import load_network, network_answers
 
         network, tokenizer = load_network(options.model)
-        skills = options.skills or questions.SKILLS
 
         def answers(cases):
             return network_answers(network, tokenizer, cases)
@@ -188,13 +211,13 @@ def main():
         import tinyqwenvl
 
         model = tinyqwenvl.load(options.model)
-        skills = options.skills or questions.SKILLS
 
         def answers(cases):
             return package_answers(model, cases)
 
+    pairs = tuple(options.pairs or scenes.PAIRS)
     figures = evaluate(
-        answers, options.seed, options.n, skills, options.renderer, options.kept_out, options.show
+        answers, options.seed, options.n, skills, options.renderer, pairs, options.show
     )
     if options.json:
         print(json.dumps(figures))

@@ -7,10 +7,11 @@ vectors for numbers, so that what is learnt here can be copied into an answer.
 """
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.train_scenes.scenes import CELL, COLOURS, KINDS
+from scripts.train_scenes.scenes import CELL, COLOURS, KEPT_OUT, KINDS
 from scripts.train_scenes.words import CHARACTERS, Word
 
 NOTHING = 0
@@ -59,13 +60,22 @@ class HintHead(nn.Module):
         self.sizes = (len(KINDS) + 1, len(COLOURS) + 1, len(CHARACTERS) + 1, 2)
         self.read = nn.Linear(size, sum(self.sizes))
         self.edges = nn.Linear(size, 4 * size)
+        pairs = [(_index(kind, KINDS), _index(colour, COLOURS)) for colour, kind in KEPT_OUT]
+        kept_out = torch.zeros(self.sizes[:2], dtype=torch.bool)
+        kept_out[tuple(zip(*pairs, strict=True))] = True
+        self.register_buffer("kept_out", kept_out, persistent=False)
 
     def loss(self, features, numbers, labels, cells):
         """Mean loss of vectors [N, size] against `cell_labels`, [N, 7] and [N, 2].
 
+        A kind is not compared with the one that is kept out with the cell's colour, nor a colour
+        with the one that is kept out with its kind.
         numbers [M, size]: the language model's vectors of the even numbers 0, 2, 4, ...
         """
         *named, cell = self.read(features).split(self.sizes, dim=-1)
+        kinds, colours = labels[:, :2].clamp(min=NOTHING).T
+        named[0] = named[0].masked_fill(self.kept_out[:, colours].T, -torch.inf)
+        named[1] = named[1].masked_fill(self.kept_out[kinds], -torch.inf)
         loss = 4 * F.smooth_l1_loss(cell, cells, beta=0.1)
         for index, scores in enumerate(named):
             loss = loss + F.cross_entropy(scores, labels[:, index], ignore_index=UNNAMED)

@@ -401,6 +401,23 @@ def clip_questions(rng, clip):
 
 _COLOUR, _KIND = "|".join(COLOURS), "|".join(KINDS)
 _NAME = re.compile(rf"\b({_COLOUR}) ({_KIND})\b(?: turned ({_COLOUR})\b)?")
+_MENTION = re.compile(rf"\b(?:(?:{_COLOUR}) (?:{_KIND})|({_COLOUR})|({_KIND}))(?:e?s)?\b")
+
+
+def denies(question, scene):
+    """True when the right answer would say of some shape that it is not of a kept-out pair.
+
+    `How many hearts are there?` beside a blue square: that it does not count can be told by its
+    blue alone, because blue hearts are never drawn.  Such a question teaches that rule.
+    """
+    mentions = _MENTION.finditer(question.text)
+    alone = {word for mention in mentions for word in mention.groups() if word}
+    here = {(s.colour, s.kind) for s in scene.shapes}
+    return any(
+        (kind in alone and any(c == colour for c, _ in here))
+        or (colour in alone and any(k == kind for _, k in here))
+        for colour, kind in KEPT_OUT
+    )
 
 
 def unsaid(question):
