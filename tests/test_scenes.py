@@ -394,6 +394,23 @@ def test_a_question_that_would_say_no_to_a_kept_out_pair_is_not_asked(asked, oth
     assert questions.denies(question, scenes.Scene(112, 112, (shape,))) == denies
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "denies"),
+    [
+        ("Is there a ring?", {"colour": "", "paint": (0, 90, 60)}, True),
+        ("Is there a ring?", {"colour": "", "paint": (90, 60, 0)}, False),
+        ("Is there a ring?", {"colour": "", "paint": (90, 90, 90)}, False),
+        ("Is there a green shape?", {"kind": "", "form": "arc"}, True),
+        ("Is there a green shape?", {"kind": "", "form": "bars"}, False),
+        ("Is there a red shape?", {"kind": "", "form": "polygon"}, True),
+    ],
+)
+def test_nor_beside_a_shape_without_a_name_that_is_like_it(asked, given, denies):
+    shape = scenes.Shape(**{"colour": "pink", "kind": "square", "box": (0, 0, 28, 28)} | given)
+    question = questions.Question("", asked, "")
+    assert questions.denies(question, scenes.Scene(112, 112, (shape,))) == denies
+
+
 @pytest.mark.parametrize("unnamed", [False, True])
 def test_training_asks_no_such_question(unnamed):
     pytest.importorskip("torch")

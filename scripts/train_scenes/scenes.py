@@ -56,13 +56,14 @@ class Shape:
     """One drawn shape; `box` is (x1, y1, x2, y2) in pixels, even integers.
 
     An empty `colour` stands for one without a name, given as RGB in `paint`; an empty `kind` for
-    one without a name, given as the corners in `outline`, fractions of the box.
+    one without a name: a `form` of `unnamed_outline`, and its corners in fractions of the box.
     """
 
     colour: str
     kind: str
     box: tuple[int, int, int, int]
     paint: tuple[int, int, int] | None = None
+    form: str = ""
     outline: tuple[tuple[float, float], ...] | None = None
 
     @property
@@ -264,8 +265,8 @@ def with_unnamed(rng, scene):
             kind = KINDS[rng.integers(len(KINDS))]
             shape = replace(shape, colour="", kind=kind, paint=unnamed_colour(rng, kind))
         elif roll < 0.8:
-            outline = unnamed_outline(rng, unnamed_form(rng, shape.colour))
-            shape = replace(shape, kind="", outline=outline)
+            form = unnamed_form(rng, shape.colour)
+            shape = replace(shape, kind="", form=form, outline=unnamed_outline(rng, form))
         shapes.append(shape)
     return replace(scene, shapes=tuple(shapes))
 
