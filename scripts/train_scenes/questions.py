@@ -10,7 +10,15 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from scripts.train_scenes.scenes import COLOURS, KEPT_OUT, KINDS, PAIRS, distances, has_hue
+from scripts.train_scenes.scenes import (
+    COLOURS,
+    KEPT_OUT,
+    KINDS,
+    LIKE,
+    PAIRS,
+    distances,
+    has_hue,
+)
 
 NOT_THERE = "I don't see one."
 SKILLS = (
@@ -409,14 +417,15 @@ def denies(question, scene):
 
     `How many hearts are there?` beside a blue square: that it does not count can be told by its
     blue alone, because blue hearts are never drawn.  Such a question teaches that rule.  The same
-    beside a shape in a blue that has no name.
+    beside a shape without a name, in a blue that has none or in a form like a heart's.
     """
     mentions = _MENTION.finditer(question.text)
     alone = {word for mention in mentions for word in mention.groups() if word}
     for colour, kind in KEPT_OUT:
         for s in scene.shapes:
             hued = s.colour == colour or (s.paint and has_hue(s.paint, colour))
-            if (kind in alone and hued) or (colour in alone and s.kind == kind):
+            formed = s.kind == kind or s.form in LIKE[kind]
+            if (kind in alone and hued) or (colour in alone and formed):
                 return True
     return False
 

@@ -56,13 +56,14 @@ class Shape:
     """One drawn shape; `box` is (x1, y1, x2, y2) in pixels, even integers.
 
     An empty `colour` stands for one without a name, given as RGB in `paint`; an empty `kind` for
-    one without a name, given as the corners in `outline`, fractions of the box.
+    one without a name: a `form` of `unnamed_outline`, and its corners in fractions of the box.
     """
 
     colour: str
     kind: str
     box: tuple[int, int, int, int]
     paint: tuple[int, int, int] | None = None
+    form: str = ""
     outline: tuple[tuple[float, float], ...] | None = None
 
     @property
@@ -193,12 +194,29 @@ def unnamed_colour(rng, kind):
             return paint
 
 
-def unnamed_outline(rng):
+LIKE = {  # the forms of `unnamed_outline` that come near a kind
+    "star": ("polygon",), "heart": ("polygon",), "triangle": ("polygon",),
+    "ring": ("frame", "arc"), "cross": ("bars",),
+}  # fmt: skip
+
+
+def unnamed_form(rng, colour):
+    """A form of `unnamed_outline` that is not like the kind that is kept out with a colour.
+
+    Else "like a ring, and green" would be taught to have no name.
+    """
+    unlike = [form for kept, kind in KEPT_OUT if kept == colour for form in LIKE[kind]]
+    while True:
+        form = rng.choice(("polygon", "frame", "arc", "bars"), p=(0.35, 0.25, 0.25, 0.15))
+        if form not in unlike:
+            return form
+
+
+def unnamed_outline(rng, form):
     """Corners in the unit square of a kind that has no name, as massive or as thin as the named.
 
     An uneven polygon, the frame of one, an arc of a ring, or bars: an L, T or U lying any way.
     """
-    form = rng.choice(("polygon", "frame", "arc", "bars"), p=(0.35, 0.25, 0.25, 0.15))
     if form == "polygon":
         corners = _uneven_polygon(rng)
     elif form == "frame":
@@ -247,7 +265,8 @@ def with_unnamed(rng, scene):
             kind = KINDS[rng.integers(len(KINDS))]
             shape = replace(shape, colour="", kind=kind, paint=unnamed_colour(rng, kind))
         elif roll < 0.8:
-            shape = replace(shape, kind="", outline=unnamed_outline(rng))
+            form = unnamed_form(rng, shape.colour)
+            shape = replace(shape, kind="", form=form, outline=unnamed_outline(rng, form))
         shapes.append(shape)
     return replace(scene, shapes=tuple(shapes))
 
