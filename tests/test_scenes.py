@@ -524,6 +524,32 @@ def test_hints_say_what_each_cell_covers():
     assert np.count_nonzero(labels) == 2
 
 
+def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    from scripts.train_scenes import export, train
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    network, mean, *rest = train.load_or_start(tmp_path, tokenizer, "cpu")
+    mean.update_parameters(network)
+    before = network.model.norm.weight.detach().clone()
+    with torch.no_grad():
+        network.model.norm.weight += 100
+    mean.update_parameters(network)
+    train.save_all(tmp_path, network, mean, *rest)
+    again, mean, *_ = train.load_or_start(tmp_path, tokenizer, "cpu")
+    assert torch.equal(again.model.norm.weight, before + 100)
+    expected = before + 100 * (1 - train.MEAN_DECAY)
+    torch.testing.assert_close(mean.module.model.norm.weight, expected)
+    monkeypatch.setattr("sys.argv", ["", "--state", str(tmp_path), "--out", str(tmp_path / "out")])
+    export.main()
+    held = load_file(tmp_path / "out" / "model.safetensors")["model.norm.weight"]
+    assert torch.equal(held, expected.to(torch.bfloat16))
+
+
 def asked_in_the_readme():
     """(words of the command line, answer) of the table of example pictures."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

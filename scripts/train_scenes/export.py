@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch.optim.swa_utils import AveragedModel
 
 from scripts.train_scenes.batches import TOKENS_PER_SECOND
 from scripts.train_scenes.network import Config, Network
@@ -181,8 +182,9 @@ def main():
     tokenizer = Tokenizer.from_file(str(options.state / "tokenizer.json"))
     network = Network(Config(vocab_size=tokenizer.get_vocab_size()))
     state = torch.load(options.state / "state.pt", map_location="cpu", weights_only=True)
-    network.load_state_dict(state["network"])
-    export(network, tokenizer, options.out)
+    mean = AveragedModel(network)
+    mean.load_state_dict(state["mean"])
+    export(mean.module, tokenizer, options.out)
 
 
 if __name__ == "__main__":

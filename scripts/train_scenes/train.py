@@ -5,6 +5,9 @@
 Learning rates follow progress = seconds trained / `--of`, so that a run may be cut into slices:
 each continues from the state folder.  With `--start-from tinyqwenvl/assets/checkpoint` a checkpoint
 that was trained before is trained further.
+
+What is exported is a mean of the weights along the way.  What the loss says nothing about, such as
+pairs that are kept out, differs by chance from step to step; the mean has less of that.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from scripts.train_scenes import tokenizer as tokenizers
 from scripts.train_scenes.batches import (
@@ -35,6 +39,7 @@ from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
 MUON_RATE, ADAM_RATE, WIDE_RATE = 0.005, 2e-3, 1e-3
 HINT_WEIGHT = 1.0  # at the beginning; falls to nothing with progress
+MEAN_DECAY = 0.999  # a step: the mean looks back some thousand steps
 SEED = 20250
 LOG = Path(__file__).with_name("log.jsonl")  # of the checkpoint in the package
 
@@ -157,7 +162,7 @@ def sample_patches(tokenizer, seed=SEED):
 
 
 def load_or_start(folder, tokenizer, device, start_from=None):
-    """Network, hint head, optimisers and counters, from the state folder where it has any.
+    """Network, its mean, hint head, optimisers and counters, from the state folder if it has any.
 
     Else from the weights of the checkpoint folder `start_from`: drawing goes on where its log ends.
     """
@@ -170,24 +175,27 @@ def load_or_start(folder, tokenizer, device, start_from=None):
         counters |= {"steps": last["steps"], "pictures": last["pictures"]}
     head = HintHead(network.config.hidden_size).to(device)
     network.to(device)
+    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(MEAN_DECAY))
     optimisers = make_optimisers(network, head)
     path = folder / "state.pt"
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
+        mean.load_state_dict(state["mean"])
         head.load_state_dict(state["head"])
         for name, optimiser in optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         counters = state["counters"]
-    return network, head, optimisers, counters
+    return network, mean, head, optimisers, counters
 
 
-def save_all(folder, network, head, optimisers, counters):
+def save_all(folder, network, mean, head, optimisers, counters):
     """The whole state of training."""
     states = {name: o.state_dict() for name, o in optimisers.items()}
     save(
         folder / "state.pt",
         network=network.state_dict(),
+        mean=mean.state_dict(),
         head=head.state_dict(),
         optimisers=states,
         counters=counters,
@@ -223,7 +231,8 @@ def train(
     if not (folder / "tokenizer.json").exists():
         tokenizers.build().save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    network, head, optimisers, counters = load_or_start(folder, tokenizer, device, start_from)
+    started = load_or_start(folder, tokenizer, device, start_from)
+    network, mean, head, optimisers, counters = started
     batches = stream(tokenizer, SEED, counters["steps"], workers)
     ids = Ids.of(tokenizer)
     if compiled:
@@ -253,6 +262,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for optimiser in optimisers.values():
             optimiser.step()
+        mean.update_parameters(network)
         counters["steps"] += 1
         now = time.monotonic()
         counters["seconds"] += now - last
@@ -263,10 +273,9 @@ def train(
             sums.zero_()
             counts.zero_()
         if now - saved > save_every:
-            save_all(folder, network, head, optimisers, counters)
+            save_all(folder, *started)
             saved = now
-    save_all(folder, network, head, optimisers, counters)
-    return network, tokenizer
+    save_all(folder, *started)
 
 
 def main():
