@@ -10,6 +10,7 @@ import pytest
 
 from scripts.build_docs import faults
 from scripts.draw_figures import figures
+from scripts.train_scenes import measure
 from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
 from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
 from tinyqwenvl.oracle.mutants import MUTANTS
@@ -62,10 +63,10 @@ def test_the_figures_of_the_readme_show_what_it_says():
 def test_the_model_card_holds_the_measured_figures():
     """The card's table and the JSON that the evaluation printed are the same numbers."""
     card = (ASSETS / "checkpoint" / "README.md").read_text(encoding="utf-8")
-    figures = json.loads((ROOT / "scripts" / "train_scenes" / "figures.json").read_text())
-    for name, run in figures.items():
-        for skill, value in run["figures"].items():
-            assert re.search(rf"\b{skill}\b.*{100 * value:.1f}", card), (name, skill)
+    columns = json.loads(measure.FILE.read_text())
+    assert measure.table(columns) in card
+    for name, column in columns.items():
+        assert column["command"] == measure.command(name, seed=1, n=1000)
 
 
 def test_the_page_of_the_oracle_has_its_numbers():

@@ -533,6 +533,7 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "other").mkdir()
     network, mean, *rest = train.load_or_start(tmp_path, tokenizer, "cpu")
     mean.update_parameters(network)
     before = network.model.norm.weight.detach().clone()
@@ -544,10 +545,22 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
     assert torch.equal(again.model.norm.weight, before + 100)
     expected = before + 100 * (1 - train.MEAN_DECAY)
     torch.testing.assert_close(mean.module.model.norm.weight, expected)
-    monkeypatch.setattr("sys.argv", ["", "--state", str(tmp_path), "--out", str(tmp_path / "out")])
-    export.main()
-    held = load_file(tmp_path / "out" / "model.safetensors")["model.norm.weight"]
-    assert torch.equal(held, expected.to(torch.bfloat16))
+    exported = tmp_path / "out" / "model.safetensors"
+
+    def export_mean(*folders):
+        words = ["", "--state", *map(str, folders), "--out", str(exported.parent)]
+        monkeypatch.setattr("sys.argv", words)
+        export.main()
+        return load_file(exported)["model.norm.weight"]
+
+    assert torch.equal(export_mean(tmp_path), expected.to(torch.bfloat16))
+    with torch.no_grad():
+        mean.module.model.norm.weight.copy_(before + 300)
+    train.save_all(tmp_path / "other", network, mean, *rest)
+    assert torch.equal(
+        export_mean(tmp_path, tmp_path / "other"),
+        ((expected + before + 300) / 2).to(torch.bfloat16),
+    )
 
 
 def asked_in_the_readme():

@@ -176,14 +176,20 @@ def export(network, tokenizer, folder):
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--state", type=Path, default=Path(".train"))
+    parser.add_argument(
+        "--state", type=Path, nargs="+", default=[Path(".train")],
+        help="state folder; of several, the mean",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("tinyqwenvl/assets/checkpoint"))
     options = parser.parse_args()
-    tokenizer = Tokenizer.from_file(str(options.state / "tokenizer.json"))
-    network = Network(Config(vocab_size=tokenizer.get_vocab_size()))
-    state = torch.load(options.state / "state.pt", map_location="cpu", weights_only=True)
-    mean = AveragedModel(network)
-    mean.load_state_dict(state["mean"])
+    tokenizer = Tokenizer.from_file(str(options.state[0] / "tokenizer.json"))
+    mean = AveragedModel(Network(Config(vocab_size=tokenizer.get_vocab_size())))
+    ends = [
+        torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        for folder in options.state
+    ]
+    ends = [end["mean"] for end in ends]
+    mean.load_state_dict({name: sum(end[name] for end in ends) / len(ends) for name in ends[0]})
     export(mean.module, tokenizer, options.out)
 
 

@@ -92,12 +92,13 @@ def main():
     parser.add_argument("--write", action="store_true", help="figures.json and the card's table")
     options = parser.parse_args()
     card = evaluate.CHECKPOINT / "README.md"
-    text, before = card.read_text(encoding="utf-8"), table(json.loads(FILE.read_text()))
-    if options.write and before not in text:
+    before = table(json.loads(FILE.read_text()))
+    if options.write and before not in card.read_text(encoding="utf-8"):
         parser.error(f"{card} has another table than {FILE}")
     columns = measure(options.model, options.seed, options.n)
     print(table(columns), end="")
     if options.write:
+        text = card.read_text(encoding="utf-8")
         card.write_text(text.replace(before, table(columns)), encoding="utf-8")
         FILE.write_text(json.dumps(columns, indent=2) + "\n")
 
