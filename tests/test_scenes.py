@@ -116,6 +116,10 @@ def test_evaluation_draws_the_pairs_that_are_asked_for(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["--pairs", "red heart"])
     assert "relation needs two pairs" in capsys.readouterr().err
+    for main in (evaluate.main, measure.main):
+        with pytest.raises(SystemExit):
+            main(["--n", "0"])
+        assert "--n must be 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("column", measure.CONDITIONS)
@@ -128,6 +132,29 @@ def test_the_commands_of_the_card_measure_what_it_says(column, capsys):
     for skill, name in (("describe", "describe"), ("locate", "locate_iou")):
         found = measure.measure_one(EMBEDDED, column, skill, seed=3, n=4)
         assert found == {name: figures[name]}
+
+
+def test_a_measurement_is_written_into_the_card_of_the_package_only(tmp_path, monkeypatch, capsys):
+    old = json.loads(measure.FILE.read_text())
+    new = json.loads(json.dumps(old))
+    new["unseen scenes"]["figures"]["count"] = 0.1234
+    card, file = tmp_path / "README.md", tmp_path / "figures.json"
+    card.write_text(f"before\n\n{measure.table(old)}\nafter\n")
+    file.write_text(json.dumps(old))
+    monkeypatch.setattr(measure, "measure", lambda *_: new)
+    monkeypatch.setattr(measure, "FILE", file)
+    monkeypatch.setattr(evaluate, "CHECKPOINT", tmp_path)
+    measure.main([])
+    assert "12.3" in capsys.readouterr().out and json.loads(file.read_text()) == old
+    with pytest.raises(SystemExit):
+        measure.main(["--write", "--model", str(EMBEDDED)])
+    measure.main(["--write"])
+    assert card.read_text() == f"before\n\n{measure.table(new)}\nafter\n"
+    assert json.loads(file.read_text()) == new
+    card.write_text("no table")
+    with pytest.raises(SystemExit):
+        measure.main(["--write"])
+    assert "another table" in capsys.readouterr().err and card.read_text() == "no table"
 
 
 def contents(change):
@@ -561,6 +588,27 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
         export_mean(tmp_path, tmp_path / "other"),
         ((expected + before + 300) / 2).to(torch.bfloat16),
     )
+
+
+def test_training_goes_on_where_it_stopped(tmp_path):
+    """Every step goes into the mean and into the counters, which a second slice takes up."""
+    torch = pytest.importorskip("torch")
+    from scripts.train_scenes import train
+
+    steps = []
+    for _ in range(2):
+        before = steps[-1]["counters"]["seconds"] if steps else 0
+        train.train(tmp_path, seconds=1e-3, of=before + 1)
+        steps.append(torch.load(tmp_path / "state.pt", weights_only=True))
+    first, second = steps
+    assert (first["counters"]["steps"], second["counters"]["steps"]) == (1, 2)
+    assert second["counters"]["seconds"] > first["counters"]["seconds"]
+    assert (first["mean"]["n_averaged"], second["mean"]["n_averaged"]) == (1, 2)
+    name = "model.norm.weight"
+    moved = second["network"][name] - first["network"][name]
+    expected = first["network"][name] + (1 - train.MEAN_DECAY) * moved
+    assert moved.abs().max() > 0
+    torch.testing.assert_close(second["mean"][f"module.{name}"], expected)
 
 
 def asked_in_the_readme():

@@ -192,6 +192,8 @@ def main(arguments=None):
     parser.add_argument("--torch", action="store_true", help="use the training network")
     parser.add_argument("--show", type=int, default=0, help="mistakes to print for each skill")
     options = parser.parse_args(arguments)
+    if options.n < 1:
+        parser.error("--n must be 1 or more")
     skills = questions.SKILLS
     if options.pairs or options.renderer != "train":
         skills = tuple(questions.ASK)

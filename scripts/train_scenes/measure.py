@@ -83,14 +83,18 @@ def table(columns):
     return first + "|---" * len(rows[0]) + "|\n" + "".join(lines)
 
 
-def main():
+def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--n", type=int, default=1000, help="scenes for each skill")
     parser.add_argument("--model", type=Path, default=evaluate.CHECKPOINT, help="checkpoint folder")
     parser.add_argument("--write", action="store_true", help="figures.json and the card's table")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.n < 1:
+        parser.error("--n must be 1 or more")
+    if options.write and options.model != evaluate.CHECKPOINT:
+        parser.error("the card is of the checkpoint in the package: --write goes without --model")
     card = evaluate.CHECKPOINT / "README.md"
     before = table(json.loads(FILE.read_text()))
     if options.write and before not in card.read_text(encoding="utf-8"):
