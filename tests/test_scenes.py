@@ -120,6 +120,9 @@ def test_evaluation_draws_the_pairs_that_are_asked_for(capsys):
         with pytest.raises(SystemExit):
             main(["--n", "0"])
         assert "--n must be 1 or more" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["--model", "nowhere"])
+        assert "nowhere has no model.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("column", measure.CONDITIONS)
@@ -551,7 +554,7 @@ def test_hints_say_what_each_cell_covers():
     assert np.count_nonzero(labels) == 2
 
 
-def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
+def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
@@ -559,8 +562,9 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
     from scripts.train_scenes import export, train
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "other").mkdir()
+    (tmp_path / ".train").mkdir()
+    for folder in (tmp_path, tmp_path / ".train"):
+        tokenizer.save(str(folder / "tokenizer.json"))
     network, mean, *rest = train.load_or_start(tmp_path, tokenizer, "cpu")
     mean.update_parameters(network)
     before = network.model.norm.weight.detach().clone()
@@ -575,19 +579,24 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch):
     exported = tmp_path / "out" / "model.safetensors"
 
     def export_mean(*folders):
-        words = ["", "--state", *map(str, folders), "--out", str(exported.parent)]
-        monkeypatch.setattr("sys.argv", words)
+        words = ["--state", *map(str, folders)] if folders else []
+        monkeypatch.setattr("sys.argv", ["", *words, "--out", str(exported.parent)])
         export.main()
         return load_file(exported)["model.norm.weight"]
 
     assert torch.equal(export_mean(tmp_path), expected.to(torch.bfloat16))
     with torch.no_grad():
         mean.module.model.norm.weight.copy_(before + 300)
-    train.save_all(tmp_path / "other", network, mean, *rest)
+    train.save_all(tmp_path / ".train", network, mean, *rest)
     assert torch.equal(
-        export_mean(tmp_path, tmp_path / "other"),
+        export_mean(tmp_path, tmp_path / ".train"),
         ((expected + before + 300) / 2).to(torch.bfloat16),
     )
+    monkeypatch.chdir(tmp_path)  # the folder .train, unless another is given
+    assert torch.equal(export_mean(), (before + 300).to(torch.bfloat16))
+    with pytest.raises(SystemExit):
+        export_mean("nowhere")
+    assert "nowhere has no state.pt" in capsys.readouterr().err
 
 
 def test_training_goes_on_where_it_stopped(tmp_path):

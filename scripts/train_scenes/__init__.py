@@ -1,1 +1,15 @@
 """Drawn scenes, questions about them, and the training of the embedded checkpoint."""
+
+import argparse
+from pathlib import Path
+
+
+def folder_with(file):
+    """The type of a command line's folder: a Path, refused when it does not hold `file`."""
+
+    def folder(text):
+        if not (Path(text) / file).is_file():
+            raise argparse.ArgumentTypeError(f"{text} has no {file}")
+        return Path(text)
+
+    return folder

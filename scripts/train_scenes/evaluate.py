@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from scripts.train_scenes import questions, scenes, words
+from scripts.train_scenes import folder_with, questions, scenes, words
 from scripts.train_scenes.renderer import draw_other
 from scripts.train_scenes.scenes import EVALUATION, generator
 
@@ -180,7 +180,12 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--n", type=int, default=200, help="scenes for each skill")
     parser.add_argument("--json", action="store_true", help="one JSON object on one line")
-    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
+    parser.add_argument(
+        "--model",
+        type=folder_with("model.safetensors"),
+        default=CHECKPOINT,
+        help="checkpoint folder",
+    )
     parser.add_argument("--skills", nargs="+", choices=questions.SKILLS)
     parser.add_argument("--renderer", choices=("train", "other"), default="train")
     drawn = parser.add_mutually_exclusive_group()

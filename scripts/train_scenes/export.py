@@ -182,6 +182,9 @@ def main():
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("tinyqwenvl/assets/checkpoint"))
     options = parser.parse_args()
+    for folder in options.state:
+        if not (folder / "state.pt").is_file():
+            parser.error(f"{folder} has no state.pt; train first, or give --state")
     tokenizer = Tokenizer.from_file(str(options.state[0] / "tokenizer.json"))
     mean = AveragedModel(Network(Config(vocab_size=tokenizer.get_vocab_size())))
     ends = [

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import tinyqwenvl
-from scripts.train_scenes import evaluate, questions
+from scripts.train_scenes import evaluate, folder_with, questions
 
 SINGLE = ("describe", "count", "colour", "shape", "yes_no", "locate")
 KNOWN = (  # as many colours and kinds as the kept-out pairs have, and the same ones
@@ -88,7 +88,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--n", type=int, default=1000, help="scenes for each skill")
-    parser.add_argument("--model", type=Path, default=evaluate.CHECKPOINT, help="checkpoint folder")
+    parser.add_argument(
+        "--model",
+        type=folder_with("model.safetensors"),
+        default=evaluate.CHECKPOINT,
+        help="checkpoint folder",
+    )
     parser.add_argument("--write", action="store_true", help="figures.json and the card's table")
     options = parser.parse_args(arguments)
     if options.n < 1:
