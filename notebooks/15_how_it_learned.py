@@ -19,7 +19,7 @@ import tinyqwenvl
 
 ROOT = Path.cwd() if (Path.cwd() / "scripts").is_dir() else Path.cwd().parent
 sys.path.insert(0, str(ROOT))
-from scripts.train_scenes import evaluate, examples, questions, scenes
+from scripts.first_edition import evaluate, examples, questions, scenes
 from tinyqwenvl import chat, grounding
 from tinyqwenvl.checkpoint import weight_shapes
 from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
@@ -38,7 +38,7 @@ from tinyqwenvl.viz import (
 
 model = tinyqwenvl.load()
 assert 3.5e6 < sum(np.prod(shape) for shape in weight_shapes(model.config).values()) < 4.5e6
-TRAINING = ROOT / "scripts" / "train_scenes"
+TRAINING = ROOT / "scripts" / "first_edition"
 
 # %% [markdown]
 # ## The idea in words
@@ -140,7 +140,7 @@ def text_of(file, *names):
     text = (TRAINING / file).read_text(encoding="utf-8")
     parts = {node.name: node for node in ast.parse(text).body if hasattr(node, "name")}
     shown = [ast.get_source_segment(text, parts[name]) for name in names]
-    return Source(f"scripts/train_scenes/{file}", "\n\n".join(shown))
+    return Source(f"scripts/first_edition/{file}", "\n\n".join(shown))
 
 
 text_of("train.py", "branch_mask")
@@ -372,7 +372,7 @@ assert min(first["colour"], first["shape"]) < min(first["locate"], first["point"
 # %% [markdown]
 # ## What it can do
 #
-# Measured on scenes from other seeds; the commands stand in `scripts/train_scenes/figures.json`.
+# Measured on scenes from other seeds; the commands stand in `scripts/first_edition/figures.json`.
 # *Kept-out pairs*: only scenes of the five pairs that training never showed. *Known pairs*: of five
 # others with the same colours and shapes. *Other renderer*: drawn by other code, on patterned
 # backgrounds.

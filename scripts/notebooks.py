@@ -23,7 +23,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "docs" / "executed"
 KINDS = ("children_user", "children_system")
-SCENES = ROOT / "scripts" / "train_scenes"
+SCENES = ROOT / "scripts" / "first_edition"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LONGEST = 60  # seconds that a notebook may take: of the processor, as machines may be busy
 

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.build_docs import faults
 from scripts.draw_figures import figures
-from scripts.train_scenes import measure
+from scripts.first_edition import measure
 from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
 from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
 from tinyqwenvl.oracle.mutants import MUTANTS

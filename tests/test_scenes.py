@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import tinyqwenvl
-from scripts.train_scenes import evaluate, examples, measure, questions, scenes, words
+from scripts.first_edition import evaluate, examples, measure, questions, scenes, words
 from tinyqwenvl import run
 from tinyqwenvl.model import EMBEDDED, EXAMPLE_CLIP, EXAMPLE_PICTURE
 from tinyqwenvl.tokenizer import load_tokenizer
@@ -345,7 +345,7 @@ def test_no_training_question_names_a_kept_out_pair():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
-    from scripts.train_scenes import batches
+    from scripts.first_edition import batches
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
     encoder = batches.Encoder(tokenizer)
@@ -363,7 +363,7 @@ def test_training_rows_of_two_pictures_are_what_the_package_prepares():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
-    from scripts.train_scenes import batches
+    from scripts.first_edition import batches
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
     encoder = batches.Encoder(tokenizer)
@@ -444,7 +444,7 @@ def test_nor_beside_a_shape_without_a_name_that_is_like_it(asked, given, denies)
 @pytest.mark.parametrize("unnamed", [False, True])
 def test_training_asks_no_such_question(unnamed):
     pytest.importorskip("torch")
-    from scripts.train_scenes import batches
+    from scripts.first_edition import batches
 
     asked, rng = [], np.random.default_rng(3)
     for _ in range(60):
@@ -460,7 +460,7 @@ def test_training_asks_no_such_question(unnamed):
 
 def test_hints_do_not_say_no_to_a_kept_out_pair():
     torch = pytest.importorskip("torch")
-    from scripts.train_scenes.hints import HintHead, cell_labels
+    from scripts.first_edition.hints import HintHead, cell_labels
 
     torch.manual_seed(0)
     head, numbers, features = HintHead(8), torch.randn(225, 8), torch.randn(16, 8)
@@ -486,7 +486,7 @@ def test_what_is_left_out_is_one_word_of_a_kept_out_pair():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
-    from scripts.train_scenes import batches
+    from scripts.first_edition import batches
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
     encoder = batches.Encoder(tokenizer)
@@ -512,8 +512,8 @@ def test_what_is_left_out_is_one_word_of_a_kept_out_pair():
 
 def test_the_loss_does_not_push_down_what_is_left_out():
     torch = pytest.importorskip("torch")
-    from scripts.train_scenes.batches import NO_TOKEN
-    from scripts.train_scenes.train import answer_losses
+    from scripts.first_edition.batches import NO_TOKEN
+    from scripts.first_edition.train import answer_losses
 
     scores = torch.tensor([[1.0, 2.0, 0.5, 0.0]] * 2, requires_grad=True)
     losses = answer_losses(scores, torch.tensor([0, 0]), torch.tensor([1, NO_TOKEN]))
@@ -526,7 +526,7 @@ def test_training_batches_leave_out_tokens_of_answers_only():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
-    from scripts.train_scenes import batches
+    from scripts.first_edition import batches
 
     encoder = batches.Encoder(Tokenizer.from_file(str(EMBEDDED / "tokenizer.json")))
     for batch in batches.make_step(encoder, 1, 2000)[:3]:  # the rest are words
@@ -538,7 +538,7 @@ def test_training_batches_leave_out_tokens_of_answers_only():
 def test_hints_say_what_each_cell_covers():
     """Kind, colour and character count from 1; what has no name is not asked for."""
     pytest.importorskip("torch")
-    from scripts.train_scenes.hints import UNNAMED, cell_labels
+    from scripts.first_edition.hints import UNNAMED, cell_labels
 
     shapes = (
         scenes.Shape("", "square", (0, 0, 28, 28), paint=(120, 120, 10)),
@@ -559,7 +559,7 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch, caps
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
-    from scripts.train_scenes import export, train
+    from scripts.first_edition import export, train
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
     (tmp_path / ".train").mkdir()
@@ -602,7 +602,7 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, monkeypatch, caps
 def test_training_goes_on_where_it_stopped(tmp_path):
     """Every step goes into the mean and into the counters, which a second slice takes up."""
     torch = pytest.importorskip("torch")
-    from scripts.train_scenes import train
+    from scripts.first_edition import train
 
     steps = []
     for _ in range(2):
@@ -648,7 +648,7 @@ def test_a_time_is_the_same_at_every_rate(fps, capsys):
 
 
 def test_the_examples_are_what_draws_them():
-    """`python -m scripts.train_scenes.examples`"""
+    """`python -m scripts.first_edition.examples`"""
     change, pair = examples.draw_change()
     drawn = {name: examples.draw_example(name)[1] for name in examples.EXAMPLES}
     drawn |= {"before": pair[0], "after": pair[1], "word": examples.draw_sign()[1]}

@@ -1,6 +1,6 @@
 """Measure a checkpoint under all conditions of its card: `figures.json` and the card's table.
 
-    python -m scripts.train_scenes.measure --write
+    python -m scripts.first_edition.measure --write
 
 Prints the table; with `--write` it also goes into `figures.json` and the card of the checkpoint in
 the package.  One process a core.
@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import tinyqwenvl
-from scripts.train_scenes import evaluate, folder_with, questions
+from scripts.first_edition import evaluate, folder_with, questions
 
 SINGLE = ("describe", "count", "colour", "shape", "yes_no", "locate")
 KNOWN = (  # as many colours and kinds as the kept-out pairs have, and the same ones
@@ -46,7 +46,7 @@ def command(column, seed, n):
     words = ["--seed", str(seed), "--n", str(n), "--json", *options]
     if skills != questions.SKILLS:
         words += ["--skills", *skills]
-    return shlex.join(["python", "-m", "scripts.train_scenes.evaluate", *words])
+    return shlex.join(["python", "-m", "scripts.first_edition.evaluate", *words])
 
 
 def measure_one(folder, column, skill, seed, n):

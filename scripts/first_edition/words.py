@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import ImageFont
 
-from scripts.train_scenes.scenes import CELL, paint_pictures
+from scripts.first_edition.scenes import CELL, paint_pictures
 
 LETTERS, DIGITS = "ABCDEFGHJKLMNPQRSTUVWXYZ", "0123456789"  # no I and O: they look like 1 and 0
 CHARACTERS = LETTERS + DIGITS

@@ -8,7 +8,7 @@ outlines and the colours.
 import numpy as np
 from PIL import Image
 
-from scripts.train_scenes.scenes import OUTLINES, compress, jitter_colours, pick_background
+from scripts.first_edition.scenes import OUTLINES, compress, jitter_colours, pick_background
 
 
 def polygon_distance(points, corners):

@@ -1,12 +1,12 @@
 """Draw the example pictures and the clip of the embedded checkpoint from fixed seeds.
 
-python -m scripts.train_scenes.examples --out tinyqwenvl/assets/pictures
+python -m scripts.first_edition.examples --out tinyqwenvl/assets/pictures
 """
 
 import argparse
 from pathlib import Path
 
-from scripts.train_scenes import scenes, words
+from scripts.first_edition import scenes, words
 
 EXAMPLES = {  # name: (rows, columns, number of shapes, seed)
     "scene": (8, 12, 3, 16),

@@ -10,7 +10,7 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from scripts.train_scenes.scenes import (
+from scripts.first_edition.scenes import (
     COLOURS,
     KEPT_OUT,
     KINDS,

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scripts.train_scenes import questions, scenes, words
-from scripts.train_scenes.hints import cell_labels
-from scripts.train_scenes.network import vision_text_positions
-from scripts.train_scenes.scenes import TRAINING, generator
+from scripts.first_edition import questions, scenes, words
+from scripts.first_edition.hints import cell_labels
+from scripts.first_edition.network import vision_text_positions
+from scripts.first_edition.scenes import TRAINING, generator
 
 BUDGET = 128  # tokens for questions and answers in a row
 WEIGHTS = {  # how often each skill is drawn to fill a row

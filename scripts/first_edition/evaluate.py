@@ -1,6 +1,6 @@
 """Measure the embedded checkpoint on scenes it has never seen.
 
-    python -m scripts.train_scenes.evaluate --seed 1 --n 200 --json
+    python -m scripts.first_edition.evaluate --seed 1 --n 200 --json
 
 Pictures and clips go through the `tinyqwenvl` package.  `--torch` uses the training network, which
 answers in batches and so sooner.
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from scripts.train_scenes import folder_with, questions, scenes, words
-from scripts.train_scenes.renderer import draw_other
-from scripts.train_scenes.scenes import EVALUATION, generator
+from scripts.first_edition import folder_with, questions, scenes, words
+from scripts.first_edition.renderer import draw_other
+from scripts.first_edition.scenes import EVALUATION, generator
 
 CHECKPOINT = Path(__file__).parents[2] / "tinyqwenvl" / "assets" / "checkpoint"
 NEW_GRIDS = (  # (rows, columns) of cells never used in training
@@ -208,7 +208,7 @@ def main(arguments=None):
     if "relation" in skills and len(set(options.pairs or scenes.PAIRS)) == 1:
         parser.error("relation needs two pairs or more")
     if options.torch:
-        from scripts.train_scenes.network_answers import load_network, network_answers
+        from scripts.first_edition.network_answers import load_network, network_answers
 
         network, tokenizer = load_network(options.model)
 

@@ -1,6 +1,6 @@
 """Write the trained network as a checkpoint folder in the published file layout.
 
-python -m scripts.train_scenes.export --state .train --out tinyqwenvl/assets/checkpoint
+python -m scripts.first_edition.export --state .train --out tinyqwenvl/assets/checkpoint
 """
 
 import argparse
@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch.optim.swa_utils import AveragedModel
 
-from scripts.train_scenes.batches import TOKENS_PER_SECOND
-from scripts.train_scenes.network import Config, Network
+from scripts.first_edition.batches import TOKENS_PER_SECOND
+from scripts.first_edition.network import Config, Network
 from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
 MIN_PIXELS, MAX_PIXELS = 12_544, 100_352  # 4 x 4 to 128 cells of 28 x 28

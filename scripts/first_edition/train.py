@@ -1,6 +1,6 @@
 """Train the embedded checkpoint, in one go or in slices.
 
-    python -m scripts.train_scenes.train --state .train --seconds 3600 --of 3600
+    python -m scripts.first_edition.train --state .train --seconds 3600 --of 3600
 
 Learning rates follow progress = seconds trained / `--of`, so that a run may be cut into slices:
 each continues from the state folder.  With `--start-from tinyqwenvl/assets/checkpoint` a checkpoint
@@ -22,19 +22,19 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from scripts.train_scenes import tokenizer as tokenizers
-from scripts.train_scenes.batches import (
+from scripts.first_edition import tokenizer as tokenizers
+from scripts.first_edition.batches import (
     NO_TOKEN,
     Encoder,
     clip_batch,
     picture_batch,
     stream,
 )
-from scripts.train_scenes.hints import HintHead
-from scripts.train_scenes.muon import Muon
-from scripts.train_scenes.network import Config, Network, initialise
-from scripts.train_scenes.questions import SKILLS
-from scripts.train_scenes.scenes import TRAINING, generator
+from scripts.first_edition.hints import HintHead
+from scripts.first_edition.muon import Muon
+from scripts.first_edition.network import Config, Network, initialise
+from scripts.first_edition.questions import SKILLS
+from scripts.first_edition.scenes import TRAINING, generator
 from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
 MUON_RATE, ADAM_RATE, WIDE_RATE = 0.005, 2e-3, 1e-3

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.train_scenes.scenes import CELL, COLOURS, KEPT_OUT, KINDS
-from scripts.train_scenes.words import CHARACTERS, Word
+from scripts.first_edition.scenes import CELL, COLOURS, KEPT_OUT, KINDS
+from scripts.first_edition.words import CHARACTERS, Word
 
 NOTHING = 0
 UNNAMED = -100  # the kind or colour has no name: the head is not asked for it

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.trainers import BpeTrainer
 
-from scripts.train_scenes import questions, scenes
+from scripts.first_edition import questions, scenes
 from tinyqwenvl.tokenizer import ADDED_TOKENS
 
 SPLIT = (

@@ -8,10 +8,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from scripts.train_scenes.batches import Branch, Encoder, make_row, stack_rows
-from scripts.train_scenes.evaluate import CHECKPOINT, LONGEST
-from scripts.train_scenes.network import Config, Network
-from scripts.train_scenes.train import branch_mask, patchify
+from scripts.first_edition.batches import Branch, Encoder, make_row, stack_rows
+from scripts.first_edition.evaluate import CHECKPOINT, LONGEST
+from scripts.first_edition.network import Config, Network
+from scripts.first_edition.train import branch_mask, patchify
 
 
 def load_network(folder=CHECKPOINT):
