@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 01. `smart_resize` and native resolution
 #
-# **Pictures come in every size, and a model has one set of weights. At what size does it look at a
-# picture, and how many tokens does that cost?**
+# **Images come in every size, and a model has one set of weights. At what size does it look at a
+# image, and how many tokens does that cost?**
 #
-# Before this: [00](00_one_picture.ipynb); you need: nothing more; 15 minutes.
+# Before this: [00](00_one_image.ipynb); you need: nothing more; 15 minutes.
 
 # %%
 import io
@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw
 
 import tinyqwenvl
 from tinyqwenvl import UserError, compat, image, media
-from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, EXAMPLE_VIDEO, user_message
 from tinyqwenvl.viz import (
+    image_row,
     patch_grid,
-    pictures_beside,
     resized_areas,
     rounding_steps,
     source,
@@ -31,16 +31,16 @@ limits = model.config.processor.min_pixels, model.config.processor.max_pixels
 # %% [markdown]
 # ## The idea
 #
-# Many older vision models squeeze every picture into one square, 224 by 224 pixels or so. A page of
-# text becomes unreadable, a wide picture is squashed, and an icon is blown up for nothing. Qwen2-VL
-# reads a picture **near its own size and at its own shape** instead, and lets the number of tokens
+# Many older vision models squeeze every image into one square, 224 by 224 pixels or so. A page of
+# text becomes unreadable, a wide image is squashed, and an icon is blown up for nothing. Qwen2-VL
+# reads an image **near its own size and at its own shape** instead, and lets the number of tokens
 # follow (the Qwen2-VL report calls it naive dynamic resolution). Attention takes any number of
 # tokens, and places are told to the model by rotary embedding
 # ([04](04_two_dimensional_rope.ipynb)), which needs no table of a fixed size.
 #
-# One thing must fit. The picture is cut into patches of 14 pixels, and a **block** of 2x2 patches
+# One thing must fit. The image is cut into patches of 14 pixels, and a **block** of 2x2 patches
 # is merged into one token for the language model. So both sides must be multiples of $2 \cdot 14 =
-# 28$, and a picture read at $H \times W$ becomes
+# 28$, and an image read at $H \times W$ becomes
 #
 # $$\text{tokens} = \frac{H}{28} \cdot \frac{W}{28}.$$
 #
@@ -65,7 +65,7 @@ source(image.smart_resize)
 #
 # ## By hand
 #
-# A picture of 100 rows by 200 columns: $100 / 28 = 3.57$, so 4 blocks; $200 / 28 = 7.14$, so 7.
+# An image of 100 rows by 200 columns: $100 / 28 = 3.57$, so 4 blocks; $200 / 28 = 7.14$, so 7.
 
 # %%
 assert (round(100 / 28, 2), round(200 / 28, 2)) == (3.57, 7.14)
@@ -111,7 +111,7 @@ assert image.smart_resize(14, 2800) == (28, 812)
 # %% [markdown]
 # ## All sizes at once
 #
-# Five pictures from daily life, with the published limits. On the dashed line an area stays as it
+# Five images from daily life, with the published limits. On the dashed line an area stays as it
 # was; only the icon and the scan meet a limit.
 
 # %%
@@ -129,15 +129,15 @@ assert [name for name in daily if tokens[name] != rounded[name]] == ["icon", "sc
 resized_areas(daily)
 
 # %% [markdown]
-# A screenshot costs 2,691 tokens and a photograph from a telephone 15,552. Below are pictures of
+# A screenshot costs 2,691 tokens and a photograph from a telephone 15,552. Below are images of
 # every width and height. Between the two lines the number of tokens follows the area. Outside them
-# it hardly changes, except for very thin pictures: no side can be under one block.
+# it hardly changes, except for very thin images: no side can be under one block.
 
 # %%
 tokens_by_size(marked=daily)
 
 # %% [markdown]
-# The hatched corners are refused: pictures over 200 times as long as wide. Exactly 200 passes.
+# The hatched corners are refused: images over 200 times as long as wide. Exactly 200 passes.
 
 # %%
 assert image.smart_resize(28, 5600) == (28, 5600)
@@ -148,20 +148,20 @@ except UserError as error:
     print(error)
 
 # %% [markdown]
-# ## On a real picture
+# ## On a real image
 #
 # The checkpoint inside the package was trained on small drawings, and its own limits are 16 to 128
-# tokens. One of its pictures is 403 x 146; the ring on it is read at nearly the size it was drawn.
+# tokens. One of its images is 403 x 146; the ring on it is read at nearly the size it was drawn.
 
 # %%
 assert limits == (16 * 784, 128 * 784)
-wide = media.open_picture(EXAMPLE_PICTURE.with_name("wide.png"))
+wide = media.open_image(EXAMPLE_IMAGE.with_name("wide.png"))
 assert wide.size == (403, 146) and image.smart_resize(146, 403, 28, *limits) == (140, 392)
 patch_grid(wide, *limits)
 
 # %% [markdown]
 # 392 x 140 is 14 by 5 blocks: 70 tokens, and that many placeholders stand in the prompt. With a
-# smaller budget the same picture is cheaper, and coarser.
+# smaller budget the same image is cheaper, and coarser.
 
 # %%
 asked = user_message(wide, "Describe the picture.")
@@ -180,10 +180,10 @@ native = image.resize(wide, height, width)
 square = image.resize(wide, 224, 224)
 assert abs((width / height) / (wide.width / wide.height) - 1) < 0.02  # the shape is kept
 assert (224 / 224) / (wide.width / wide.height) < 0.4  # here it is not
-pictures_beside(
+image_row(
     {"as it came": wide, "native": native, "a fixed square": square},
-    "Native resolution keeps the shape of the picture",
-    "A wide picture, the same a little smaller, and the same squashed into a square: there its "
+    "Native resolution keeps the shape of the image",
+    "A wide image, the same a little smaller, and the same squashed into a square: there its "
     "circle and ring are upright ellipses.",
 )
 
@@ -196,12 +196,12 @@ source(image.resize)
 # %% [markdown]
 # ## Before all that: opening the file
 #
-# "A picture" may be a path, bytes, a `data:` URI, an image in memory or an array. What they become
+# "An image" may be a path, bytes, a `data:` URI, an image in memory or an array. What they become
 # is policy rather than mathematics, and implementations differ, so it stands in one file and is
 # said aloud at its top.
 
 # %%
-source(media.open_picture, media.open_file, media.rgb, media.warn)
+source(media.open_image, media.open_file, media.rgb, media.warn)
 
 # %% [markdown]
 # **Transparency** is laid on white. A black drawing on a transparent ground is the classic trap:
@@ -211,17 +211,17 @@ source(media.open_picture, media.open_file, media.rgb, media.warn)
 # %%
 drawn = Image.new("RGBA", (112, 112), (0, 0, 0, 0))
 ImageDraw.Draw(drawn).ellipse((20, 20, 92, 92), fill=(0, 0, 0, 255))
-on_white = media.open_picture(drawn)
-dropped = media.open_picture(drawn, to_rgb=compat.drop_alpha)
+on_white = media.open_image(drawn)
+dropped = media.open_image(drawn, to_rgb=compat.drop_alpha)
 assert len(on_white.getcolors()) == 2 and len(dropped.getcolors()) == 1  # nothing is left to see
-pictures_beside(
+image_row(
     {"laid on white": on_white, "alpha dropped": dropped},
-    "One transparent picture, two policies",
+    "One transparent image, two policies",
     "On the left a black disc on white; on the right a square that is black all over.",
 )
 
 # %% [markdown]
-# **Orientation.** A telephone held upright may store the picture lying down, with a note (EXIF
+# **Orientation.** A telephone held upright may store the image lying down, with a note (EXIF
 # orientation) to turn it. Files are turned; images that are already in memory are taken as they
 # are, because whoever opened them may have turned them. So one file can have two sizes, and two
 # grids. A port that forgets the note sees everything lying on its side.
@@ -229,12 +229,12 @@ pictures_beside(
 # %%
 exif, file = Image.Exif(), io.BytesIO()
 exif[274] = 6  # orientation: turn a quarter clockwise before you look
-lying = Image.open(EXAMPLE_PICTURE).convert("RGB").transpose(Image.Transpose.ROTATE_90)
+lying = Image.open(EXAMPLE_IMAGE).convert("RGB").transpose(Image.Transpose.ROTATE_90)
 lying.save(file, "JPEG", exif=exif)
-upright = media.open_picture(file.getvalue())
-as_stored = media.open_picture(Image.open(file))
+upright = media.open_image(file.getvalue())
+as_stored = media.open_image(Image.open(file))
 assert upright.size == (336, 224) and as_stored.size == (224, 336)
-pictures_beside(
+image_row(
     {"in memory: as stored": as_stored, "a file: turned upright": upright},
     "One file with a note to turn it",
     "The example scene lying on its side, as stored, and upright, as its EXIF orientation asks.",
@@ -242,19 +242,19 @@ pictures_beside(
 
 # %% [markdown]
 # **Nothing is left out in silence.** Of an animation only the first frame is read, and a
-# `PictureWarning` tells. What is no picture at all is a `UserError` of one line.
+# `ImageWarning` tells. What is no image at all is a `UserError` of one line.
 
 # %%
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("ignore")
-    warnings.simplefilter("always", media.PictureWarning)
-    media.open_picture(EXAMPLE_CLIP)
-assert [w.category for w in said] == [media.PictureWarning]
+    warnings.simplefilter("always", media.ImageWarning)
+    media.open_image(EXAMPLE_VIDEO)
+assert [w.category for w in said] == [media.ImageWarning]
 assert "only the first is read" in str(said[0].message)
 try:
-    media.open_picture(b"not a picture")
+    media.open_image(b"not an image")
 except UserError as error:
-    assert "is not a picture that Pillow can read" in str(error)
+    assert "is not an image that Pillow can read" in str(error)
 
 # %% [markdown]
 # ## What goes wrong
@@ -266,8 +266,8 @@ except UserError as error:
 source(compat.smart_resize_qwen_vl_utils, compat.smart_resize_hf_4_49)
 
 # %% [markdown]
-# For thin pictures they part ways. Both let a side shrink to 0, so that no picture is left. The
-# first never rounds a side to 0, so a thin picture keeps its length; the second refuses sides under
+# For thin images they part ways. Both let a side shrink to 0, so that no image is left. The
+# first never rounds a side to 0, so a thin image keeps its length; the second refuses sides under
 # 28.
 
 
@@ -293,7 +293,7 @@ assert hf_4_49 == [(0, 1568), "refused", "refused"]
 # makes the patches, the numbers no longer agree.
 #
 # To take another resampling filter is a quiet mistake: nothing fails, yet pixels differ along the
-# edges of shapes, and the model sees pictures unlike those it was trained on.
+# edges of shapes, and the model sees images unlike those it was trained on.
 
 # %%
 assert np.prod(image.smart_resize(70, 70)) // 784 == 4
@@ -309,7 +309,7 @@ print(f"{differ.mean():.1%} of the pixels differ, by up to {largest} of 255")
 # %% [markdown]
 # ## Try it
 #
-# 1. How many tokens does a picture of 1000 x 1000 take? And when at most 1,000 tokens are allowed?
+# 1. How many tokens does an image of 1000 x 1000 take? And when at most 1,000 tokens are allowed?
 #    Why not exactly 1,000?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -319,7 +319,7 @@ assert np.prod(image.smart_resize(1000, 1000, max_pixels=1000 * 784)) // 784 == 
 assert 32 * 32 > 1000
 
 # %% [markdown]
-# 2. Find a picture whose area is **over** `max_pixels` after resizing.
+# 2. Find an image whose area is **over** `max_pixels` after resizing.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: a very thin one. Shrinking would make its short side 0, and `max(factor, ...)` lifts it
@@ -328,17 +328,17 @@ h, w = image.smart_resize(28, 5600, max_pixels=12544)
 assert (h, w) == (28, 1568) and h * w > 12544
 
 # %% [markdown]
-# 3. Some programs resize a picture before they hand it to the processor, which does it again with
+# 3. Some programs resize an image before they hand it to the processor, which does it again with
 #    the same limits. Is that harmless? Try some thousand sizes between 28 and 4,000, then very thin
 #    ones.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: for ordinary pictures the second time changes nothing; for that of answer 2 it does.
+# Answer 3: for ordinary images the second time changes nothing; for that of answer 2 it does.
 sizes = np.random.default_rng(0).integers(28, 4001, (5000, 2)).tolist()
 once = [image.smart_resize(*size) for size in sizes]
 assert all(image.smart_resize(*size) == size for size in once)
 assert image.smart_resize(28, 1568, max_pixels=12544) != (28, 1568)
 
 # %% [markdown]
-# Next: how the resized picture is cut into patches, and why in that order:
+# Next: how the resized image is cut into patches, and why in that order:
 # [02](02_nine_dimensions.ipynb).

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02. Nine dimensions: patches
 #
-# **A picture is rows and columns of pixels; the model wants a list of patches. How does one line of
+# **An image is rows and columns of pixels; the model wants a list of patches. How does one line of
 # reshaping cut it up, and why does the list come in such an odd order?**
 #
 # Before this: [01](01_smart_resize.ipynb); you need: `np.reshape`, `np.transpose`; 20 minutes.
@@ -11,34 +11,34 @@ import numpy as np
 
 import tinyqwenvl
 from tinyqwenvl import image, media, vision
-from tinyqwenvl.model import EXAMPLE_PICTURE
+from tinyqwenvl.model import EXAMPLE_IMAGE
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.viz import (
     as_bytes,
+    image_row,
     merge_groups,
     nine_axes,
     patch_apart,
-    pictures_beside,
     source,
 )
 
 model = tinyqwenvl.load()
 config = model.config
-scene = media.open_picture(EXAMPLE_PICTURE)
+scene = media.open_image(EXAMPLE_IMAGE)
 limits = config.processor.min_pixels, config.processor.max_pixels
 
 # %% [markdown]
 # ## The idea
 #
 # First, bytes become numbers around zero: take off the mean of each colour and divide by its spread
-# (both are fixed numbers, taken over from CLIP, an older vision model). Then the picture is cut.
+# (both are fixed numbers, taken over from CLIP, an older vision model). Then the image is cut.
 # Three sizes meet:
 #
-# - a **patch** is 14 x 14 pixels, and two frames deep: the unit of the vision tower;
+# - a **patch** is 14 x 14 pixels, and two frames deep: the unit of the vision encoder;
 # - a **block** is 2 x 2 patches: what becomes one token of the language model (the layers of the
 #   tower are called blocks too, but there are none in this notebook);
-# - a **pair of frames** makes one step in time; a still picture counts as two equal frames.
+# - a **pair of frames** makes one step in time; a still image counts as two equal frames.
 #
 # So a row index of pixels is really three numbers: which block, which patch in it, which pixel in
 # that:
@@ -78,7 +78,7 @@ assert patches[:8, 0].tolist() == [0, 1, 6, 7, 2, 3, 8, 9]
 assert grid == (1, 4, 6)
 
 # %% [markdown]
-# In a picture, each patch with its number in the list; the four patches of a block have one colour.
+# In an image, each patch with its number in the list; the four patches of a block have one colour.
 # This is **merge order**.
 
 # %%
@@ -99,7 +99,7 @@ assert np.array_equal(places @ [6, 1], patches[:, 0])  # row * 6 + column is the
 # %% [markdown]
 # ## Where each axis goes
 #
-# All nine for the example picture, with their lengths. The colour of a box says which of the four
+# All nine for the example image, with their lengths. The colour of a box says which of the four
 # old axes it was cut from: frames, colours, height or width.
 
 # %%
@@ -113,11 +113,12 @@ nine_axes(1, 224, 336)
 #
 # ### Why are the four patches of a block neighbours?
 #
-# Because at the end of the tower four patches become one token, and with neighbours that is a
-# reshape: no gathering, no index. Windows can later move whole blocks about for the same reason.
+# Because at the end of the vision encoder four patches become one token, and with neighbours that
+# is a reshape: no gathering, no index. Windows can later move whole blocks about for the same
+# reason.
 
 # %% [markdown]
-# ## On a real picture
+# ## On a real image
 #
 # All of the stages together, as the model does it, and then the shapes that go by. (`trace` keeps
 # what the stages make while they run.)
@@ -134,14 +135,14 @@ assert stages["image.nine_dimensions"][0].shape == (1, 8, 12, 2, 2, 3, 2, 14, 14
 assert patches.shape == (16 * 24, 3 * 2 * 14 * 14) == (384, 1176)
 
 # %% [markdown]
-# The numbers over the picture, to be read like a street map:
+# The numbers over the image, to be read like a street map:
 
 # %%
 frames = stages["image.normalise"][0]
-merge_groups(grids, pictures=[as_bytes(frames[0])])
+merge_groups(grids, images=[as_bytes(frames[0])])
 
 # %% [markdown]
-# Four neighbouring rows of the list are a square of 28 pixels of the picture. `unpatchify`, the
+# Four neighbouring rows of the list are a square of 28 pixels of the image. `unpatchify`, the
 # inverse, shows it:
 
 # %%
@@ -153,11 +154,11 @@ block = image.unpatchify(patches[4 * token : 4 * token + 4], (1, 2, 2))
 assert divmod(token, 336 // 28) == (1, 1)
 assert np.array_equal(block[0], frames[0, 28:56, 28:56])
 back = image.unpatchify(patches, tuple(grids[0].tolist()))
-assert np.array_equal(back[0], frames[0])  # nothing is lost: it is the picture in another order
+assert np.array_equal(back[0], frames[0])  # nothing is lost: it is the image in another order
 
 # %% [markdown]
 # One patch taken apart, that with the most contrast: half of it lies on the black square. Its 1,176
-# numbers are six little pictures.
+# numbers are six little images.
 
 # %%
 number = int(np.argmax(np.std(patches, axis=1)))
@@ -165,10 +166,10 @@ assert patches.shape[1] == 6 * 14 * 14 and 0.3 < np.mean(patches[number] < 0) < 
 patch_apart(patches, number)
 
 # %% [markdown]
-# ### Why is a still picture seen twice?
+# ### Why is a still image seen twice?
 #
-# A patch is two frames deep, so that in a clip it can show what moved. Pictures and clips share one
-# set of weights: a still picture is a clip in which nothing moves. `patchify` repeats the last
+# A patch is two frames deep, so that in a clip it can show what moved. Images and clips share one
+# set of weights: a still image is a clip in which nothing moves. `patchify` repeats the last
 # frame until the frames come out even, and there is no other difference.
 
 # %%
@@ -214,9 +215,9 @@ for name, mistaken in wrong.items():
 grid = tuple(grids[0].tolist())
 read_back = {name: as_bytes(image.unpatchify(x, grid)[0]) for name, x in wrong.items()}
 names = ("right", "raster order", "colours last", "frame before colour")
-pictures_beside(
+image_row(
     dict(zip(names, read_back.values(), strict=True)),
-    "The same picture with wrong transposes, read back in the right order",
+    "The same image with wrong transposes, read back in the right order",
     "The scene; the same with patches shuffled, so that shapes are in pieces and twice; with "
     "shapes in place but blurred into grey with fringes; with sharp shapes in false colours.",
 )
@@ -224,10 +225,12 @@ pictures_beside(
 # %% [markdown]
 # The last is the hardest to notice: with two equal frames only the colours change, shapes and
 # places stay. And nothing fails: the model goes on answering. Here is how far its image tokens are
-# from the right ones, and what it says of the picture:
+# from the right ones, and what it says of the image:
 
 # %%
-tokens = {name: vision.tower(x, grids, model.weights.visual, config) for name, x in wrong.items()}
+tokens = {
+    name: vision.vision_encoder(x, grids, model.weights.visual, config) for name, x in wrong.items()
+}
 for name in list(wrong)[1:]:
     error = distance(tokens[name], tokens["right"])
     print(f"{name:28} squared error / squared reference: {error.nmse:.2f}")
@@ -274,5 +277,5 @@ assert np.array_equal(image.unpatchify(rows, grid), three[[0, 1, 2, 2]])
 assert np.argsort((0, 3, 6, 4, 7, 2, 1, 5, 8)).tolist() == [0, 6, 5, 1, 3, 7, 2, 4, 8]
 
 # %% [markdown]
-# Next: the 1,176 numbers of a patch become a vector as wide as the tower, by a matrix product that
-# the published files call a 3-D convolution: [03](03_patch_embedding.ipynb).
+# Next: the 1,176 numbers of a patch become a vector as wide as the vision encoder, by a matrix
+# product that the published files call a 3-D convolution: [03](03_patch_embedding.ipynb).

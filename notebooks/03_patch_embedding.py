@@ -11,13 +11,13 @@ import numpy as np
 
 import tinyqwenvl
 from tinyqwenvl import image, media, nn, vision
-from tinyqwenvl.model import EXAMPLE_CLIP, EXAMPLE_PICTURE
+from tinyqwenvl.model import EXAMPLE_IMAGE, EXAMPLE_VIDEO
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.presets import preset
 from tinyqwenvl.viz import (
     component_shares,
-    kernel_pictures,
+    kernel_images,
     matrix_product,
     responses,
     source,
@@ -32,16 +32,17 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 # %% [markdown]
 # ## The idea
 #
-# The first layer of the tower, the **patch embedding**, makes of the 1,176 numbers of each patch a
-# vector as wide as the tower. The files hold its weights as those of a convolution.
+# The first layer of the vision encoder, the **patch embedding**, makes of the 1,176 numbers of each
+# patch a vector as wide as the vision encoder. The files hold its weights as those of a
+# convolution.
 #
-# A convolution slides a **kernel**, a small array of weights, over a picture. At every stop it
+# A convolution slides a **kernel**, a small array of weights, over an image. At every stop it
 # multiplies what lies under it with the kernel, number by number, and adds it all up. How far it
 # moves between stops is its stride. Every kernel gives one number a stop; many of them give a
 # vector.
 #
 # Here a kernel is 2 frames x 14 x 14 pixels, and so is the stride. So stops never overlap, and
-# each number of the picture lies under a kernel **once**. Cut the picture into patches
+# each number of the image lies under a kernel **once**. Cut the image into patches
 # beforehand, and a stop is a patch: multiply and add is the dot product of two rows of 1,176
 # numbers,
 #
@@ -62,14 +63,14 @@ source(nn.linear)
 # %% [markdown]
 # ## By hand
 #
-# A picture of 4 x 4 numbers, patches of 2 x 2, one colour, one frame, and one kernel that subtracts
+# An image of 4 x 4 numbers, patches of 2 x 2, one colour, one frame, and one kernel that subtracts
 # the lower right number from the upper left one. Slide it by two: four stops.
 
 # %%
-picture = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6], [5, 4, 3, 2]], float)
+example = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6], [5, 4, 3, 2]], float)
 kernel = np.array([[1, 0], [0, -1]], float)
 slid = [
-    np.sum(picture[y : y + 2, x : x + 2] * kernel)  # one stop
+    np.sum(example[y : y + 2, x : x + 2] * kernel)  # one stop
     for y in (0, 2)
     for x in (0, 2)
 ]
@@ -79,24 +80,24 @@ assert slid == [1 - 6, 3 - 8, 9 - 4, 7 - 2]
 # And as one product. The rows of `patches` are the four squares, the kernel a row like them.
 
 # %%
-patches, _ = image.patchify(picture.reshape(1, 4, 4, 1), patch=2, temporal=1)
+patches, _ = image.patchify(example.reshape(1, 4, 4, 1), patch=2, temporal=1)
 assert patches.astype(int).tolist() == [[1, 2, 5, 6], [3, 4, 7, 8], [9, 8, 5, 4], [7, 6, 3, 2]]
 assert (patches @ kernel.ravel()).tolist() == slid
 weights = Weights({"proj": Weights({"weight": kernel.reshape(1, 1, 1, 2, 2)})})
 assert vision.embed_patches(patches, weights)[:, 0].tolist() == slid
 
 # %% [markdown]
-# ## On a real picture
+# ## On a real image
 #
 # The kernels of the checkpoint inside the package: 160 of them, and no bias. (The published models
-# have 1,280.) The embedding of the example picture is [384, 1176] by [1176, 160]:
+# have 1,280.) The embedding of the example image is [384, 1176] by [1176, 160]:
 
 # %%
 kernels = patch_embed.proj.weight
 assert kernels.shape == (160, 3, 2, 14, 14) and "bias" not in patch_embed.proj
 assert preset("qwen2.5-vl-3b").vision.hidden_size == 1280
 flat = np.reshape(kernels, (160, -1))
-scene = media.open_picture(EXAMPLE_PICTURE)
+scene = media.open_image(EXAMPLE_IMAGE)
 patches, grids = image.preprocess([(scene, *limits)], config.processor, config.vision)
 embedded = vision.embed_patches(patches, patch_embed)
 assert embedded.shape == (384, 160)
@@ -133,11 +134,11 @@ print(f"largest difference: {np.abs(embedded - slow).max():.1e}")
 # Each kernel is as long as a patch, so it can be looked at as one, in colour:
 
 # %%
-kernel_pictures(flat, range(10))
+kernel_images(flat, range(10))
 
 # %% [markdown]
 # Nobody would call these edge detectors. This checkpoint's kernels were not learned but computed
-# from drawn pictures ([15](15_how_it_learned.ipynb)): take the 160 patterns that patches are mostly
+# from drawn images ([15](15_how_it_learned.ipynb)): take the 160 patterns that patches are mostly
 # made of, their **directions**; scale each down by how strong it is in patches, so that no one
 # drowns the others (this is called **whitening**); and make every kernel a random mixture of all of
 # them. A singular value decomposition takes the mixing away again. The directions come out
@@ -148,7 +149,7 @@ _, strengths, directions = np.linalg.svd(flat, full_matrices=False)
 assert strengths[-1] < 0.2 * strengths[0]
 plain = directions[-3:].reshape(3, 3, -1)  # the first three below: colour, all pixels
 assert np.std(plain, axis=2).max() < 0.25 * np.abs(plain).max()
-kernel_pictures(directions[::-1], range(20), "The directions that the kernels are mixed of")
+kernel_images(directions[::-1], range(20), "The directions that the kernels are mixed of")
 
 # %% [markdown]
 # First plain ones, brightness (the black one: a direction may come out with its sign turned) and
@@ -160,7 +161,7 @@ two = directions.reshape(160, 3, 2, 196)
 kept, changing = two[:, :, 0] + two[:, :, 1], two[:, :, 0] - two[:, :, 1]
 share = np.sum(changing**2, axis=(1, 2)) / np.sum(kept**2 + changing**2, axis=(1, 2))
 assert np.any(share > 0.9) and np.any(share < 0.1)
-changes = np.flatnonzero(share[::-1] > 0.5)  # numbered as in the picture
+changes = np.flatnonzero(share[::-1] > 0.5)  # numbered as in the image
 print(f"{len(changes)} of 160 directions see mostly change; the first is number {changes[0]}")
 
 # %% [markdown]
@@ -168,11 +169,11 @@ print(f"{len(changes)} of 160 directions see mostly change; the first is number 
 #
 # Neighbouring pixels are alike, so nearly all there is to a patch is its brightness. Random kernels
 # would see little else. Below, how much of the output its strongest directions carry, on the
-# pictures of the package: the flatter the line, the more is seen besides brightness.
+# images of the package: the flatter the line, the more is seen besides brightness.
 
 # %%
-pictures = [media.open_picture(path) for path in sorted(EXAMPLE_PICTURE.parent.glob("*.png"))]
-many, _ = image.preprocess([(p, *limits) for p in pictures], config.processor, config.vision)
+images = [media.open_image(path) for path in sorted(EXAMPLE_IMAGE.parent.glob("*.png"))]
+many, _ = image.preprocess([(p, *limits) for p in images], config.processor, config.vision)
 random_kernels = np.random.default_rng(0).standard_normal(flat.shape).astype(np.float32)
 outputs = {"random kernels": many @ random_kernels.T, "kernels of the checkpoint": many @ flat.T}
 first = {name: component_shares(output)[0] for name, output in outputs.items()}
@@ -180,7 +181,7 @@ assert first["random kernels"] > 0.8 and first["kernels of the checkpoint"] < 0.
 spectrum(outputs)
 
 # %% [markdown]
-# And the same on the picture: what five of the kernels answer to each patch. On the plain ground
+# And the same on the image: what five of the kernels answer to each patch. On the plain ground
 # and inside shapes it is little; borders answer, and differently above, below, left and right.
 
 # %%
@@ -192,7 +193,7 @@ responses(scene, embedded, tuple(grids[0].tolist()), range(5))
 # ## What goes wrong
 #
 # A runtime without 3-D convolutions is tempted to take a 2-D one, with the first frame of the
-# kernel, since a picture has one frame. But a still picture lies under both frames of the kernel,
+# kernel, since an image has one frame. But a still image lies under both frames of the kernel,
 # so the model was trained with their **sum**. Half the kernel is another kernel.
 
 # %%
@@ -211,7 +212,7 @@ for name, mistaken in wrong.items():
 #
 # ## Try it
 #
-# 1. For still pictures only: make a 2-D kernel of [160, 3, 14, 14] that gives the same result from
+# 1. For still images only: make a 2-D kernel of [160, 3, 14, 14] that gives the same result from
 #    half of the numbers.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -222,14 +223,14 @@ assert one_frame.shape == (384, 588)
 assert distance(one_frame @ flat_kernel.T, embedded).nmse < 1e-11
 
 # %% [markdown]
-# 2. Build a kernel that sees change over time and nothing else: 0 for every still picture, not 0
+# 2. Build a kernel that sees change over time and nothing else: 0 for every still image, not 0
 #    for the clip of the package.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: any kernel whose second frame is the first with the sign changed.
 change = np.stack([kernels[0, :, 0], -kernels[0, :, 0]], axis=1).reshape(-1)
 assert np.abs(patches @ change).max() < 1e-5
-clip = tinyqwenvl.video.read_video(EXAMPLE_CLIP, config)
+clip = tinyqwenvl.video.read_video(EXAMPLE_VIDEO, config)
 assert np.abs(clip.patches @ change).max() > 0.1
 
 # %% [markdown]
@@ -253,5 +254,5 @@ stops = (rows @ flat.T).reshape(31, 47, 160)
 assert distance(stops[::2, ::2], laid).nmse < 1e-11  # every second stop is one of before
 
 # %% [markdown]
-# Next: nothing in a patch says where it stood. How the tower is told:
+# Next: nothing in a patch says where it stood. How the vision encoder is told:
 # [04](04_two_dimensional_rope.ipynb).

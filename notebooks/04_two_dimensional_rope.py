@@ -1,7 +1,8 @@
 # %% [markdown]
-# # 04. Two-dimensional RoPE in the vision tower
+# # 04. Two-dimensional RoPE in the vision encoder
 #
-# In the tower, patches look at each other, and the numbers in a patch do not say where it stood.
+# In the vision encoder, patches look at each other, and the numbers in a patch do not say where it
+# stood.
 # **How does a patch know which of the others are to its left, and which are below it?**
 #
 # Before this: [02](02_nine_dimensions.ipynb), [03](03_patch_embedding.ipynb); you need: sine and
@@ -13,7 +14,7 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import nn, vision, viz
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.presets import preset
 from tinyqwenvl.viz import source
@@ -28,7 +29,7 @@ small, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # a question, a vector called its **query**, and carries a label, its **key**; both are computed
 # from its numbers. How much patch $i$ looks at patch $j$ is decided by a **score**, the dot product
 # of the query of $i$ with the key of $j$. This is done several times side by side, in **heads**
-# with queries and keys of their own. So far a picture is a bag of patches: shuffle them, and every
+# with queries and keys of their own. So far an image is a bag of patches: shuffle them, and every
 # patch still finds the same partners.
 #
 # Now take two numbers of the query as an arrow in the plane, and turn it by an angle that grows
@@ -39,7 +40,7 @@ small, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # $$(R_{a}\,q) \cdot (R_{b}\,k) = q \cdot (R_{b-a}\,k).$$
 #
 # The place goes in, the distance comes out. This is the rotary position embedding (RoPE; Su et
-# al. 2021, written for text, which has one axis). A picture has two, so half of the arrows turn
+# al. 2021, written for text, which has one axis). An image has two, so half of the arrows turn
 # with the row and the other half with the column. Nothing is learned here, and nothing is added
 # to the patches: the turning is done to queries and keys, in every block anew.
 #
@@ -113,7 +114,7 @@ viz.frequency_bands(published)
 
 # %% [markdown]
 # The fastest arrow is round after 6.3 patches, the slowest after more than 39,000: wider than any
-# picture. Only six of the twenty come round within 64 patches (896 pixels).
+# image. Only six of the twenty come round within 64 patches (896 pixels).
 #
 # What do all arrows together make of a distance? Take a query and a key that are equal, all ones,
 # and move the key about. (As in attention, the score is divided by $\sqrt{80}$, the root of the
@@ -140,14 +141,14 @@ assert np.allclose(scores, by_hand, atol=1e-4)
 assert np.min(scores[16]) > scores[16, 16] / 2 > 4
 
 # %% [markdown]
-# ## On a real picture
+# ## On a real image
 #
 # The small checkpoint has heads of 32 numbers, so 16 angles for each patch: its row times each of
 # eight speeds, then its column times the same eight.
 
 # %%
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-inputs = model.prepare(user_message(picture, "describe"))
+image = Image.open(EXAMPLE_IMAGE).convert("RGB")
+inputs = model.prepare(user_message(image, "describe"))
 grids = inputs.image_grid_thw
 angles = vision.rotary_angles(grids, small)
 assert angles.shape == (len(inputs.pixel_values), 16)
@@ -188,7 +189,7 @@ viz.score_by_distance(*means[head], small, reach=7)
 
 # %% [markdown]
 # That is one head of the first layer (called block 0), with the mean query and the mean key of all
-# patches of the picture. Seven patches is as far as a patch can look there: this block looks within
+# patches of the image. Seven patches is as far as a patch can look there: this block looks within
 # windows of eight by eight ([05](05_windows.ipynb)).
 
 # %%
@@ -239,11 +240,12 @@ assert not np.isclose(*(score(p, (0, 2), (3, 0)) for p in (nn.rotate, mutants.ro
 #
 # 1. What do the angles of a clip of two temporal grids say about time?
 # 2. Does turning change how long a query is? Why does that matter?
-# 3. Move a whole picture's patches five rows down and seven columns to the right: what happens to
+# 3. Move a whole image's patches five rows down and seven columns to the right: what happens to
 #    the attention weights?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: nothing. Both have the same angles; the tower never compares their patches anyway.
+# Answer 1: nothing. Both have the same angles; the vision encoder never compares their patches
+# anyway.
 angles = vision.rotary_angles(np.array([[2, 4, 6]]), published)
 assert np.array_equal(angles[:24], angles[24:])
 
@@ -258,7 +260,7 @@ assert np.allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(q, axis=-1))
 # Answer 3: nothing, distances are the same. (In float64, as sines of large angles round.)
 f = nn.rotary_frequencies(40, 10000.0, np.float64)
 places = vision.patch_positions(np.array([[1, 4, 6]]), 2)
-k, seen = rng.standard_normal((1, 24, 80)), nn.segment_spans(np.array([0, 24]))
+k, seen = rng.standard_normal((1, 24, 80)), nn.segment_key_ranges(np.array([0, 24]))
 weights = []
 for moved in (places, np.add(places, [5, 7])):
     angles = np.tile(np.reshape(moved[:, :, None] * f, (24, 40)), 2)

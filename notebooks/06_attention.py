@@ -45,7 +45,7 @@ config, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # a *head*, and $d$ is its size.
 
 # %%
-source(nn.softmax, nn.segment_spans, nn.visible_keys, nn.attention_weights, nn.attention)
+source(nn.softmax, nn.segment_key_ranges, nn.visible_keys, nn.attention_weights, nn.attention)
 
 # %% [markdown]
 # ## By hand
@@ -54,19 +54,19 @@ source(nn.softmax, nn.segment_spans, nn.visible_keys, nn.attention_weights, nn.a
 # 0 with its neighbour; softmax makes of that 3 : 1, so 3/4 and 1/4.
 
 # %%
-spans = nn.segment_spans(np.array([0, 2, 4]))
-assert spans.tolist() == [[0, 2], [0, 2], [2, 4], [2, 4]]
+key_ranges = nn.segment_key_ranges(np.array([0, 2, 4]))
+assert key_ranges.tolist() == [[0, 2], [0, 2], [2, 4], [2, 4]]
 q = np.log([3.0, 1.0, 3.0, 9.0]).reshape(1, 4, 1)
 k = np.array([1.0, 0.0, 0.0, 1.0]).reshape(1, 4, 1)
 v = np.array([4.0, 8.0, 0.0, 20.0]).reshape(1, 4, 1)
 
-weights = nn.attention_weights(q, k, spans)[0]
+weights = nn.attention_weights(q, k, key_ranges)[0]
 print(weights)
 assert np.allclose(
     weights,
     [[3 / 4, 1 / 4, 0, 0], [1 / 2, 1 / 2, 0, 0], [0, 0, 1 / 4, 3 / 4], [0, 0, 1 / 10, 9 / 10]],
 )
-assert np.allclose(nn.attention(q, k, v, spans).ravel(), [5, 6, 15, 18])
+assert np.allclose(nn.attention(q, k, v, key_ranges).ravel(), [5, 6, 15, 18])
 
 # %% [markdown]
 # The zeros are exact: what may not be seen has a score of minus infinity, and $e^{-\infty} = 0$.
@@ -74,13 +74,15 @@ assert np.allclose(nn.attention(q, k, v, spans).ravel(), [5, 6, 15, 18])
 
 # %%
 other = v + np.array([0, 0, 100, -100]).reshape(1, 4, 1)
-assert np.array_equal(nn.attention(q, k, other, spans)[0, :2], nn.attention(q, k, v, spans)[0, :2])
+assert np.array_equal(
+    nn.attention(q, k, other, key_ranges)[0, :2], nn.attention(q, k, v, key_ranges)[0, :2]
+)
 
 # %% [markdown]
-# ## Windows, frames, pictures
+# ## Windows, frames, images
 #
 # A prompt with a clip of two temporal grids (pairs of frames, looked at as one) and a small
-# picture. Not even a full block looks from one of them at another: to compare them is left to the
+# image. Not even a full block looks from one of them at another: to compare them is left to the
 # decoder.
 
 # %%
@@ -89,37 +91,37 @@ _, windows = vision.window_index(grids, config)
 frames = vision.frame_seqlens(grids)
 assert windows.tolist() == [0, 32, 40, 72, 80, 96] and frames.tolist() == [0, 40, 80, 96]
 masks = {
-    "windowed block": nn.segment_spans(windows),
-    "full block": nn.segment_spans(frames),
-    "everything (wrong)": nn.segment_spans(frames[[0, -1]]),
+    "windowed block": nn.segment_key_ranges(windows),
+    "full block": nn.segment_key_ranges(frames),
+    "everything (wrong)": nn.segment_key_ranges(frames[[0, -1]]),
 }
 viz.block_mask(masks, 96, "Three rules: who may look at whom")
 
 # %% [markdown]
-# ## On a real picture
+# ## On a real image
 #
 # 280 patches in eight windows, of which five are cut at an edge.
 
 # %%
-picture = Image.open(ASSETS / "pictures" / "wide.png").convert("RGB")
-inputs = model.prepare(user_message(picture, "describe"))
+example = Image.open(ASSETS / "images" / "wide.png").convert("RGB")
+inputs = model.prepare(user_message(example, "describe"))
 grids = inputs.image_grid_thw
 _, windows = vision.window_index(grids, config)
 frames = vision.frame_seqlens(grids)
 patches = len(inputs.pixel_values)
 assert patches == 280 and len(windows) - 1 == 8 and np.sum(np.diff(windows) < 64) == 5
 viz.block_mask(
-    {"windowed block": nn.segment_spans(windows), "full block": nn.segment_spans(frames)},
+    {"windowed block": nn.segment_key_ranges(windows), "full block": nn.segment_key_ranges(frames)},
     patches,
-    "On a real picture: who may look at whom",
+    "On a real image: who may look at whom",
 )
 
 # %% [markdown]
 # ## What windows save
 #
 # Full attention compares every patch with every other: that grows with the fourth power of the
-# side of the picture. With windows the number of comparisons grows with the number of patches. Take
-# the picture that the README follows, resized to 672 x 420 pixels, 48 x 30 patches, in
+# side of the image. With windows the number of comparisons grows with the number of patches. Take
+# the image that the README follows, resized to 672 x 420 pixels, 48 x 30 patches, in
 # Qwen2.5-VL-3B: 32 blocks, of which four are full.
 
 # %%
@@ -132,7 +134,8 @@ full, windowed = (
 assert (full, windowed) == (2_073_600, 87_552)
 print(f"windowed blocks compare {full / windowed:.1f} times fewer pairs")
 print(
-    f"the tower: {32 * full / (4 * full + 28 * windowed):.1f} times fewer than with 32 full blocks"
+    f"the vision encoder: {32 * full / (4 * full + 28 * windowed):.1f} times fewer than "
+    "with 32 full blocks"
 )
 assert 5 < 32 * full / (4 * full + 28 * windowed) < 6.5
 
@@ -168,17 +171,17 @@ source(vision.attention, vision.vision_block)
 source(nn.rms_norm, nn.attend_to)
 
 # %% [markdown]
-# The first block, taken out of the tower and run alone:
+# The first block, taken out of the vision encoder and run alone:
 
 # %%
 with tinyqwenvl.trace("visual.patch_embed", "visual.rotary_angles", "visual.blocks.0") as stages:
     model.see(inputs.pixel_values, grids)
 index, _ = vision.window_index(grids, config)
-x = vision.reorder_blocks(stages["visual.patch_embed"][0], index)
+x = vision.reorder_groups(stages["visual.patch_embed"][0], index)
 angles = np.tile(stages["visual.rotary_angles"][0], 2)
-spans = nn.segment_spans(windows)
+key_ranges = nn.segment_key_ranges(windows)
 block = model.weights.visual.blocks[0]
-y = vision.vision_block(x, block, model.config, np.cos(angles), np.sin(angles), spans)
+y = vision.vision_block(x, block, model.config, np.cos(angles), np.sin(angles), key_ranges)
 assert np.allclose(y, stages["visual.blocks.0"][0], atol=1e-4)
 
 unscaled = SimpleNamespace(weight=np.ones(config.hidden_size))
@@ -189,7 +192,7 @@ assert np.allclose(np.sqrt(np.mean(normed**2, axis=-1)), 1, atol=1e-3)  # all of
 # ## Where one patch looks
 #
 # Take a patch on the upper left edge of the orange disc. Below, each panel is one row of
-# attention weights, laid back on the picture, with a scale of its own from 0 to its largest weight.
+# attention weights, laid back on the image, with a scale of its own from 0 to its largest weight.
 # In a windowed block the row ends at the window (hatched: may not be seen); in a full block it may
 # go anywhere. Of each of the first five blocks we take the head that looks furthest on average.
 
@@ -206,7 +209,7 @@ def furthest(block, patch):
     rows = model.attention_weights(inputs, stage, rows=patch)[:, 0]
     head = int(np.argmax(rows @ np.linalg.norm(at - at[patch], axis=1)))
     full = block in config.fullatt_block_indexes
-    seen = nn.segment_spans(frames if full else windows)[patch]
+    seen = nn.segment_key_ranges(frames if full else windows)[patch]
     return rows[head], seen, f"block {block} ({'full' if full else 'windowed'}), head {head}"
 
 
@@ -215,11 +218,11 @@ rows, seen = np.stack(rows), np.stack(seen)
 
 # %%
 _, h, w = grids[0]
-pixels = image.resize(picture, 14 * h, 14 * w)
+pixels = image.resize(example, 14 * h, 14 * w)
 inside = pixels[3 * 14 : 4 * 14, 2 * 14 : 3 * 14]
 assert np.ptp(inside, axis=(0, 1)).max() > 50  # more than one colour: the edge of the disc
 title = "Where one patch looks, block by block"
-viz.looking_from_patch(rows, seen, grids, config, patch, names, pixels, title)
+viz.attention_from_patch(rows, seen, grids, config, patch, names, pixels, title)
 
 # %% [markdown]
 # In the windowed blocks none of the weight lies outside of the window; in the full block part of
@@ -241,27 +244,27 @@ assert share[2] > 0.01 and not np.any(share[[0, 1, 3, 4]])
 middle = int(np.flatnonzero((at == (4, 3)).all(axis=1))[0])
 heads = model.attention_weights(inputs, "visual.blocks.5.attn", rows=middle)[:, 0]
 assert len(heads) == 5 and len(set(np.argmax(heads, axis=1))) > 1  # they look at several patches
-spans = nn.segment_spans(frames)[np.repeat(middle, len(heads))]
+key_ranges = nn.segment_key_ranges(frames)[np.repeat(middle, len(heads))]
 names = [f"block 5 (full), head {head}" for head in range(len(heads))]
 title = "Where one patch looks, head by head"
-viz.looking_from_patch(heads, spans, grids, config, middle, names, pixels, title)
+viz.attention_from_patch(heads, key_ranges, grids, config, middle, names, pixels, title)
 
 # %% [markdown]
 # ## Plain and fast
 #
-# The plain form makes the whole table of scores, patches x patches for every head, and throws
+# The reference form makes the whole table of scores, patches x patches for every head, and throws
 # away what may not be seen. The fast one never makes it: windows of equal size are computed
 # together, and full blocks a few rows at a time. Both give the same numbers up to rounding.
 
 # %%
-source(nn.fast_attention)
+source(nn.optimised_attention)
 
 # %%
 rng = np.random.default_rng(6)
 for boundaries in (windows, frames):
     q, k, v = rng.standard_normal((3, config.num_heads, patches, 32))
-    spans = nn.segment_spans(boundaries)
-    plain, fast = nn.attention(q, k, v, spans), nn.fast_attention(q, k, v, spans)
+    key_ranges = nn.segment_key_ranges(boundaries)
+    plain, fast = nn.attention(q, k, v, key_ranges), nn.optimised_attention(q, k, v, key_ranges)
     assert np.allclose(plain, fast, rtol=1e-12, atol=1e-12)
 
 whole = replace(model, plain=True).see(inputs.pixel_values, grids)
@@ -295,10 +298,10 @@ for name, error in errors(inputs):
     assert error > 0.05
 
 # %% [markdown]
-# And a test picture of 112 x 112 pixels finds none of them: there the window is the whole frame.
+# And a test image of 112 x 112 pixels finds none of them: there the window is the whole frame.
 
 # %%
-tiny = model.prepare(user_message(picture.resize((112, 112)), "describe"))
+tiny = model.prepare(user_message(example.resize((112, 112)), "describe"))
 assert tiny.image_grid_thw.tolist() == [[1, 8, 8]]
 assert all(error < 1e-5 for _, error in errors(tiny))
 
@@ -307,7 +310,7 @@ assert all(error < 1e-5 for _, error in errors(tiny))
 #
 # 1. Why is the score divided by $\sqrt{d}$? Measure how large $q \cdot k$ is for random vectors,
 #    and what softmax makes of such scores with and without the division.
-# 2. How many windowed blocks does it take until something at the left edge of the picture can be
+# 2. How many windowed blocks does it take until something at the left edge of the image can be
 #    known at the right edge? And how many blocks when they are full?
 # 3. On paper: with the mask of ones, and all scores equal, how much of its attention does a patch
 #    of the first window spend outside of it?
@@ -325,15 +328,15 @@ for d in (16, 80, 256):
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: no number is enough: windows do not overlap. One full block is enough.
-step = nn.visible_keys(nn.segment_spans(windows), patches).astype(int)
+step = nn.visible_keys(nn.segment_key_ranges(windows), patches).astype(int)
 left, right = (int(np.flatnonzero((at == (0, column)).all(axis=1))[0]) for column in (0, w - 1))
 assert np.linalg.matrix_power(step, 32)[right, left] == 0
-assert nn.visible_keys(nn.segment_spans(frames), patches)[right, left]
+assert nn.visible_keys(nn.segment_key_ranges(frames), patches)[right, left]
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 3: each of the 64 patches inside counts e times, each of the 216 outside once, so
 # 216 / (64 e + 216), more than half. A mask of ones hardly masks.
-mask = nn.visible_keys(nn.segment_spans(windows), patches)[0]
+mask = nn.visible_keys(nn.segment_key_ranges(windows), patches)[0]
 leaked = np.sum(nn.softmax(np.zeros(patches) + mask)[~mask])
 assert np.isclose(leaked, 216 / (64 * np.e + 216)) and leaked > 0.5
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 07. The merger
 #
-# The vision tower works on patches of 14 x 14 pixels, but the language model gets one token for
+# The vision encoder works on patches of 14 x 14 pixels, but the language model gets one token for
 # every 28 x 28. **How do four patches become one token, and what happens to what they held?**
 #
 # Before this: [06](06_attention.ipynb), and the patch order of [02](02_nine_dimensions.ipynb).
@@ -13,7 +13,7 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import nn, oracle, vision
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.presets import preset
 from tinyqwenvl.viz import four_to_one, gelu_forms, source, token_map, two_groupings
 from tinyqwenvl.weights import flatten, nest
@@ -34,14 +34,14 @@ config, merger = model.config, model.weights.visual.merger
 # $x_0$ to $x_3$ are the four patches, of $D$ numbers each; $n$ is the norm of the family (RMSNorm
 # in Qwen2.5-VL, LayerNorm in Qwen2-VL), on each patch by itself; gelu is a bent line that has its
 # own section below. $W_1$ is $[4D, 4D]$; $W_2$ is $[E, 4D]$, which also changes the width from $D$,
-# that of the tower, to $E$, that of the language model. Here is all of it:
+# that of the vision encoder, to $E$, that of the language model. Here is all of it:
 
 # %%
 source(vision.merge)
 
 # %% [markdown]
 # Nothing in it looks for neighbours. The one `reshape` takes *the next four rows in memory*. That
-# they are a square of the picture was arranged long before, when the patches were cut.
+# they are a square of the image was arranged long before, when the patches were cut.
 #
 # ## By hand
 #
@@ -82,22 +82,22 @@ two_groupings((1, 4, 8))
 #
 # $\mathrm{gelu}(x) = x\,\Phi(x)$, where $\Phi$ is the share of a normal distribution below $x$
 # (Hendrycks & Gimpel 2016). $\Phi$ has no short formula; it is written with the error function,
-# erf. NumPy has none, so the plain form calls Python's for every number; the speed form beside it
-# does the same, a few rows at a time, because each of these calls makes a Python object, and
-# objects take memory.
+# erf. NumPy has none, so the reference form calls Python's for every number; the optimised form
+# beside it does the same, a few rows at a time, because each of these calls makes a Python object,
+# and objects take memory.
 
 # %%
-source(nn.gelu, nn.gelu_in_blocks)
+source(nn.gelu, nn.gelu_in_chunks)
 
 # %% [markdown]
 # Two cheaper formulas are in use elsewhere: the tanh form, and QuickGELU, $x\,\sigma(1.702x)$,
 # which the *blocks* of Qwen2-VL do use. Drawn together the three are one curve; only the lower
-# panel shows how far they are apart. In grey: how the numbers that come to the GELU for one picture
+# panel shows how far they are apart. In grey: how the numbers that come to the GELU for one image
 # are spread.
 
 # %%
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-inputs = model.prepare(user_message(picture, "describe"))
+image = Image.open(EXAMPLE_IMAGE).convert("RGB")
+inputs = model.prepare(user_message(image, "describe"))
 with tinyqwenvl.trace("visual*") as seen:
     tokens = model.see(inputs.pixel_values, inputs.image_grid_thw)
 (before_gelu,) = seen["visual.merger.mlp.0"]
@@ -106,16 +106,16 @@ x = np.linspace(-6, 6, 2401)
 tanh_gap = np.max(np.abs(oracle.mutants.gelu_tanh(x) - nn.gelu(x)))
 quick_gap = np.max(np.abs(nn.quick_gelu(x) - nn.gelu(x)))
 assert 4e-4 < tanh_gap < 5e-4 and 0.020 < quick_gap < 0.021
-assert np.array_equal(nn.gelu_in_blocks(before_gelu), nn.gelu(before_gelu))
+assert np.array_equal(nn.gelu_in_chunks(before_gelu), nn.gelu(before_gelu))
 gelu_forms(before_gelu)
 
 # %% [markdown]
-# ## On a real picture
+# ## On a real image
 #
-# The example picture has 16 x 24 patches, so 8 x 12 = 96 tokens. The merger is the end of the
-# tower ([00](00_one_picture.ipynb) shows all of it): it still works in window order
+# The example image has 16 x 24 patches, so 8 x 12 = 96 tokens. The merger is the end of the
+# tower ([00](00_one_image.ipynb) shows all of it): it still works in window order
 # ([05](05_windows.ipynb)), and only its tokens, a quarter as many rows, are put back into the order
-# of the picture.
+# of the image.
 
 # %%
 t, h, w = inputs.image_grid_thw[0].tolist()
@@ -130,7 +130,7 @@ assert np.array_equal(tokens, vision.restore_order(seen["visual.merger"][0], ind
 # %% [markdown]
 # Follow one block: row 1, column 2 of the tokens, the upper left part of the black square. The norm
 # and the first product are found at its place in window order, the token at its place in the
-# picture. In the figure every stroke is a number, from dark, the lowest of its strip, to light, the
+# image. In the figure every stroke is a number, from dark, the lowest of its strip, to light, the
 # highest.
 
 # %%
@@ -139,7 +139,7 @@ place = row * (w // 2) + column
 in_windows = int(np.flatnonzero(index == place)[0])
 four = np.reshape(seen["visual.merger.ln_q"][0], (len(tokens), 4, -1))[in_windows]
 box = (28 * column, 28 * row, 28 * column + 28, 28 * row + 28)
-block = picture.crop(box)
+block = image.crop(box)
 assert max(high - low for low, high in block.getextrema()) == 0  # one colour
 assert not np.allclose(four, four[0], atol=0.1)
 four_to_one(four, before_gelu[in_windows], tokens[place], block)
@@ -156,7 +156,7 @@ cosines = directions @ directions[place]
 assert np.argmax(cosines) == place and np.isclose(cosines[place], 1)
 around = np.delete(np.reshape(cosines, (8, 12))[0:3, 1:4].ravel(), 4)
 assert np.mean(around) > np.mean(cosines)
-token_map(cosines, (t, h, w), 2, picture, "How like the framed token others are", place, "cosine")
+token_map(cosines, (t, h, w), 2, image, "How like the framed token others are", place, "cosine")
 
 # %% [markdown]
 # ## What goes wrong
@@ -171,7 +171,7 @@ errors, correlations = {}, {}
 for name in ("merger_gelu_tanh", "merger_quick_gelu", "merger_groups_rows_of_four"):
     with oracle.mutants.apply(name):
         wrong = plain.see(inputs.pixel_values, inputs.image_grid_thw)
-        answer = plain.ask(picture, "describe")
+        answer = plain.ask(image, "describe")
     errors[name] = float(np.sum((wrong - tokens) ** 2) / np.sum(tokens**2))
     correlations[name] = float(np.corrcoef(wrong.ravel(), tokens.ravel())[0, 1])
     print(f"{name:27} NMSE {errors[name]:.1e}  correlation {correlations[name]:.7f}  {answer}")
@@ -209,7 +209,7 @@ assert parameters(published.hidden_size, published.out_hidden_size) == 36_708_60
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: no. A block goes through the merger by itself, so the order of blocks passes through.
 blocks = np.random.default_rng(7).normal(size=(96 * 4, 160)).astype(np.float32)
-first_ordered = vision.merge(vision.reorder_blocks(blocks, index), merger, config)
+first_ordered = vision.merge(vision.reorder_groups(blocks, index), merger, config)
 then_ordered = vision.merge(blocks, merger, config)[index]
 assert np.allclose(first_ordered, then_ordered, atol=1e-5)
 
@@ -226,5 +226,5 @@ together = nn.rms_norm(np.reshape(block, (1, -1)), nest({"weight": np.ones(8)}),
 assert np.allclose(np.abs(each), 1, atol=1e-5) and np.max(np.abs(together[0, :6])) < 0.03
 
 # %% [markdown]
-# The picture is now 96 rows, as wide as the embedding of a word. Where do they go in the prompt?
+# The image is now 96 rows, as wide as the embedding of a word. Where do they go in the prompt?
 # That is [08](08_chat_and_tokens.ipynb).

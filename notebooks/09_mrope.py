@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 09. mRoPE: time, height, width
 #
-# In the prompt a picture is 96 equal placeholders in a row. **How does the language model know
-# which image token is above which? And does a large picture push the question far away from it?**
+# In the prompt an image is 96 equal placeholders in a row. **How does the language model know
+# which image token is above which? And does a large image push the question far away from it?**
 #
 # Before this: [08](08_chat_and_tokens.ipynb), and [04](04_two_dimensional_rope.ipynb) for rotary
 # embedding. You need: sines and cosines; 20 minutes.
@@ -15,9 +15,9 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import compat, nn, position
-from tinyqwenvl.model import ASSETS, EXAMPLE_CLIP, EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import ASSETS, EXAMPLE_IMAGE, EXAMPLE_VIDEO, user_message
 from tinyqwenvl.presets import preset
-from tinyqwenvl.viz import block_cells, mrope_sections, mrope_timeline, positions_compared, source
+from tinyqwenvl.viz import mrope_sections, mrope_timeline, positions_compared, source, span_cells
 
 # %%
 model = tinyqwenvl.load()
@@ -29,28 +29,28 @@ pads = (config.image_token_id, config.video_token_id)
 #
 # Rotary embedding turns pairs of numbers of every query and key by an angle: position times a
 # frequency. What two tokens see of each other's place is the difference of their positions. One
-# number a token is enough for text, but in a picture a neighbour to the right and one below are
+# number a token is enough for text, but in an image a neighbour to the right and one below are
 # both near, in two ways.
 #
 # So every token gets **three** positions (Qwen2-VL paper, section 2.1):
 #
 # - a text token has the same number on all three axes, and they count up as they always did;
-# - a picture or a clip is a *block* that starts at the next number $s$: the token in row $i$ and
+# - an image or a clip is a *block* that starts at the next number $s$: the token in row $i$ and
 #   column $j$ of temporal grid $k$ (pair of frames) is at time $s + T(k)$, height $s + i$, width
-#   $s + j$. A picture has one grid, and $T(0) = 0$; what $T$ is for clips comes below;
+#   $s + j$. An image has one grid, and $T(0) = 0$; what $T$ is for clips comes below;
 # - after a block, text goes on at **the largest position in it, on any axis, plus one**.
 
 # %%
-source(position.text_positions, position.block_positions, position.after_block)
+source(position.text_positions, position.span_positions, position.after_span)
 
 # %% [markdown]
 # ## By hand
 #
-# Two words, a picture of 4 x 6 patches (2 x 3 tokens), two words. Try it on paper first.
+# Two words, an image of 4 x 6 patches (2 x 3 tokens), two words. Try it on paper first.
 
 # %%
-words, picture_token = [5, 6], config.image_token_id
-ids = np.array([*words, *[picture_token] * 6, *words])
+words, image_token = [5, 6], config.image_token_id
+ids = np.array([*words, *[image_token] * 6, *words])
 positions, delta = position.rope_index(ids, config, np.array([[1, 4, 6]]))
 print(positions)
 assert positions[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 5, 6]  # time
@@ -59,21 +59,21 @@ assert positions[2].tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]  # width
 assert delta == 6 + 1 - 10
 
 # %%
-block_cells(positions[:, 2:8], (1, 4, 6))
+span_cells(positions[:, 2:8], (1, 4, 6))
 
 # %% [markdown]
 # Along a row only the width grows, down a column only the height. And the whole prompt, token after
 # token; the dashed line is ordinary RoPE, with one position a token:
 
 # %%
-mrope_timeline(positions, ids == picture_token, "Two words, six image tokens, two words")
+mrope_timeline(positions, ids == image_token, "Two words, six image tokens, two words")
 
 # %% [markdown]
 # The **rope delta** is how far the line has fallen behind at the end: largest position + 1 - number
 # of tokens. A new token's position is its index in the sequence plus this delta; that is all that
-# the loop in [11](11_decoding_and_looking.ipynb) has to know of the pictures before.
+# the loop in [11](11_decoding_and_looking.ipynb) has to know of the images before.
 #
-# ## A real picture
+# ## A real image
 #
 # The whole function goes through a prompt from left to right, run after run:
 
@@ -81,20 +81,20 @@ mrope_timeline(positions, ids == picture_token, "Two words, six image tokens, tw
 source(position.rope_index)
 
 # %%
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-inputs = model.prepare(user_message(picture, "describe"))
+image = Image.open(EXAMPLE_IMAGE).convert("RGB")
+inputs = model.prepare(user_message(image, "describe"))
 media = np.isin(inputs.input_ids, pads)
 tokens, largest = len(inputs.input_ids), int(inputs.position_ids.max())
 assert (tokens, np.count_nonzero(media), largest, inputs.rope_delta) == (119, 96, 34, -84)
 assert np.all(inputs.position_ids[:, -1] + 1 == tokens + inputs.rope_delta)
 assert np.ptp(inputs.position_ids[:, media]) + 1 == 12
-mrope_timeline(inputs.position_ids, media, "One picture and one word")
+mrope_timeline(inputs.position_ids, media, "One image and one word")
 
 # %% [markdown]
-# 96 tokens take up 12 positions, the longer side of 8 x 12: what comes after the picture is no
+# 96 tokens take up 12 positions, the longer side of 8 x 12: what comes after the image is no
 # further from what came before it than if twelve words stood between. This matters for large
-# pictures, and for a model that has to go beyond the lengths that it was trained on: positions grow
-# with the *side* of a picture, tokens with its *area*. The picture of 756 x 476 pixels in the
+# images, and for a model that has to go beyond the lengths that it was trained on: positions grow
+# with the *side* of an image, tokens with its *area*. The image of 756 x 476 pixels in the
 # README makes 360 of the 409 tokens of its prompt in Qwen2.5-VL-3B:
 
 # %%
@@ -105,25 +105,25 @@ assert len(ids) == 409 and delta == 24 - 360 and positions.max() + 1 == 409 - 33
 print(f"{len(ids)} tokens at {positions.max() + 1} positions")
 
 # %% [markdown]
-# The same numbers on the picture itself: time on the first line of a cell, height and width below.
+# The same numbers on the image itself: time on the first line of a cell, height and width below.
 
 # %%
 block = inputs.position_ids[:, media]
 assert np.all(block[0] == 15) and np.all(block[:, 0] == 15)
-block_cells(block, inputs.image_grid_thw[0].tolist(), 2, picture)
+span_cells(block, inputs.image_grid_thw[0].tolist(), 2, image)
 
 # %% [markdown]
-# With two pictures the second block starts after the first, so no two tokens have the same three
+# With two images the second block starts after the first, so no two tokens have the same three
 # positions. The second is tall: here the height is the longest axis, and text goes on after it.
 
 # %%
-tall = ASSETS / "pictures" / "tall.png"
-two = model.prepare(user_message([picture, tall], "What changed?"))
+tall = ASSETS / "images" / "tall.png"
+two = model.prepare(user_message([image, tall], "What changed?"))
 blocks = np.isin(two.input_ids, pads)
 saved = [h * w // 4 - max(h, w) // 2 for _, h, w in two.image_grid_thw.tolist()]
 assert two.rope_delta == -sum(saved) == -(84 + 48)
 assert np.unique(two.position_ids, axis=1).shape[1] == len(two.input_ids)  # all are different
-mrope_timeline(two.position_ids, blocks, "Two pictures")
+mrope_timeline(two.position_ids, blocks, "Two images")
 
 # %% [markdown]
 # ## Which frequency turns with which axis
@@ -183,7 +183,7 @@ question = {"type": "text", "text": "When does the blue square appear?"}
 
 def ask_clip(**options):
     """A prompt with the bundled clip, ready for the model."""
-    item = {"type": "video", "video": str(EXAMPLE_CLIP), **options}
+    item = {"type": "video", "video": str(EXAMPLE_VIDEO), **options}
     return model.prepare([{"role": "user", "content": [item, question]}])
 
 
@@ -194,7 +194,7 @@ assert np.unique(clip.position_ids[0, shown]).tolist() == [15, 17, 19, 21]
 mrope_timeline(clip.position_ids, shown, "A clip of four seconds")
 
 # %%
-block_cells(clip.position_ids[:, shown], clip.video_grid_thw[0].tolist())
+span_cells(clip.position_ids[:, shown], clip.video_grid_thw[0].tolist())
 
 # %% [markdown]
 # Time is now the longest axis, 15 to 21, and text goes on at 22. Qwen2-VL counts grids instead, 0,
@@ -206,7 +206,7 @@ block_cells(clip.position_ids[:, shown], clip.video_grid_thw[0].tolist())
 # several rules for clips; two that we do not follow are kept by name:
 
 # %%
-source(compat.after_block_hf_5, compat.rope_index_hf_4_52)
+source(compat.after_span_hf_5, compat.rope_index_hf_4_52)
 
 # %% [markdown]
 # The first lets text go on after the larger *side* of the clip, however long it is in time. Even
@@ -250,8 +250,8 @@ positions_compared(rules, in_clip, "The same clip at four frames a second")
 # %% [markdown]
 # And the numbers? We let the model read the same prompts with these positions, and with a mistake
 # that needs no version: positions that count every token, as if all were text. The error is that of
-# the scores of the next token, squared, as a share of their squares. The plain and the fast form of
-# the library, which differ by rounding alone, show how small it can be.
+# the scores of the next token, squared, as a share of their squares. The plain and the optimised
+# form of the library, which differ by rounding alone, show how small it can be.
 
 
 # %%
@@ -267,7 +267,7 @@ counted = position.text_positions(0, len(inputs.input_ids))
 errors = {
     "text collides with the clip": error(clip, hf_5),
     "all grids at one time": error(fast, hf_4),
-    "a picture counted like text": error(inputs, counted),
+    "an image counted like text": error(inputs, counted),
 }
 print("\n".join(f"{name:28} {share:.1e}" for name, share in errors.items()))
 right, plain = model.forward(inputs)[-1], replace(model, plain=True).forward(inputs)[-1]
@@ -299,7 +299,7 @@ positions_compared(named, is_clip, "Ten seconds, then four words")
 #
 # ## Try it
 #
-# **1.** Of all pictures with 360 image tokens, which shape takes up the fewest positions, and which
+# **1.** Of all images with 360 image tokens, which shape takes up the fewest positions, and which
 # the most?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -307,8 +307,8 @@ positions_compared(named, is_clip, "Ten seconds, then four words")
 shapes = [(h, 360 // h) for h in range(1, 361) if 360 % h == 0]
 taken = {}
 for h, w in shapes:
-    part = position.block_positions(0, (1, 2 * h, 2 * w), 2)
-    taken[h, w] = position.after_block(0, part, (1, 2 * h, 2 * w), 2)
+    part = position.span_positions(0, (1, 2 * h, 2 * w), 2)
+    taken[h, w] = position.after_span(0, part, (1, 2 * h, 2 * w), 2)
 assert taken[18, 20] == min(taken.values()) == 20 and max(taken.values()) == taken[1, 360] == 360
 
 # %% [markdown]
@@ -332,14 +332,14 @@ assert np.isclose(product((9, 3, 8), (2, 6, 5)), moved)
 assert not np.isclose(product((9, 3, 8), (2, 6, 5)), product((9, 3, 8), (2, 5, 6)))
 
 # %% [markdown]
-# **3.** A picture of one token, 28 x 28 pixels, has no rope delta. Why? Which other pictures have
+# **3.** An image of one token, 28 x 28 pixels, has no rope delta. Why? Which other images have
 # none?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 3: it takes one position, like a word. So does every strip that is one token wide or high:
 # as many positions as tokens.
 for h, w in ((1, 1), (1, 7), (7, 1), (2, 2)):
-    ids = np.array([5, *[picture_token] * (h * w), 5])
+    ids = np.array([5, *[image_token] * (h * w), 5])
     _, delta = position.rope_index(ids, config, np.array([[1, 2 * h, 2 * w]]))
     assert (delta == 0) == (min(h, w) == 1)
 
@@ -350,9 +350,9 @@ for h, w in ((1, 1), (1, 7), (7, 1), (2, 2)):
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 4: 720 frames make 360 grids of 20 seconds, 40 positions each: 359 * 40 = 14,360, in 5,760
 # tokens. Here positions run ahead of the tokens, and the delta is positive.
-part = position.block_positions(0, (360, 8, 8), 2, 20.0, 2)
+part = position.span_positions(0, (360, 8, 8), 2, 20.0, 2)
 assert part[0].max() == 14_360 and part.shape[1] == 5_760
-assert position.after_block(0, part, (360, 8, 8), 2) - part.shape[1] == 8_601
+assert position.after_span(0, part, (360, 8, 8), 2) - part.shape[1] == 8_601
 
 # %% [markdown]
 # Every token now has its id, its vector and its place. The language model can read:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10. The decoder and its KV cache
 #
-# The picture is now 96 vectors between the words of a prompt. How does a language model read them,
+# The image is now 96 vectors between the words of a prompt. How does a language model read them,
 # and why does the second word of its answer take so much less work than the first?
 #
 # Before this: [09](09_mrope.ipynb) (positions), [06](06_attention.ipynb) (attention); you need:
@@ -15,7 +15,7 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import decoder, nn, viz
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.presets import preset
 from tinyqwenvl.viz import source
 from tinyqwenvl.weights import nest
@@ -23,19 +23,19 @@ from tinyqwenvl.weights import nest
 # %% [markdown]
 # ## The idea
 #
-# The decoder is a Qwen2 language model. All it takes is a sequence of vectors, so a picture enters
+# The decoder is a Qwen2 language model. All it takes is a sequence of vectors, so an image enters
 # as vectors too: every id is looked up in a table, and the rows of the placeholders are replaced by
-# image tokens. Then come layers, all alike and built like the blocks of the vision tower. With $x$
-# the sequence and $\bar x$ the same after a norm,
+# image tokens. Then come layers, all alike and built like the blocks of the vision encoder. With
+# $x$ the sequence and $\bar x$ the same after a norm,
 #
 # $$x \leftarrow x + \mathrm{attention}(\bar x), \qquad x \leftarrow x + \mathrm{mlp}(\bar x).$$
 #
-# Two things set it apart from the vision tower. A token sees only itself and what stands
+# Two things set it apart from the vision encoder. A token sees only itself and what stands
 # **before** it. And several query heads **share** one head of keys and values. Both help to write
 # text token by token: the first lets the decoder keep what it has computed, the second makes what
 # it keeps small.
 #
-# ## Words and picture in one sequence
+# ## Words and image in one sequence
 
 # %%
 source(decoder.embed, decoder.scatter)
@@ -50,8 +50,8 @@ ids = np.array([1, 3, 3, 2])
 words = decoder.embed(ids, table)
 assert words.tolist() == [[1, 1], [9, 9], [9, 9], [2, 2]]
 
-picture_tokens = np.array([[5.0, 6], [7, 8]])
-mixed = decoder.scatter(words, ids, 3, picture_tokens)
+image_tokens = np.array([[5.0, 6], [7, 8]])
+mixed = decoder.scatter(words, ids, 3, image_tokens)
 assert mixed.tolist() == [[1, 1], [5, 6], [7, 8], [2, 2]]
 
 # %% [markdown]
@@ -60,23 +60,23 @@ assert mixed.tolist() == [[1, 1], [5, 6], [7, 8], [2, 2]]
 #
 # ## Looking back only
 #
-# Who may look at whom is an array of spans, as in the vision tower: row $i$ sees the keys from
+# Who may look at whom is an array of spans, as in the vision encoder: row $i$ sees the keys from
 # `spans[i, 0]` up to, but without, `spans[i, 1]`.
 
 # %%
-source(nn.causal_spans)
+source(nn.causal_key_ranges)
 
 # %% [markdown]
 # Three tokens at the start, and two more after four that were there before:
 
 # %%
-assert nn.causal_spans(3).tolist() == [[0, 1], [0, 2], [0, 3]]
-assert nn.causal_spans(2, past=4).tolist() == [[0, 5], [0, 6]]
-print(np.where(nn.visible_keys(nn.causal_spans(2, past=4), 6), "looks", "-"))
+assert nn.causal_key_ranges(3).tolist() == [[0, 1], [0, 2], [0, 3]]
+assert nn.causal_key_ranges(2, past=4).tolist() == [[0, 5], [0, 6]]
+print(np.where(nn.visible_keys(nn.causal_key_ranges(2, past=4), 6), "looks", "-"))
 
 # %% [markdown]
 # "Before" means before in the **sequence**. The positions of [09](09_mrope.ipynb) turn the queries
-# and keys; they have no say in who sees whom. All tokens of a picture stand at one time, yet they
+# and keys; they have no say in who sees whom. All tokens of an image stand at one time, yet they
 # too see only those before them.
 #
 # ## Attention with shared keys
@@ -102,8 +102,8 @@ viz.shared_heads(text.num_attention_heads, text.num_key_value_heads)
 # %%
 rng = np.random.default_rng(0)
 q, k, v = (rng.normal(size=(heads, 5, 4)) for heads in (6, 2, 2))
-spans = nn.causal_spans(5)
-together = nn.attention(q, k, v, spans)
+key_ranges = nn.causal_key_ranges(5)
+together = nn.attention(q, k, v, key_ranges)
 for a in range(6):
     for i in range(5):
         scores = np.array([q[a, i] @ k[a // 3, j] / np.sqrt(4) for j in range(i + 1)])
@@ -131,11 +131,11 @@ assert np.isclose(nn.silu(np.array([1.0]))[0], 1 / (1 + np.exp(-1)))
 source(decoder.decoder_layer, decoder.decode)
 
 # %% [markdown]
-# That is the whole decoder. On the example picture, with the output of every layer watched by name:
+# That is the whole decoder. On the example image, with the output of every layer watched by name:
 
 # %%
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-inputs = model.prepare(user_message(picture, "Describe the picture."))
+image = Image.open(EXAMPLE_IMAGE).convert("RGB")
+inputs = model.prepare(user_message(image, "Describe the picture."))
 embeds = model.embed(inputs)
 with tinyqwenvl.trace("model.inputs_embeds", "model.layers.[0-9]") as stages:
     whole = model.decode(embeds, inputs.position_ids)
@@ -169,14 +169,14 @@ viz.keys_computed(prompt=5, new=3)
 # $5 + 6 + 7 + 8 = 26$.
 
 # %%
-source(nn.PlainCache)
+source(nn.ReferenceCache)
 
 # %% [markdown]
 # Two keys, then one more (one head of size 1, one layer). What `append` returns is everything so
 # far, and `attention` above goes on with that.
 
 # %%
-cache = nn.PlainCache()
+cache = nn.ReferenceCache()
 cache.append(0, np.array([[[1.0], [2]]]), np.array([[[10.0], [20]]]))
 k, v = cache.append(0, np.array([[[3.0]]]), np.array([[[30.0]]]))
 assert k.ravel().tolist() == [1, 2, 3] and v.ravel().tolist() == [10, 20, 30]
@@ -197,7 +197,7 @@ source(nn.KVCache)
 # *buffer*; `layers` are views of its filled part.)
 
 # %%
-plain, quick, rooms = nn.PlainCache(), nn.KVCache(), set()
+plain, quick, rooms = nn.ReferenceCache(), nn.KVCache(), set()
 for _ in range(100):
     new = rng.normal(size=(2, 1, 4)), rng.normal(size=(2, 1, 4))
     assert all(map(np.array_equal, plain.append(0, *new), quick.append(0, *new)))
@@ -234,7 +234,7 @@ for size in (1, 7, 50):
 
 # %%
 exact = tinyqwenvl.load(dtype="float64")
-inputs64 = exact.prepare(user_message(picture, "Describe the picture."))
+inputs64 = exact.prepare(user_message(image, "Describe the picture."))
 embeds64, cache64 = exact.embed(inputs64), nn.KVCache()
 at_once = exact.decode(embeds64, inputs64.position_ids)
 one_by_one = [
@@ -292,7 +292,7 @@ viz.keys_computed(prompt, new)
 #
 # numbers, which stay there to the end of the conversation. With $A$ query heads and $B$ key heads,
 # sharing makes this smaller by the factor $A / B$, here three. See how much of it is the prompt,
-# most of which is the picture:
+# most of which is the image:
 
 # %%
 each = viz.cache_bytes(text, 1)
@@ -300,11 +300,11 @@ assert each == 2 * 4 * 2 * 32 * 4  # layers, key heads, head size, bytes of a fl
 held = nn.KVCache()
 model.decode(embeds, inputs.position_ids, held)
 assert sum(k.nbytes + v.nbytes for k, v in held.layers.values()) == prompt * each
-viz.cache_growth(text, prompt, new, picture=images)
+viz.cache_growth(text, prompt, new, image=images)
 
 # %% [markdown]
 # The same for a published size needs no weights: Qwen2.5-VL-3B in bfloat16 (2 bytes a number), with
-# 360 tokens of a picture, 49 of the template and a question, and 400 of an answer.
+# 360 tokens of an image, 49 of the template and a question, and 400 of an answer.
 
 # %%
 published = preset("qwen2.5-vl-3b").text
@@ -314,7 +314,7 @@ viz.cache_growth(published, 409, 400, 2, 360, title="The cache of Qwen2.5-VL-3B 
 # %% [markdown]
 # ## What goes wrong: where the next token stands
 #
-# A picture of 96 tokens takes up only 12 positions, so after it a token's position is smaller than
+# An image of 96 tokens takes up only 12 positions, so after it a token's position is smaller than
 # its index, and the difference is the **rope delta** ([09](09_mrope.ipynb)). A new token stands at
 #
 # $$\text{number of tokens in the cache} + \text{rope delta}.$$
@@ -418,11 +418,11 @@ twice = model.next_logits(embeds[-1:], inputs.position_ids[:, -1:], held)  # now
 assert np.max(np.abs(twice - first)) > 10 * np.max(np.abs(again - first))
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: those of the picture, all of which stand at one time: every image token would see the
-# whole picture, even what comes after it. Text rows see what they should.
+# Answer 3: those of the image, all of which stand at one time: every image token would see the
+# whole image, even what comes after it. Text rows see what they should.
 time = inputs.position_ids[0]
 by_time = time[None, :] <= time[:, None]
-too_much = np.any(by_time & ~nn.visible_keys(nn.causal_spans(prompt), prompt), axis=1)
+too_much = np.any(by_time & ~nn.visible_keys(nn.causal_key_ranges(prompt), prompt), axis=1)
 is_image = inputs.input_ids == model.config.image_token_id
 assert np.array_equal(np.flatnonzero(too_much), np.flatnonzero(is_image)[:-1])  # the last sees all
 

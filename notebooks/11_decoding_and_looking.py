@@ -16,7 +16,7 @@ from PIL import Image
 import tinyqwenvl
 from tinyqwenvl import decoder, generate, nn, sampling, viz
 from tinyqwenvl.conversation import Conversation
-from tinyqwenvl.model import EXAMPLE_PICTURE, Model, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, Model, user_message
 from tinyqwenvl.sampling import Sampling
 from tinyqwenvl.viz import source
 
@@ -34,8 +34,8 @@ source(decoder.logits)
 
 # %%
 model = tinyqwenvl.load()
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-inputs = model.prepare(user_message(picture, "Describe the picture."))
+image = Image.open(EXAMPLE_IMAGE).convert("RGB")
+inputs = model.prepare(user_message(image, "Describe the picture."))
 scores = model.forward(inputs)
 print(scores.shape)
 assert scores.shape == (len(inputs.input_ids), model.config.text.vocab_size)
@@ -50,7 +50,7 @@ assert np.array_equal(model.weights.lm_head.weight, model.weights.model.embed_to
 
 
 def word(number):
-    """The text of one token; a control token by its name."""
+    """The text of one token; a special token by its name."""
     return model.tokenizer.decode([number], skip_special=False)
 
 
@@ -77,7 +77,7 @@ source(generate.Past, generate.Generation)
 # Nothing is computed until you iterate over a `Generation`. Then each turn of its loop chooses a
 # token, yields it, and feeds it back at position *tokens in the cache + rope delta*
 # ([10](10_decoder_and_cache.ipynb)). The last token allowed is not fed back, as nothing follows.
-# A `Past` is for a second question about the same picture: exercise 2.
+# A `Past` is for a second question about the same image: exercise 2.
 
 # %%
 generation = model.generate(inputs)
@@ -266,7 +266,7 @@ assert sampling.not_followed({"min_p": 0.1, "num_beams": 1}) == ["min_p"]
 # ## What it looked at
 #
 # In every layer and head, the row that is about to write a word spreads a total of 1 over itself
-# and all tokens before it. The part that falls on image tokens can be laid over the picture.
+# and all tokens before it. The part that falls on image tokens can be laid over the image.
 
 # %%
 source(Model.attention_weights)
@@ -285,16 +285,16 @@ looks = np.stack(
     ]
 )  # [layers, heads, words, keys]
 assert looks.shape[2] == new and np.allclose(looks.sum(axis=-1), 1, atol=1e-5)
-on_picture = looks[..., image_keys]
-print("of all attention, on the picture:", np.mean(np.sum(on_picture, axis=-1)).round(2))
+on_image = looks[..., image_keys]
+print("of all attention, on the image:", np.mean(np.sum(on_image, axis=-1)).round(2))
 
 # %% [markdown]
 # Where the shapes are we read off the pixels: everything near a colour makes a box.
 
 # %%
 grid = inputs.image_grid_thw[0].tolist()
-assert (picture.height, picture.width) == (14 * grid[1], 14 * grid[2])  # it was not resized
-pixels = np.asarray(picture).astype(int)
+assert (image.height, image.width) == (14 * grid[1], 14 * grid[2])  # it was not resized
+pixels = np.asarray(image).astype(int)
 colours = {"square": (8, 12, 29), "cross": (55, 77, 235), "circle": (251, 133, 188)}
 boxes = {}
 for name, colour in colours.items():
@@ -304,9 +304,9 @@ for name, colour in colours.items():
 print(boxes)
 
 # %% [markdown]
-# By hand: a picture of 2 x 2 tokens, 56 pixels wide, and a box over the left half of the top
+# By hand: an image of 2 x 2 tokens, 56 pixels wide, and a box over the left half of the top
 # left one. It covers half a token, an eighth of the area; a row with 0.3 of its attention
-# there, of 0.6 on the picture, has half of it in that token, and so a quarter in the box.
+# there, of 0.6 on the image, has half of it in that token, and so a quarter in the box.
 
 # %%
 cover = viz.box_cover((0, 0, 14, 28), (1, 4, 4))
@@ -317,13 +317,13 @@ assert np.isclose(viz.share_inside(np.array([0.3, 0.1, 0.1, 0.1]), cover), 0.25)
 source(viz.box_cover, viz.share_inside)
 
 # %% [markdown]
-# Now each head, when it writes the noun of a shape: how much of what it spends on the picture
+# Now each head, when it writes the noun of a shape: how much of what it spends on the image
 # falls in the box of that shape?
 
 # %%
 covers = {name: viz.box_cover(box, grid) for name, box in boxes.items()}
 at = {name: words.index(" " + name) for name in boxes}
-shares = {n: viz.share_inside(on_picture[:, :, at[n]], covers[n]) for n in boxes}
+shares = {n: viz.share_inside(on_image[:, :, at[n]], covers[n]) for n in boxes}
 picked_on = (shares["square"] + shares["circle"]) / 2
 level = float(np.mean([covers["square"], covers["circle"]]))
 viz.heads_inside(picked_on, level, "Attention inside the box of the noun being written")
@@ -342,10 +342,10 @@ for name in boxes:
     assert share > 3 * area
 
 # %%
-rows = on_picture[layer, head]
+rows = on_image[layer, head]
 named = [at[name] for name in boxes]
-viz.attention_over_picture(
-    picture,
+viz.attention_over_image(
+    image,
     rows[named],
     grid,
     [f"writes “{words[i].strip()}”" for i in named],
@@ -362,7 +362,7 @@ viz.attention_over_picture(
 # less than half as much of the attention lies in the boxes.
 
 # %%
-reads = on_picture[layer, head][[at[name] + 1 for name in boxes]]
+reads = on_image[layer, head][[at[name] + 1 for name in boxes]]
 for (name, cover), row in zip(covers.items(), reads, strict=True):
     print(f"the row that reads {name:6}: {viz.share_inside(row, cover):.0%} inside its box")
 wrong = np.mean([viz.share_inside(r, c) for r, c in zip(reads, covers.values(), strict=True)])
@@ -370,8 +370,8 @@ right_rows = np.mean([shares[name][layer, head] for name in boxes])
 assert wrong < right_rows / 2
 
 # %%
-viz.attention_over_picture(
-    picture,
+viz.attention_over_image(
+    image,
     rows[[at["cross"], at["cross"] + 1]],
     grid,
     ["writes “cross”", "reads “cross”"],
@@ -384,8 +384,8 @@ viz.attention_over_picture(
 #
 # Attention says where a head took its values from, not that the answer depends on it. That can be
 # measured too: put a token of the empty background in the place of each of a shape's tokens, and
-# see which words lose their probability. The tower has mixed neighbours, so the tokens around the
-# shape are replaced as well.
+# see which words lose their probability. The vision encoder has mixed neighbours, so the tokens
+# around the shape are replaced as well.
 
 # %%
 down, across = grid[1] // 2, grid[2] // 2
@@ -448,7 +448,7 @@ assert np.allclose(last[0], chances[0], atol=1e-5)
 
 # %%
 middle = seen[names[1]][0][image_keys]
-viz.logit_lens(picture, {names[1]: middle}, grid, model.weights, model.config, word)
+viz.logit_lens(image, {names[1]: middle}, grid, model.weights, model.config, word)
 
 # %% [markdown]
 # Do these words name what their tokens cover? Of the tokens in the box of a shape, fewer than
@@ -468,7 +468,7 @@ assert np.mean(fits) < 0.5
 # Nothing in training asked an image token to predict a word, so this is no failure: attention
 # reads these tokens in a language of their own. Yet the difference between two words can mean
 # something. Does the score of "bottom", less that of "top", grow with the row of the token? One
-# picture could show it by chance, so here are five of the package.
+# image could show it by chance, so here are five of the package.
 
 
 # %%
@@ -485,7 +485,7 @@ def grows_downwards(shown):
 
 
 for name in ("scene", "many", "pair", "tall", "wide"):
-    path = EXAMPLE_PICTURE.with_name(f"{name}.png")
+    path = EXAMPLE_IMAGE.with_name(f"{name}.png")
     correlation = grows_downwards(Image.open(path).convert("RGB"))
     print(f"{name:5}: {correlation:+.2f}")
     assert correlation > 0.3
@@ -499,7 +499,7 @@ for name in ("scene", "many", "pair", "tall", "wide"):
 #
 # 1. Does a repetition penalty change an answer at temperature 0, and why is a description of
 #    three shapes a bad place for one?
-# 2. A second question is asked about the same picture, and the cache of the first is kept. How
+# 2. A second question is asked about the same image, and the cache of the first is kept. How
 #    many tokens go through the decoder?
 # 3. What does `until` do with two stops, one of which is the beginning of the other?
 
@@ -513,10 +513,10 @@ for penalty in (1.05, 1.3, 3.0, 30.0):
 assert other != ids
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: only those that are new: the end of the last turn, and the question. The picture's 96
+# Answer 2: only those that are new: the end of the last turn, and the question. The image's 96
 # tokens are in the cache. (This is what Past is for: the cache, and the ids in it.)
 talk = Conversation(model)
-shown = {"type": "image", "image": picture}
+shown = {"type": "image", "image": image}
 list(talk.say([shown, {"type": "text", "text": "Describe the picture."}]))
 held = talk.cache.length
 with tinyqwenvl.trace("model.layers.0") as seen:
@@ -530,4 +530,4 @@ assert "".join(generate.until(["one t", "wo three"], ["two three", "two"])) == "
 assert "".join(generate.until(["one t", "wi"], ["two three", "two"])) == "one twi"
 
 # %% [markdown]
-# Next: pictures that move, and what a second is to the model: [12](12_video_and_time.ipynb).
+# Next: images that move, and what a second is to the model: [12](12_video_and_time.ipynb).

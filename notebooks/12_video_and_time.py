@@ -16,8 +16,8 @@ from PIL import Image
 import tinyqwenvl
 from tinyqwenvl import compat, image, position, video, vision
 from tinyqwenvl.errors import UserError
-from tinyqwenvl.model import EXAMPLE_CLIP
-from tinyqwenvl.viz import clip_strip, source, temporal_grids, time_lines
+from tinyqwenvl.model import EXAMPLE_VIDEO
+from tinyqwenvl.viz import source, temporal_grids, time_lines, video_strip
 
 model = tinyqwenvl.load()
 config = model.config
@@ -25,7 +25,7 @@ config = model.config
 # %% [markdown]
 # ## The idea
 #
-# A video is a stack of pictures. Three numbers decide what the model knows of time:
+# A video is a stack of images. Three numbers decide what the model knows of time:
 #
 # 1. **Which frames are looked at.** A clip of an hour has 90,000 frames at 25 a second. A
 #    *recipe* takes a few of them, 2 a second by default.
@@ -43,16 +43,16 @@ config = model.config
 # ## The clip
 #
 # Four seconds at four frames a second. An orange ring appears at 2 s; a black heart moves right.
-# `open_clip` reads what a file says of itself, and decodes nothing yet. In the picture all frames
+# `open_video` reads what a file says of itself, and decodes nothing yet. In the image all frames
 # are used; brackets are temporal grids, and under each stands its position in time, $T(k)$.
 
 # %%
-clip = video.open_clip(EXAMPLE_CLIP)
+clip = video.open_video(EXAMPLE_VIDEO)
 assert (clip.total, clip.rate) == (16, 4.0)
-clip_strip(EXAMPLE_CLIP, config, fps=(4,), events={"the ring appears": 2.0})
+video_strip(EXAMPLE_VIDEO, config, fps=(4,), events={"the ring appears": 2.0})
 
 # %%
-source(video.open_clip, video.Clip)
+source(video.open_video, video.VideoSource)
 
 # %% [markdown]
 # ## Which frames
@@ -65,11 +65,11 @@ source(video.open_clip, video.Clip)
 source(video.sample_qwen_vl_utils, video.sample_hf)
 
 # %%
-spread = video.sample_qwen_vl_utils(16, 4.0, fps=2.0)
+standard_deviations = video.sample_qwen_vl_utils(16, 4.0, fps=2.0)
 parts = video.sample_hf(16, 4.0, fps=2.0)
-print("evenly, first to last:", spread)
+print("evenly, first to last:", standard_deviations)
 print("where parts begin:    ", parts)
-assert spread.tolist() == [0, 2, 4, 6, 9, 11, 13, 15]  # a step of 15 / 7, rounded
+assert standard_deviations.tolist() == [0, 2, 4, 6, 9, 11, 13, 15]  # a step of 15 / 7, rounded
 assert parts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # a step of 16 / 8
 
 # %% [markdown]
@@ -79,8 +79,8 @@ assert parts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # a step of 16 / 8
 # %%
 for sample in (video.sample_qwen_vl_utils, video.sample_hf):
     assert len(sample(16, 4.0, fps=1.75)) == 6  # 7 frames would be odd
-    assert len(sample(16, 4.0, fps=0.1)) == video.LEAST_FRAMES == 4
-    assert len(sample(90_000, 90_000 / 3600)) == video.MOST_FRAMES == 768
+    assert len(sample(16, 4.0, fps=0.1)) == video.MIN_FRAMES == 4
+    assert len(sample(90_000, 90_000 / 3600)) == video.MAX_FRAMES == 768
     assert len(sample(3, 4.0)) == 2
 
 # %% [markdown]
@@ -99,7 +99,7 @@ source(video.choose_frames)
 # frames there are.
 
 # %%
-source(video.limits_qwen_vl_utils, video.limits_hf, video.Recipe)
+source(video.limits_qwen_vl_utils, video.limits_hf, video.SamplingPolicy)
 
 # %%
 published = replace(config, video_limits=(100_352, 602_112))  # as qwen_vl_utils has them
@@ -122,16 +122,16 @@ assert video.limits_hf(8, published) == video.limits_hf(768, published)
 source(video.read_video, video.Video)
 
 # %%
-seen = video.read_video(EXAMPLE_CLIP, config, fps=2.0)
+seen = video.read_video(EXAMPLE_VIDEO, config, fps=2.0)
 assert seen.grid == (4, 8, 8)  # 8 frames in pairs; 112 / 14 = 8 patches on a side
 assert seen.patches.shape == (4 * 8 * 8, 3 * 2 * 14 * 14)
 assert seen.seconds == 2 / 2.0
 temporal_grids(seen, config)
 
 # %% [markdown]
-# The columns are what the tower gets; both frames of a column lie in the same patches, and the
-# patch embedding mixes them. Frames of different columns never see each other in the tower: they
-# meet in the decoder, where their positions tell them apart.
+# The columns are what the vision encoder gets; both frames of a column lie in the same patches, and
+# the patch embedding mixes them. Frames of different columns never see each other in the vision
+# encoder: they meet in the decoder, where their positions tell them apart.
 
 # %%
 borders = vision.frame_seqlens(np.array([seen.grid]))
@@ -151,11 +151,11 @@ temporal_grids(odd, config)
 # %% [markdown]
 # ## Positions: seconds, or a count
 #
-# The rule is two lines of `block_positions`: multiply by the seconds, multiply by the steps a
+# The rule is two lines of `span_positions`: multiply by the seconds, multiply by the steps a
 # second, both in float32, and cut to an integer once, at the end.
 
 # %%
-source(position.block_positions)
+source(position.span_positions)
 
 # %% [markdown]
 # By hand, for a grid of $3 \times 2 \times 4$ patches, that is 3 temporal grids of $1 \times 2$
@@ -163,7 +163,7 @@ source(position.block_positions)
 # to 0, 1, 2.
 
 # %%
-block = position.block_positions(10, (3, 2, 4), merge=2, seconds=2 / 3, per_second=2)
+block = position.span_positions(10, (3, 2, 4), merge=2, seconds=2 / 3, per_second=2)
 print(block)
 assert block[0].tolist() == [10, 10, 11, 11, 12, 12]  # time
 assert block[1].tolist() == [10] * 6  # height: one row of tokens
@@ -173,7 +173,7 @@ assert block[2].tolist() == [10, 11, 10, 11, 10, 11]  # width: two columns
 # Now the same clip at 1, 2 and 4 frames a second, first with Qwen2.5-VL's positions:
 
 # %%
-clip_strip(EXAMPLE_CLIP, config, fps=(1, 2, 4), events={"the ring appears": 2.0})
+video_strip(EXAMPLE_VIDEO, config, fps=(1, 2, 4), events={"the ring appears": 2.0})
 
 # %% [markdown]
 # The grid in which the ring appears is at time 4 in all three rows: $2\,\text{s} \times 2$ a
@@ -185,14 +185,14 @@ clip_strip(EXAMPLE_CLIP, config, fps=(1, 2, 4), events={"the ring appears": 2.0}
 
 # %%
 older = replace(config, model_type="qwen2_vl")
-clip_strip(EXAMPLE_CLIP, older, fps=(1, 2, 4), events={"the ring appears": 2.0})
+video_strip(EXAMPLE_VIDEO, older, fps=(1, 2, 4), events={"the ring appears": 2.0})
 
 # %%
 for fps in (1, 2, 4):
-    read = video.read_video(EXAMPLE_CLIP, config, fps=fps)
+    read = video.read_video(EXAMPLE_VIDEO, config, fps=fps)
     with_ring = int(2.0 / read.seconds)  # the number of the grid that begins at 2 s
-    times = position.block_positions(0, read.grid, 2, read.seconds, 2)[0]
-    counts = position.block_positions(0, read.grid, 2)[0]
+    times = position.span_positions(0, read.grid, 2, read.seconds, 2)[0]
+    counts = position.span_positions(0, read.grid, 2)[0]
     first = with_ring * 4 * 4  # 16 tokens a grid
     print(f"{fps} a second: the ring is at time {times[first]}; counted, at {counts[first]}")
     assert times[first] == 4 and counts[first] == with_ring == fps
@@ -226,7 +226,7 @@ def answer(inputs):
     return model.tokenizer.decode(list(model.generate(inputs)))
 
 
-prompts = {fps: prompt(EXAMPLE_CLIP, fps=fps) for fps in (1, 2, 4)}
+prompts = {fps: prompt(EXAMPLE_VIDEO, fps=fps) for fps in (1, 2, 4)}
 for fps, inputs in prompts.items():
     print(f"{fps} a second, {len(inputs.input_ids)} tokens: {answer(inputs)}")
     assert answer(inputs) == "At 2 seconds."
@@ -259,7 +259,7 @@ assert seconds[1] > seconds[2] == 2 > seconds[4]  # slower frames: later; faster
 # is cut to 0: all grids are at the same time.
 
 # %%
-source(compat.rope_index_hf_4_52, compat.after_block_hf_5)
+source(compat.rope_index_hf_4_52, compat.after_span_hf_5)
 
 # %%
 time_lines(
@@ -270,7 +270,7 @@ time_lines(
 )
 
 # %% [markdown]
-# **Text goes on too early.** `rope_index_hf_5` is `rope_index` with `after_block_hf_5`: text
+# **Text goes on too early.** `rope_index_hf_5` is `rope_index` with `after_span_hf_5`: text
 # after a video goes on at start + max(h, w) / 2, as if the clip had no length in time. When it
 # has more steps in time than rows and columns, the question stands at positions that its frames
 # have taken.
@@ -331,7 +331,7 @@ assert 2 * (5 / len(used)) / 2.0 == 1.25
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: a grid lasts 1/4 s, half a step: two grids share a position. Their order is still known
 # from their order in the sequence, but not from their positions.
-times = position.block_positions(0, (5, 2, 2), 2, seconds=2 / 8, per_second=2)[0]
+times = position.span_positions(0, (5, 2, 2), 2, seconds=2 / 8, per_second=2)[0]
 assert times.tolist() == [0, 0, 1, 1, 2]
 
 # %% [markdown]
@@ -342,20 +342,20 @@ assert times.tolist() == [0, 0, 1, 1, 2]
 # Answer 3: 16.666666 * 2 * 15 falls short of 500 in float32, and cutting makes it 499. The models
 # were trained with float32's positions, so these are the right ones.
 k = np.arange(16)
-in_float32 = position.block_positions(0, (16, 2, 2), 2, 2 / 0.12, 2)[0]
+in_float32 = position.span_positions(0, (16, 2, 2), 2, 2 / 0.12, 2)[0]
 in_float64 = (k * (2 / 0.12) * 2).astype(int)
 assert np.flatnonzero(in_float32 != in_float64).tolist() == [15]
 assert (in_float32[15], in_float64[15]) == (499, 500)
 
 # %% [markdown]
 # **4.** Make a clip of your own with Pillow: one second of red, then one second of blue, at 4
-# frames a second, without a file. What do `open_clip` and `read_video` make of it, and what if
+# frames a second, without a file. What do `open_video` and `read_video` make of it, and what if
 # its frames have two sizes?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 4: a list of frames has no rate of its own (`fps` says it), and all of them are used.
 mine = [Image.new("RGB", (112, 112), "red")] * 4 + [Image.new("RGB", (112, 112), "blue")] * 4
-assert video.open_clip(mine).rate is None
+assert video.open_video(mine).rate is None
 assert video.read_video(mine, config, fps=4.0).grid == (4, 8, 8)
 assert video.read_video(mine, config, fps=4.0).seconds == 0.5
 try:

@@ -23,7 +23,7 @@ import tinyqwenvl
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl import image, nn, position, vision
 from tinyqwenvl.checkpoint import weight_shapes
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.presets import PRESETS, preset, preset_json
@@ -35,23 +35,23 @@ from tinyqwenvl.viz import (
     flops_by_resolution,
     rows_as_bars,
     source,
-    spread,
+    standard_deviations,
 )
 
 # %% [markdown]
 # ## The idea
 #
-# Qwen2.5-VL keeps the plan of Qwen2-VL and makes its vision tower look like its decoder: the same
-# norm, the same MLP. It then takes away most of the tower's long looks, because they are what a
-# large picture costs, and lets time pass in seconds.
+# Qwen2.5-VL keeps the plan of Qwen2-VL and makes its vision encoder look like its decoder: the same
+# norm, the same MLP. It then takes away most of the vision encoder's long looks, because they are
+# what a large image costs, and lets time pass in seconds.
 #
 # | | Qwen2-VL | Qwen2.5-VL | section |
 # |---|---|---|---|
-# | norm in the tower and its merger | LayerNorm: weight and bias | RMSNorm: weight | 1 |
-# | MLP in the tower | widen, QuickGELU, narrow: 2 matrices | SwiGLU: 3 matrices | 2 |
+# | norm in the vision encoder and its merger | LayerNorm: weight and bias | RMSNorm: weight | 1 |
+# | MLP in the vision encoder | widen, QuickGELU, narrow: 2 matrices | SwiGLU: 3 matrices | 2 |
 # | blocks that see a whole frame | all 32 | 4; the others see windows | 3 |
 # | position in time | a count | seconds $\times$ 2 | 4 |
-# | the tower's width is called | `embed_dim` | `hidden_size` | 5 |
+# | the vision encoder's width is called | `embed_dim` | `hidden_size` | 5 |
 # | sizes | 2B, 7B, 72B | 3B, 7B, 32B, 72B | 6 |
 # | patches, 2-D RoPE, the rest of the merger, template, decoder | | the same | 7 |
 #
@@ -145,8 +145,8 @@ assert wide == [5120, 3420] and (2 * wide[0], 3 * wide[1]) == (10240, 10260)
 # %% [markdown]
 # ## 3. Who sees whom
 #
-# In Qwen2-VL every block of the tower looks at the whole frame. In Qwen2.5-VL 28 of 32 blocks look
-# within windows of 112 pixels: 8 x 8 patches.
+# In Qwen2-VL every block of the vision encoder looks at the whole frame. In Qwen2.5-VL 28 of 32
+# blocks look within windows of 112 pixels: 8 x 8 patches.
 
 # %%
 full = {name: v.fullatt_block_indexes for name, v in seven.items()}
@@ -154,13 +154,13 @@ assert full["qwen2-vl-7b"] == tuple(range(32))
 assert full["qwen2.5-vl-7b"] == (7, 15, 23, 31) and seven["qwen2.5-vl-7b"].window_size // 14 == 8
 
 # %% [markdown]
-# On a real picture: change one patch, and see after each block which patches have changed with it.
+# On a real image: change one patch, and see after each block which patches have changed with it.
 # Blocks 1 and 3 of the four in our small tower of Qwen2.5-VL look at the whole frame.
 
 # %%
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-size = image.smart_resize(picture.height, picture.width, 28, 12544, 50176)
-frames = image.normalise(image.resize(picture, *size)[None])
+example = Image.open(EXAMPLE_IMAGE).convert("RGB")
+size = image.smart_resize(example.height, example.width, 28, 12544, 50176)
+frames = image.normalise(image.resize(example, *size)[None])
 patches, grid = image.patchify(frames)
 grids, touched = np.array([grid]), patches.copy()
 touched[0] += 1.0  # the patch at the top left
@@ -168,12 +168,12 @@ print(f"{size[1]}x{size[0]} pixels, {grid[1]}x{grid[2]} patches")
 
 
 def after_each_block(model, patches):
-    """What the tower's blocks return, in the order in which patches come."""
+    """What the vision encoder's blocks return, in the order in which patches come."""
     with tinyqwenvl.trace("visual.blocks.?", "visual.window_index") as stages:
         model.see(patches, grids)
     windows = stages.get("visual.window_index", [np.arange(len(patches) // 4)])[0]
     blocks = [stages[f"visual.blocks.{i}"][0] for i in range(model.config.vision.depth)]
-    return [vision.reorder_blocks(x, np.argsort(windows)) for x in blocks]
+    return [vision.reorder_groups(x, np.argsort(windows)) for x in blocks]
 
 
 changes = {}
@@ -186,7 +186,9 @@ noticed = {name: [int(np.count_nonzero(c)) for c in each] for name, each in chan
 print(noticed)
 assert noticed["qwen2_5_vl"][0] <= 64  # its window of 8 x 8, and nobody else
 assert noticed["qwen2_vl"][0] > 64 and noticed["qwen2_5_vl"][1] > 64
-spread({"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, grids, window=8)
+standard_deviations(
+    {"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, grids, window=8
+)
 
 # %% [markdown]
 # White patches have not changed; the number over a panel counts those that have. Lines are the
@@ -195,20 +197,20 @@ spread({"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, g
 # %% [markdown]
 # ## 4. Time in positions
 #
-# A picture has the same positions in both. Of a video, Qwen2-VL counts the pairs of frames;
+# An image has the same positions in both. Of a video, Qwen2-VL counts the pairs of frames;
 # Qwen2.5-VL says when they came: two positions a second ([12](12_video_and_time.ipynb) draws both).
-# Here are a picture, and three pairs of frames that last 2 s each, of 1 x 2 tokens.
+# Here are an image, and three pairs of frames that last 2 s each, of 1 x 2 tokens.
 
 # %%
-picture_ids = np.array([1, *[newer.config.image_token_id] * 6, 2])
+image_ids = np.array([1, *[newer.config.image_token_id] * 6, 2])
 video_ids = np.array([1, *[newer.config.video_token_id] * 6, 2])
-of_picture, of_video = [], []
+of_image, of_video = [], []
 for model in models.values():
-    of_picture.append(position.rope_index(picture_ids, model.config, np.array([[1, 4, 6]]))[0])
+    of_image.append(position.rope_index(image_ids, model.config, np.array([[1, 4, 6]]))[0])
     clip = None, np.array([[3, 2, 4]]), [2.0]
     of_video.append(position.rope_index(video_ids, model.config, *clip)[0])
     print("time of the video's tokens:", of_video[-1][0, 1:-1].tolist())
-assert np.array_equal(*of_picture)
+assert np.array_equal(*of_image)
 assert of_video[0][0, 1:-1].tolist() == [1, 1, 2, 2, 3, 3]  # 1 + the count
 assert of_video[1][0, 1:-1].tolist() == [1, 1, 5, 5, 9, 9]  # 1 + 2 x the seconds
 
@@ -216,8 +218,8 @@ assert of_video[1][0, 1:-1].tolist() == [1, 1, 5, 5, 9, 9]  # 1 + 2 x the second
 # ## 5. Names in the config
 #
 # The trap for whoever reads both: in the `vision_config` of Qwen2-VL `hidden_size` is the width of
-# the *decoder*, and the tower's width is called `embed_dim`. Our `VisionConfig` has one set of
-# names.
+# the *decoder*, and the vision encoder's width is called `embed_dim`. Our `VisionConfig` has one
+# set of names.
 
 # %%
 for name in seven:
@@ -234,21 +236,23 @@ assert preset_json("qwen2-vl-7b")["vision_config"]["hidden_size"] == 3584  # not
 
 # %%
 print(f"{'preset':15} tower MLP  tower (M)  decoder: layers x width   all (M)")
-towers = {}
+encoders = {}
 for name in PRESETS:
     c, held = preset(name), {n: math.prod(s) for n, s in weight_shapes(preset(name)).items()}
-    towers[name] = sum(count for n, count in held.items() if n.startswith("visual."))
+    encoders[name] = sum(count for n, count in held.items() if n.startswith("visual."))
     deep, all_of_it = f"{c.text.num_hidden_layers} x {c.text.hidden_size}", sum(held.values()) / 1e6
-    tower = f"{c.vision.intermediate_size:9} {towers[name] / 1e6:10.1f}"
-    print(f"{name:15} {tower} {deep:>24} {all_of_it:9,.0f}")
+    vision_encoder = f"{c.vision.intermediate_size:9} {encoders[name] / 1e6:10.1f}"
+    print(f"{name:15} {vision_encoder} {deep:>24} {all_of_it:9,.0f}")
     assert (c.vision.depth, c.vision.hidden_size, c.vision.num_heads) == (32, 1280, 16)
-assert abs(towers["qwen2-vl-7b"] / towers["qwen2.5-vl-7b"] - 1) < 0.002  # as large as each other
+assert (
+    abs(encoders["qwen2-vl-7b"] / encoders["qwen2.5-vl-7b"] - 1) < 0.002
+)  # as large as each other
 
 # %% [markdown]
 # ## 7. What is the same
 #
-# Take away the tower's norms and MLPs, and the two 7B models have the same weights, name by name
-# and shape by shape. The decoder is the same Qwen2 model.
+# Take away the vision encoder's norms and MLPs, and the two 7B models have the same weights, name
+# by name and shape by shape. The decoder is the same Qwen2 model.
 
 # %%
 shapes = [weight_shapes(preset(name)) for name in seven]
@@ -261,10 +265,11 @@ assert not any(n.startswith(("model.", "lm_head")) for n in apart)
 assert "visual.merger.mlp.0.weight" in common and "visual.patch_embed.proj.weight" in common
 
 # %% [markdown]
-# Patches, token ids and the tower's two-dimensional angles have no weights; they are equal too.
+# Patches, token ids and the vision encoder's two-dimensional angles have no weights; they are equal
+# too.
 
 # %%
-a, b = (model.prepare(user_message(picture, "Hello")) for model in models.values())
+a, b = (model.prepare(user_message(example, "Hello")) for model in models.values())
 assert np.array_equal(a.input_ids, b.input_ids) and np.array_equal(a.pixel_values, b.pixel_values)
 a, b = (vision.rotary_angles(grids, model.config.vision) for model in models.values())
 assert np.array_equal(a, b)
@@ -312,9 +317,9 @@ print(f"{looks['full']:.3g} FLOPs against {looks['both']:.3g}")
 assert round(looks["full"] / looks["both"], 1) == 7.2
 
 # %% [markdown]
-# All of the computation up to the first word of the answer, by stage. In a small picture four
-# fifths of it are the decoder's, whatever the tower does. In a large one Qwen2-VL's tower takes
-# more than the decoder with its seven billion weights; Qwen2.5-VL's does not.
+# All of the computation up to the first word of the answer, by stage. In a small image four
+# fifths of it are the decoder's, whatever the vision encoder does. In a large one Qwen2-VL's tower
+# takes more than the decoder with its seven billion weights; Qwen2.5-VL's does not.
 
 # %%
 both = {"Qwen2-VL-7B": preset("qwen2-vl-7b"), "Qwen2.5-VL-7B": seven_b}
@@ -327,8 +332,8 @@ assert round(walk(seven_b, [(224, 224)]).parameters["decoder"] / 1e9) == 7
 flops_by_resolution(both, squares)
 
 # %% [markdown]
-# The windows save computation in the tower only. Both make the same number of image tokens, so what
-# the decoder keeps of them, its KV cache, is as large in the one as in the other.
+# The windows save computation in the vision encoder only. Both make the same number of image
+# tokens, so what the decoder keeps of them, its KV cache, is as large in the one as in the other.
 
 # %%
 caches = [walk(config, [(1792, 1792)]).cache for config in both.values()]
@@ -371,8 +376,8 @@ for name, model in (("random", newer), ("trained", trained)):
 # %% [markdown]
 # ## Try it
 #
-# **1.** A row of the tower is multiplied by 10. What does that do to what LayerNorm and RMSNorm
-# return? And when 10 is added to all of its numbers?
+# **1.** A row of the vision encoder is multiplied by 10. What does that do to what LayerNorm and
+# RMSNorm return? And when 10 is added to all of its numbers?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 1: neither feels the factor; LayerNorm does not feel the sum either, RMSNorm does.
@@ -382,7 +387,7 @@ assert np.allclose(nn.layer_norm(row + 10, ones, 0.0), centred)
 assert not np.allclose(nn.rms_norm(row + 10, ones, 0.0), scaled, atol=0.1)
 
 # %% [markdown]
-# **2.** For which pictures do windows save nothing at all?
+# **2.** For which images do windows save nothing at all?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: for those of one window, up to 112 x 112 pixels: everyone sees everyone already.
@@ -400,7 +405,7 @@ assert count == [2 * 1280 * 5120 + 5120 + 1280, 3 * 1280 * 3420 + 2 * 3420 + 128
 assert 0 < count[1] / count[0] - 1 < 0.0025
 
 # %% [markdown]
-# **4.** How many tokens, and how many bytes of KV cache in bfloat16, does a picture of 1792 x 1792
+# **4.** How many tokens, and how many bytes of KV cache in bfloat16, does an image of 1792 x 1792
 # pixels take in Qwen2.5-VL-7B?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 14. Be an oracle: find the bug in a broken port
 #
-# You have rewritten the model for another runtime, and it answers your test picture correctly. Is
+# You have rewritten the model for another runtime, and it answers your test image correctly. Is
 # the port right? And if it is not, where does it first go wrong, and why?
 #
 # Before this: [13](13_two_generations.ipynb), or any of 01 to 12; you need: NumPy, the idea of a
@@ -17,7 +17,7 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import image, nn, vision
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.oracle import diff, metrics, mutants, report
 from tinyqwenvl.oracle.check import check, inputs_of
 from tinyqwenvl.oracle.explain import explain
@@ -26,7 +26,7 @@ from tinyqwenvl.viz import distance_profile, error_map, source
 
 model = tinyqwenvl.load()
 folder = Path(tempfile.mkdtemp())
-picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
+example = Image.open(EXAMPLE_IMAGE).convert("RGB")
 
 # %% [markdown]
 # ## The idea in words
@@ -105,7 +105,7 @@ assert far["offset"].nmse < 1e-3 and far["offset"].pearson < 0.8 and far["offset
 source(diff.band, diff.within)
 
 # %%
-job = Job(user_message(EXAMPLE_PICTURE, "describe"))
+job = Job(user_message(EXAMPLE_IMAGE, "describe"))
 reference = record(model, job, folder / "reference.safetensors", floors=["float32"])
 print(f"{len(reference)} stages")
 for name in ("visual.patch_embed", "visual.blocks.5", "visual", "model.layers.3", "lm_head"):
@@ -133,9 +133,9 @@ def a_port(hidden, job=job, name="port"):
 FIRST_CASE = "zretre_dhvpx_tryh"
 port = a_port(FIRST_CASE)
 with mutants.apply(codecs.decode(FIRST_CASE, "rot13")):
-    answer = model.ask(EXAMPLE_PICTURE, "describe")
+    answer = model.ask(EXAMPLE_IMAGE, "describe")
 print(answer)
-assert answer == model.ask(EXAMPLE_PICTURE, "describe")
+assert answer == model.ask(EXAMPLE_IMAGE, "describe")
 
 # %% [markdown]
 # The same sentence, to the last letter. And correlation is content with every stage: more than
@@ -258,13 +258,13 @@ assert reasons[0]["mutant"] == "vision_no_rope"
 # %% [markdown]
 # ## The third case: a bug that 448 x 448 hides
 #
-# Many a port is tested on one picture, and many a test picture is 448 x 448: a round number, 16
-# image tokens a side, no resizing needed. Here is a port with a mistake in it, on that picture.
+# Many a port is tested on one image, and many a test image is 448 x 448: a round number, 16
+# image tokens a side, no resizing needed. Here is a port with a mistake in it, on that image.
 
 # %%
 THIRD_CASE = "crezhgngvba_nccyvrq_gjvpr"
 square = Job(
-    user_message(picture.resize((448, 448)), "describe"), options={"max_pixels": 448 * 448}
+    user_message(example.resize((448, 448)), "describe"), options={"max_pixels": 448 * 448}
 )
 small_reference = record(model, square, folder / "square.safetensors", floors=[])
 port = a_port(THIRD_CASE, square, "square_port")
@@ -273,7 +273,7 @@ print(*report.conclusion(found), sep="\n")
 assert found.first is None and {v.verdict for v in found.compared} == {"equal"}
 
 # %% [markdown]
-# Not only near: *equal*, bit by bit, in every stage. Now the example picture, which is
+# Not only near: *equal*, bit by bit, in every stage. Now the example image, which is
 # 336 x 224 pixels.
 
 # %%
@@ -281,12 +281,12 @@ port = a_port(THIRD_CASE)
 found = diff.compare(reference, port)
 print(*report.conclusion(found), sep="\n")
 assert found.first.name == "visual"
-error_map(port["visual"], reference["visual"], reference["image_grid_thw"][0], picture=picture)
+error_map(port["visual"], reference["visual"], reference["image_grid_thw"][0], example=example)
 
 # %% [markdown]
 # The map shows which image tokens are wrong: `=` is equal to the last bit, the numbers are
 # 1 - cosine. Whole tokens have changed places; some stand where they should. The order of
-# windows ([05](05_windows.ipynb)) has to be *undone* after the tower, by its inverse.
+# windows ([05](05_windows.ipynb)) has to be *undone* after the vision encoder, by its inverse.
 
 # %%
 source(vision.window_index, vision.restore_order)
@@ -312,7 +312,7 @@ assert hidden == [112, 448]
 assert is_its_own_inverse(448, 1008) and not is_its_own_inverse(1008, 448)
 
 # %% [markdown]
-# So a reference picture should be *awkward*: not square, more than one window in each direction,
+# So a reference image should be *awkward*: not square, more than one window in each direction,
 # with windows cut off at the edge.
 #
 # ## Be your own oracle: one function
@@ -363,8 +363,8 @@ assert np.mean(x**2, axis=-1).min() > 100 * eps
 #    NMSE, at its first wrong stage? By how much does it miss the band?
 # 3. Which other known mistake is hidden by every *square* picture? Try
 #    `a_port("tevq_urvtug_naq_jvqgu_fjnccrq", square, "other")`.
-# 4. Choose a size for a reference picture such that the third case shows, no side is a whole number
-#    of windows, and the picture stays under 100,000 pixels.
+# 4. Choose a size for a reference image such that the third case shows, no side is a whole number
+#    of windows, and the image stays under 100,000 pixels.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 1: integers come first, and they tell: rows and columns of mRoPE have changed places.

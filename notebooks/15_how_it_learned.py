@@ -4,7 +4,7 @@
 # The model inside this package has four million weights and was made on two CPU cores. What was
 # it shown, what was it asked, what made it learn to see, and how far can you trust it?
 #
-# Before this: [00](00_one_picture.ipynb) and [08](08_chat_and_tokens.ipynb); you need: a checkout
+# Before this: [00](00_one_image.ipynb) and [08](08_chat_and_tokens.ipynb); you need: a checkout
 # of the repository (the training scripts are no part of the installed package); 20 minutes.
 
 # %%
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.first_edition import evaluate, examples, questions, scenes
 from tinyqwenvl import chat, grounding
 from tinyqwenvl.checkpoint import weight_shapes
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.viz import (
     Source,
     boxes,
@@ -46,8 +46,8 @@ TRAINING = ROOT / "scripts" / "first_edition"
 # A model learns what its data makes necessary. To see it fail and succeed for reasons we can
 # name, the data here is a **small world that is known completely**: one to six flat shapes, in
 # eight colours, on a drawn background. A program draws them from seeds, so that there is no end
-# to the pictures, every answer is known exactly, and nothing was downloaded. The model is trained
-# to predict the next token of the *answer*, given picture and question.
+# to the images, every answer is known exactly, and nothing was downloaded. The model is trained
+# to predict the next token of the *answer*, given image and question.
 #
 # ## A world made of shapes
 #
@@ -57,14 +57,14 @@ TRAINING = ROOT / "scripts" / "first_edition"
 source(scenes.Shape, scenes.place_boxes, scenes.make_scene)
 
 # %% [markdown]
-# A small example by hand: two shapes in a picture of 4 x 4 cells of 28 pixels. (One cell is one
+# A small example by hand: two shapes in an image of 4 x 4 cells of 28 pixels. (One cell is one
 # image token.) The canonical description goes from left to right; a place is one of nine fields.
 
 # %%
 circle = scenes.Shape("red", "circle", (10, 12, 46, 48))
 square = scenes.Shape("blue", "square", (64, 68, 104, 108))
 scene = scenes.Scene(112, 112, (circle, square))
-picture = scenes.draw_scene(scenes.generator(1), scene, plain=True)
+image = scenes.draw_scene(scenes.generator(1), scene, plain=True)
 print(questions.description(scene))
 assert circle.centre == (28, 30) and square.centre == (84, 88)
 assert (
@@ -79,19 +79,19 @@ assert (
 # %%
 rng = scenes.generator(2)
 drawn = [scenes.make_scene(rng, *scenes.GRIDS[i]) for i in (0, 3, 5, 8, 10, 14)]
-pictures = [scenes.draw_scene(rng, one) for one in drawn]
+images = [scenes.draw_scene(rng, one) for one in drawn]
 captions = [", ".join(shape.name for shape in one.shapes) for one in drawn]
-gallery(pictures, captions, title="Six training scenes")
+gallery(images, captions, title="Six training scenes")
 
 # %% [markdown]
-# Five pairs of colour and shape are **kept out**: no training picture shows them and no question
+# Five pairs of colour and shape are **kept out**: no training image shows them and no question
 # names them. Whoever has learnt "red" and "star" apart will know a red star; whoever has learnt a
 # list of 59 things will not.
 
 # %%
-print("kept out:", ", ".join(" ".join(pair) for pair in sorted(scenes.KEPT_OUT)))
+print("kept out:", ", ".join(" ".join(pair) for pair in sorted(scenes.HELD_OUT)))
 many = [scenes.make_scene(scenes.generator(3, i), 4, 4) for i in range(500)]
-assert not scenes.KEPT_OUT & {(s.colour, s.kind) for one in many for s in one.shapes}
+assert not scenes.HELD_OUT & {(s.colour, s.kind) for one in many for s in one.shapes}
 assert len(scenes.PAIRS) == 8 * 8 - 5
 
 # %% [markdown]
@@ -118,17 +118,17 @@ assert questions.ask_describe(rng, scene).answer == questions.description(scene)
 
 # %%
 question = "How many shapes are there?"
-print("".join(chat.render(user_message(picture, question))))
-inputs = model.prepare(user_message(picture, question))
-without = model.prepare(user_message(picture, ""))
+print("".join(chat.render(user_message(image, question))))
+inputs = model.prepare(user_message(image, question))
+without = model.prepare(user_message(image, ""))
 prefix, asked = len(without.input_ids), len(inputs.input_ids) - len(without.input_ids)
 print(f"{len(inputs.input_ids)} tokens, of which {asked} are the question's own words")
 assert asked < prefix
 
 # %% [markdown]
-# ## One picture, many questions: trunk and branches
+# ## One image, many questions: trunk and branches
 #
-# The picture is what costs. So a training row holds it once, as a **trunk**, and after it many
+# The image is what costs. So a training row holds it once, as a **trunk**, and after it many
 # questions with their answers, as **branches**. A branch may look at the trunk and at itself,
 # never at another branch, and each begins at the same position, as if it were the only one. (The
 # training code needs PyTorch, so it is shown from its file here and not imported.)
@@ -146,7 +146,7 @@ def text_of(file, *names):
 text_of("train.py", "branch_mask")
 
 # %%
-row = "system picture picture count ? 2 colour ? red where ? left top".split()
+row = "system image image count ? 2 colour ? red where ? left top".split()
 branch = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3])
 branches(branch, row)
 
@@ -200,7 +200,7 @@ spectrum(outputs, title="How the power of the outputs is shared out")
 
 # %% [markdown]
 # **2. A hint head.** Answers alone teach seeing slowly: a few tokens of feedback for a whole
-# picture. While training, a linear head reads from every image token which shape and colour its
+# image. While training, a linear head reads from every image token which shape and colour its
 # cell shows, and where the shape's edges are. It is thrown away afterwards; what it asked of the
 # tokens stays.
 
@@ -210,8 +210,8 @@ text_of("hints.py", "cell_labels")
 # %% [markdown]
 # We can look for what stayed: fit a *new* linear head on the image tokens of 45 scenes (those
 # that show a shape) and try it on 15 others. As a comparison, the same head on the patch
-# embeddings of the same cells, before the tower has looked at anything. There are eight kinds and
-# eight colours, so guessing would get one in eight right.
+# embeddings of the same cells, before the vision encoder has looked at anything. There are eight
+# kinds and eight colours, so guessing would get one in eight right.
 
 
 # %%
@@ -252,10 +252,10 @@ for one in prepared:
 wanted = np.concatenate([labels(one) for one in shown])
 read = {
     name: {"kind": read_off(x, wanted[:, 0]), "colour": read_off(x, wanted[:, 1])}
-    for name, x in (("before the tower", before), ("after the tower", after))
+    for name, x in (("before the vision encoder", before), ("after the vision encoder", after))
 }
-assert min(read["after the tower"].values()) > 0.8
-assert max(read["before the tower"].values()) < 0.7
+assert min(read["after the vision encoder"].values()) > 0.8
+assert max(read["before the vision encoder"].values()) < 0.7
 skills(read, "What a linear head reads from one image token", "percent of cells right")
 
 # %% [markdown]
@@ -330,7 +330,7 @@ assert not questions.denies(asked, beside)
 
 # %% [markdown]
 # What the loss leaves open, chance decides, and differently at every step: of two points of one
-# run, one counted 87 % of the scenes of kept-out pairs right and the other 91 %. The mean of both,
+# run, one counted 87 % of the scenes of held-out pairs right and the other 91 %. The mean of both,
 # weight by weight, counted as well as the better one, and its boxes were better than those of
 # either. So the weights in the package are a mean of several points near the end of training, and
 # `train.py` keeps a running mean of its own.
@@ -347,13 +347,13 @@ learning_curves(log)
 
 
 # %% [markdown]
-# Which came first? For each skill, the number of pictures after which the loss first stayed under
+# Which came first? For each skill, the number of images after which the loss first stayed under
 # 0.1 (the right token then has a probability over 0.9 among those compared, as a geometric mean).
 # What a thing is comes before where exactly it is.
 
 
 # %%
-def pictures_until(skill, limit=0.1, stay=5):
+def images_until(skill, limit=0.1, stay=5):
     points = [(line["pictures"], line["loss"][skill]) for line in log if skill in line["loss"]]
     for i in range(len(points) - stay + 1):
         if all(loss < limit for _, loss in points[i : i + stay]):
@@ -362,28 +362,28 @@ def pictures_until(skill, limit=0.1, stay=5):
 
 
 names = list(dict.fromkeys(name for line in log for name in line["loss"]))
-reached = {name: pictures_until(name) for name in names}
+reached = {name: images_until(name) for name in names}
 for name in sorted(names, key=lambda n: reached[n] or 10**9):
     print(f"{name:12} {reached[name] or 'not yet':>8}")
 assert np.exp(-0.1) > 0.9
-first = {name: pictures or np.inf for name, pictures in reached.items()}
+first = {name: images or np.inf for name, images in reached.items()}
 assert min(first["colour"], first["shape"]) < min(first["locate"], first["point"])
 
 # %% [markdown]
 # ## What it can do
 #
 # Measured on scenes from other seeds; the commands stand in `scripts/first_edition/figures.json`.
-# *Kept-out pairs*: only scenes of the five pairs that training never showed. *Known pairs*: of five
+# *Held-out pairs*: only scenes of the five pairs that training never showed. *Known pairs*: of five
 # others with the same colours and shapes. *Other renderer*: drawn by other code, on patterned
 # backgrounds.
 
 # %%
 figures = json.loads((TRAINING / "figures.json").read_text())
 measured = {name: column["figures"] for name, column in figures.items()}
-unseen, kept_out = measured["unseen scenes"], measured["kept-out pairs"]
-shared = [name for name in kept_out if name in unseen]
+unseen, held_out = measured["unseen scenes"], measured["held-out pairs"]
+shared = [name for name in held_out if name in unseen]
 assert np.mean([unseen[n] for n in shared]) > 0.9
-assert np.mean([kept_out[n] for n in shared]) < np.mean([unseen[n] for n in shared])
+assert np.mean([held_out[n] for n in shared]) < np.mean([unseen[n] for n in shared])
 skills(measured)
 
 # %% [markdown]
@@ -397,53 +397,53 @@ source(evaluate.mark, evaluate.overlap)
 asked = [(skill, i) for skill in ("describe", "count", "locate") for i in range(10)]
 cases = [evaluate.make_case(2027, skill, i) for skill, i in asked]
 replies = evaluate.package_answers(model, cases)
-marks = [evaluate.mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
-print(f"{sum(mark > 0.7 for mark in marks)} of {len(marks)} right")
-assert sum(mark > 0.7 for mark in marks) >= 22
+locations = [evaluate.mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
+print(f"{sum(mark > 0.7 for mark in locations)} of {len(locations)} right")
+assert sum(mark > 0.7 for mark in locations) >= 22
 
 # %% [markdown]
-# The shapes of the example picture, one question for each, with the truth dotted. (That picture
+# The shapes of the example image, one question for each, with the truth dotted. (That image
 # was drawn by the same program, so the truth is known.) Boxes are in pixels of the *resized*
-# picture; this one needed no resizing, but the figure is given the grid all the same. Compare
+# image; this one needed no resizing, but the figure is given the grid all the same. Compare
 # each box with the truth, and the two lines of numbers with each other.
 
 # %%
-scene, picture = examples.draw_example("scene")
-truth = [grounding.Mark(shape.box, shape.name) for shape in scene.shapes]
-replies = [model.ask(picture, f"Locate the {shape.name}.") for shape in scene.shapes]
+scene, image = examples.draw_example("scene")
+truth = [grounding.Location(shape.box, shape.name) for shape in scene.shapes]
+replies = [model.ask(image, f"Locate the {shape.name}.") for shape in scene.shapes]
 
 
 def overlaps(reply):
     """For each shape, the overlap of the best box in the reply."""
-    found = [mark.place for mark in grounding.marks(reply, picture.size, picture.size)]
+    found = [mark.place for mark in grounding.locations(reply, image.size, image.size)]
     return [max((evaluate.overlap(m.place, box) for box in found), default=0) for m in truth]
 
 
 one_by_one = overlaps(", ".join(replies))
 print("overlap of each:       ", np.round(one_by_one, 2))
-print("asked for all at once: ", np.round(overlaps(model.ask(picture, "Locate every shape.")), 2))
+print("asked for all at once: ", np.round(overlaps(model.ask(image, "Locate every shape.")), 2))
 assert np.mean(one_by_one) > 0.5
-grid = model.prepare(user_message(picture, "")).image_grid_thw[0]
-boxes(picture, ", ".join(replies), truth, grid, title="What it says to “Locate the ...”")
+grid = model.prepare(user_message(image, "")).image_grid_thw[0]
+boxes(image, ", ".join(replies), truth, grid, title="What it says to “Locate the ...”")
 
 # %% [markdown]
 # ## Where it fails
 #
-# On the kept-out pairs it is weaker, as the table says. Here are twenty scenes with nothing else,
+# On the held-out pairs it is weaker, as the table says. Here are twenty scenes with nothing else,
 # and the same kind of question for each; those that it gets wrong come first, if there are any.
 
 # %%
-hard = [evaluate.make_case(7, "colour", i, pairs=evaluate.KEPT_OUT) for i in range(20)]
+hard = [evaluate.make_case(7, "colour", i, pairs=evaluate.HELD_OUT) for i in range(20)]
 says = evaluate.package_answers(model, hard)
 wrong = [reply != case.question.answer for case, reply in zip(hard, says, strict=True)]
 print(f"{sum(wrong)} of {len(wrong)} wrong")
 first = np.argsort(np.logical_not(wrong), kind="stable")[:6]
 told = [f"{hard[i].question.text} {says[i]} {'(WRONG)' * wrong[i]}".strip() for i in first]
 assert sum(wrong) <= 10
-gallery([hard[i].pictures[0] for i in first], told, title="Pairs that training never showed")
+gallery([hard[i].images[0] for i in first], told, title="Pairs that training never showed")
 
 # %% [markdown]
-# The other renderer draws stripes and chequers, which no training picture has. There it is a
+# The other renderer draws stripes and chequers, which no training image has. There it is a
 # little weaker too. Three examples:
 
 # %%
@@ -453,7 +453,7 @@ right = [reply == case.question.answer for case, reply in zip(other, says, stric
 told = [f"{'right' if r else 'WRONG'}: {reply}" for r, reply in zip(right, says, strict=True)]
 renderer = measured["other renderer"]
 assert np.mean([renderer[n] for n in shared]) < np.mean([unseen[n] for n in shared])
-gallery([case.pictures[0] for case in other], told, title="The other renderer")
+gallery([case.images[0] for case in other], told, title="The other renderer")
 
 # %% [markdown]
 # And it knows nothing beyond its world, least of all that there is something beyond. A question
@@ -461,12 +461,12 @@ gallery([case.pictures[0] for case in other], told, title="The other renderer")
 
 # %%
 for strange in ("Is there a dog?", "What is the capital of France?", "Who painted this?"):
-    print(f"{strange:32} {model.ask(EXAMPLE_PICTURE, strange)}")
+    print(f"{strange:32} {model.ask(EXAMPLE_IMAGE, strange)}")
 
 # %% [markdown]
 # ## Try it
 #
-# 1. Draw a scene of your own with one kept-out pair, a red star, and ask what shape is red.
+# 1. Draw a scene of your own with one held-out pair, a red star, and ask what shape is red.
 # 2. How many of the yes-or-no questions does someone get right who always says that it is there,
 #    without looking? And of the counts, who always says 1? (Use `make_case` and `mark`.)
 # 3. Could the model have seen an evaluation scene in training? Look at `scenes.generator`: what
@@ -477,7 +477,7 @@ for strange in ("Is there a dog?", "What is the capital of France?", "Who painte
 # Answer 1: whatever it says, it has never been told.
 star = scenes.Shape("red", "star", (30, 30, 82, 82))
 drawn = scenes.draw_scene(scenes.generator(8), scenes.Scene(112, 112, (star,)), plain=True)
-assert (star.colour, star.kind) in scenes.KEPT_OUT
+assert (star.colour, star.kind) in scenes.HELD_OUT
 print(model.ask(drawn, "What shape is red?"))
 gallery([drawn], [model.ask(drawn, "Describe the picture.")], columns=1, title="A red star")
 
@@ -504,4 +504,4 @@ assert evaluate.overlap((0, 0, 40, 40), (0, 0, 20, 40)) == 0.5
 # %% [markdown]
 # This was the last notebook. To train a checkpoint of your own, see
 # [the model card](../tinyqwenvl/assets/checkpoint/README.md); to begin again, with all that you
-# know now, see [00](00_one_picture.ipynb).
+# know now, see [00](00_one_image.ipynb).

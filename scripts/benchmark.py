@@ -1,8 +1,8 @@
 """The same job as whole processes, ours and transformers', in turn: seconds and their ratio.
 
-    python -m scripts.benchmark [--runs 5] [--model DIR] [--picture FILE] [--tokens N]
+    python -m scripts.benchmark [--runs 5] [--model DIR] [--image FILE] [--tokens N]
 
-Both load the checkpoint, prepare the picture, and greedily answer "describe". Quote the ratio: the
+Both load the checkpoint, prepare the image, and greedily answer "describe". Quote the ratio: the
 seconds are those of one machine on one day.
 """
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE
 
 THEIRS = """
 import sys
@@ -24,11 +24,11 @@ from PIL import Image
 import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-directory, picture, tokens = sys.argv[1:]
+directory, image, tokens = sys.argv[1:]
 model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(directory)
 processor = Qwen2VLImageProcessorPil.from_pretrained(directory)
-batch = processor(images=[Image.open(picture)], return_tensors="pt")
+batch = processor(images=[Image.open(image)], return_tensors="pt")
 count = int(batch["image_grid_thw"].prod()) // 4
 text = ("<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n<|im_start|>user\\n"
         "<|vision_start|>" + "<|image_pad|>" * count + "<|vision_end|>describe<|im_end|>\\n"
@@ -59,12 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", default=str(EMBEDDED))
-    parser.add_argument("--picture", default=str(EXAMPLE_PICTURE))
+    parser.add_argument("--picture", default=str(EXAMPLE_IMAGE))
     parser.add_argument("--tokens", type=int, default=64)
     args = parser.parse_args()
-    ours = [sys.executable, "-m", "tinyqwenvl.run", args.picture, "describe"]
+    ours = [sys.executable, "-m", "tinyqwenvl.run", args.image, "describe"]
     ours += ["-m", args.model, "-n", str(args.tokens)]
-    theirs = [sys.executable, "-c", THEIRS, args.model, args.picture, str(args.tokens)]
+    theirs = [sys.executable, "-c", THEIRS, args.model, args.image, str(args.tokens)]
     pairs = []
     for run in range(args.runs + 1):
         (a, said), (b, heard) = timed(ours), timed(theirs)

@@ -2,7 +2,7 @@
 
     python -m scripts.calibrate_oracle [--cases 20] [--seed S]
 
-For freshly drawn configurations, weights and pictures of both families, our dump is the reference
+For freshly drawn configurations, weights and images of both families, our dump is the reference
 and transformers' the candidate, in float32 and in bfloat16. Prints, for each case, the largest
 ratio of a distance to its floor (the root of it for the largest error, so that all three can be
 held to one multiple) with its stage, and the stages that ``diff`` calls wrong. Exit code 1 for a

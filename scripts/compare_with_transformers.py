@@ -1,4 +1,4 @@
-"""A live comparison with transformers on freshly drawn configurations, weights and pictures.
+"""A live comparison with transformers on freshly drawn configurations, weights and images.
 
     python -m scripts.compare_with_transformers [--cases 6] [--seed S] [--embedded]
 
@@ -6,7 +6,7 @@ For each case: pixel_values bit-equal, position ids equal, 32 greedy ids equal, 
 penalty too, logits within ten times transformers' own distance between float32 and float64. That is
 around 1e-11, and we stay under 1e-10 unless a random model is so sharp that transformers itself
 does not. The logits again for a conversation with a clip, at our positions. ``--embedded`` takes
-the embedded checkpoint instead, and fresh pictures. Exit code 1 when anything differs.
+the embedded checkpoint instead, and fresh images. Exit code 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import transformers
 from PIL import Image
 
 import tinyqwenvl
-from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
+from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
 from scripts.witness import VERSIONS, Witness
 from tinyqwenvl.config import FAMILIES
-from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE, user_message
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.sampling import Sampling
 
@@ -52,28 +52,28 @@ def draw_config(rng: np.random.Generator, model_type: str) -> dict[str, Any]:
     raw |= {"tie_word_embeddings": bool(rng.integers(2))}
     vision = raw["vision_config"]
     heads, depth = int(rng.integers(1, 5)), int(rng.integers(1, 6))
-    tower = 4 * int(rng.integers(2, 8)) * heads
+    vision_encoder = 4 * int(rng.integers(2, 8)) * heads
     vision |= {"num_heads": heads, "depth": depth}
     if model_type == "qwen2_vl":
-        vision |= {"embed_dim": tower}
+        vision |= {"embed_dim": vision_encoder}
     else:
         full = rng.choice(depth, int(rng.integers(1, depth + 1)), replace=False)
-        vision |= {"hidden_size": tower, "intermediate_size": int(rng.integers(20, 130))}
+        vision |= {"hidden_size": vision_encoder, "intermediate_size": int(rng.integers(20, 130))}
         vision |= {"fullatt_block_indexes": sorted(full.tolist())}
         vision |= {"window_size": int(rng.choice([56, 84, 112]))}
     return raw
 
 
 def draw_content(rng: np.random.Generator) -> tuple[list[dict[str, Any]], list[Image.Image]]:
-    """One to three pictures of any shape with text before, between and after."""
+    """One to three images of any shape with text before, between and after."""
     items: list[dict[str, Any]] = []
-    pictures = []
+    images = []
     for _ in range(int(rng.integers(1, 4))):
         size = rng.integers(20, 400, 2)
-        pictures.append(Image.fromarray(random_picture(int(rng.integers(2**31)), *size)))
+        images.append(Image.fromarray(random_image(int(rng.integers(2**31)), *size)))
         items.append({"type": "text", "text": "x" * int(rng.integers(1, 20))})
-        items.append({"type": "image", "image": pictures[-1]})
-    return [*items, {"type": "text", "text": "and now?"}], pictures
+        items.append({"type": "image", "image": images[-1]})
+    return [*items, {"type": "text", "text": "and now?"}], images
 
 
 def compare(
@@ -81,12 +81,12 @@ def compare(
 ) -> Iterator[tuple[str, bool]]:
     """Yield each thing that was compared, and whether it holds."""
     write_checkpoint(directory, draw_config(rng, model_type), int(rng.integers(2**31)))
-    content, pictures = draw_content(rng)
+    content, images = draw_content(rng)
     most = int(rng.choice([20_000, 12_845_056]))
     model = tinyqwenvl.load(directory, plain=bool(rng.integers(2)))
     inputs = model.prepare([{"role": "user", "content": content}], max_pixels=most)
     single, double = (Witness(directory, dtype) for dtype in (torch.float32, torch.float64))
-    pixels, grids = single.pixels(pictures, longest_edge=most)
+    pixels, grids = single.pixels(images, longest_edge=most)
     yield f"grids {grids.tolist()}", np.array_equal(grids, inputs.image_grid_thw)
     yield "pixels", np.array_equal(pixels, inputs.pixel_values)
     arguments = single.inputs(inputs.input_ids, pixels, grids)
@@ -113,7 +113,7 @@ def compare_video(rng: np.random.Generator, model: Any, directory: Path) -> tupl
     """A conversation of three turns with a clip, at our positions (theirs differ after a video)."""
     count, fps = int(rng.choice([*range(2, 10), 22])), float(rng.choice([0.5, 1.5, 2, 3, 24]))
     size = rng.integers(30, 120, 2)
-    frames = [random_picture(int(rng.integers(2**31)), *size) for _ in range(count)]
+    frames = [random_image(int(rng.integers(2**31)), *size) for _ in range(count)]
     clip = {"video": frames, "fps": fps, "min_pixels": 3136, "max_pixels": 20_000}
     content, _ = draw_content(rng)
     turns = [content[:-1], [{"type": "text", "text": "then"}, clip], content[:2]]
@@ -134,17 +134,17 @@ QUESTIONS = ("describe", "How many shapes are there?", "Is there a red circle? R
 
 
 def compare_embedded(rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
-    """The embedded checkpoint on a fresh picture: prompt, pixels and answers."""
+    """The embedded checkpoint on a fresh image: prompt, pixels and answers."""
     model, theirs = tinyqwenvl.load(), Witness(EMBEDDED)
     tokenizer = transformers.AutoTokenizer.from_pretrained(EMBEDDED)
     limits = model.config.processor
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
-    picture = Image.fromarray(random_picture(int(rng.integers(2**31)), *rng.integers(60, 600, 2)))
+    image = Image.fromarray(random_image(int(rng.integers(2**31)), *rng.integers(60, 600, 2)))
     if rng.integers(2):
-        picture = Image.open(EXAMPLE_PICTURE).resize(rng.integers(100, 500, 2).tolist())
-    pixels, grids = theirs.pixels([picture], **size)
+        image = Image.open(EXAMPLE_IMAGE).resize(rng.integers(100, 500, 2).tolist())
+    pixels, grids = theirs.pixels([image], **size)
     for question in QUESTIONS:
-        inputs = model.prepare(user_message(picture, question))
+        inputs = model.prepare(user_message(image, question))
         yield "pixels", np.array_equal(pixels, inputs.pixel_values)
         text = model.tokenizer.decode(inputs.input_ids, skip_special=False)
         yield "tokenizer", tokenizer(text)["input_ids"] == inputs.input_ids.tolist()

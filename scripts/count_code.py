@@ -13,7 +13,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-PIXELS_TO_WORDS = [  # of this package: from an RGB picture and a prompt to the next token
+PIXELS_TO_WORDS = [  # of this package: from an RGB image and a prompt to the next token
     Path("tinyqwenvl", name)
     for name in "chat.py image.py vision.py nn.py position.py decoder.py sampling.py generate.py "
     "model.py".split()

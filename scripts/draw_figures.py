@@ -1,4 +1,4 @@
-"""Draw the figures of the README: one picture on its way through the embedded checkpoint.
+"""Draw the figures of the README: one image on its way through the embedded checkpoint.
 
 python -m scripts.draw_figures --out docs/figures
 """
@@ -12,27 +12,27 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import position, viz
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 
 PROMPT = "Describe the picture."
-NAMES = ("square", "cross", "circle")  # what the picture holds
+NAMES = ("square", "cross", "circle")  # what the image holds
 
 
 def figures():
     """Name -> figure, in the order of the data."""
     model = tinyqwenvl.load()
-    picture = Image.open(EXAMPLE_PICTURE).convert("RGB")
-    asked = model.prepare(user_message(picture, PROMPT))
+    image = Image.open(EXAMPLE_IMAGE).convert("RGB")
+    asked = model.prepare(user_message(image, PROMPT))
     grid, media = asked.image_grid_thw, asked.input_ids == model.config.image_token_id
     return {
-        "patches": viz.patch_grid(picture, *model.config.processor.limits(None, None)),
+        "patches": viz.patch_grid(image, *model.config.processor.limits(None, None)),
         "windows": viz.window_order(grid, model.config.vision),
         "positions": viz.mrope_timeline(asked.position_ids, media),
-        "looked": looked(model, picture, asked, media),
+        "looked": looked(model, image, asked, media),
     }
 
 
-def looked(model, picture, asked, media):
+def looked(model, image, asked, media):
     """Where one head of the last layer, that which looks at shapes most, looks before each name."""
     ids = list(model.generate(asked))
     words = [model.tokenizer.decode([token]).strip() for token in ids]
@@ -42,13 +42,13 @@ def looked(model, picture, asked, media):
     last = f"model.layers.{model.config.text.num_hidden_layers - 1}.self_attn"
     whole = replace(asked, input_ids=all_ids, position_ids=positions)
     weights = model.attention_weights(whole, last, rows=rows)[:, :, np.flatnonzero(media)]
-    paper = np.asarray(picture)[0, 0].astype(int)
-    drawn = np.any(np.abs(np.asarray(picture) - paper) > 64, axis=2)
+    paper = np.asarray(image)[0, 0].astype(int)
+    drawn = np.any(np.abs(np.asarray(image) - paper) > 64, axis=2)
     _, h, w = (grid[0] // (1, 2, 2)).tolist()
     cover = drawn.reshape(h, drawn.shape[0] // h, w, -1).mean(axis=(1, 3)).ravel()
     head = int(np.argmax(np.sum(weights @ cover, axis=1) / np.sum(weights, axis=(1, 2))))
     labels = [f"before “{name}”" for name in NAMES]
-    return viz.attention_over_picture(picture, weights[head], grid[0], labels, columns=2)
+    return viz.attention_over_image(image, weights[head], grid[0], labels, columns=2)
 
 
 def main():

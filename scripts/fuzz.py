@@ -1,6 +1,6 @@
-"""Damaged files against all that reads files: safetensors headers, configs, tokenizers, pictures.
+"""Damaged files against all that reads files: safetensors headers, configs, tokenizers, images.
 
-    python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|picture]
+    python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|image]
 
 Whatever a file holds, reading it either works or raises one UserError of one line: no other
 exception, no crash, no hang (one file may take 20 s) and no more memory than the limit. A failure
@@ -27,13 +27,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scripts.odd_pictures import odd_pictures
+from scripts.odd_images import odd_images
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl import UserError
 from tinyqwenvl.checkpoint import load_weights, read_safetensors
 from tinyqwenvl.config import load_config
 from tinyqwenvl.image import preprocess
-from tinyqwenvl.media import open_picture
+from tinyqwenvl.media import open_image
 from tinyqwenvl.shapes import walk
 from tinyqwenvl.tokenizer import load_tokenizer
 from tinyqwenvl.video import read_video
@@ -161,28 +161,28 @@ class Targets:
         whole = spoilt(json.loads(text)).map(lambda v: json.dumps(v).encode())
         return st.one_of(damaged(text.encode()), whole), read
 
-    def picture(self) -> tuple[st.SearchStrategy, Callable]:
-        """Pictures of every kind that Pillow writes without loss of size."""
+    def image(self) -> tuple[st.SearchStrategy, Callable]:
+        """Images of every kind that Pillow writes without loss of size."""
         files = []
         for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM", "ICO", "TGA"):
             for name in ("L", "RGB, transparent colour", "P", "CMYK", "I;16", "RGBA"):
                 buffer = io.BytesIO()
                 try:
-                    odd_pictures()[name].save(buffer, kind)
+                    odd_images()[name].save(buffer, kind)
                 except (OSError, KeyError, ValueError):
                     continue  # a mode that this kind does not have
                 files.append(buffer.getvalue())
 
         path = self.folder / "clip"
-        clip = [picture.convert("RGB") for picture in list(odd_pictures().values())[3:7]]
+        clip = [image.convert("RGB") for image in list(odd_images().values())[3:7]]
         for kind in ("GIF", "PNG", "WEBP"):
             buffer = io.BytesIO()
             clip[0].save(buffer, kind, save_all=True, append_images=clip[1:], duration=300)
             files.append(buffer.getvalue())
 
         def read(contents: bytes) -> None:
-            picture = open_picture(contents)
-            preprocess([(picture, 3136, 10**6)], self.config.processor, self.config.vision)
+            image = open_image(contents)
+            preprocess([(image, 3136, 10**6)], self.config.processor, self.config.vision)
             path.write_bytes(contents)  # and once more, as a video of one or more frames
             read_video(path, self.config, max_pixels=10**5, most=4)
 
@@ -245,7 +245,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         targets = Targets(Path(folder))
         makers = {"header": targets.header, "config": targets.setting}
-        makers |= {"tokenizer": targets.tokenizer, "picture": targets.picture}
+        makers |= {"tokenizer": targets.tokenizer, "picture": targets.image}
         for name in chosen:
             fuzz(name, makers[name](), args.seconds / len(chosen), args.seed)
 

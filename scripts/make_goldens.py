@@ -2,7 +2,7 @@
 
     pip install -c constraints.txt ".[hf]" && python -m scripts.make_goldens
 
-Weights and pictures are drawn from seeds and so need no storing. Each file's metadata holds its
+Weights and images are drawn from seeds and so need no storing. Each file's metadata holds its
 case and the versions that made it.
 """
 
@@ -22,8 +22,8 @@ from PIL import Image
 from transformers.generation import logits_process
 from transformers.image_utils import load_image
 
-from scripts.odd_pictures import TURNS, odd_pictures, turned_file
-from scripts.random_checkpoint import random_picture, tiny_config, with_pictures, write_checkpoint
+from scripts.odd_images import TURNS, odd_images, turned_file
+from scripts.random_checkpoint import random_image, tiny_config, with_images, write_checkpoint
 from scripts.sampling_cases import LARGE, SAMPLING_CASES, large_logits
 from scripts.witness import VERSIONS, Qwen2VLImageProcessorPil, Witness
 from tinyqwenvl import chat
@@ -35,13 +35,13 @@ GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
 COMMAND = "python -m scripts.make_goldens"
 
 # Non-square, ragged windows (5x7 and 6x2 merged tokens), two sizes, text before, between and after.
-PICTURES = {
+IMAGES = {
     "pictures": [[141, 200], [170, 55]],
     "content": [{"text": "First "}, {"image": 0}, {"text": " then "}, {"image": 1}, {"text": "?"}],
 }
-TEXT = {"pictures": [], "content": [{"text": "No picture here, only words: 1, 2, 3."}]}
+TEXT = {"pictures": [], "content": [{"text": "No image here, only words: 1, 2, 3."}]}
 CASES = {
-    "pictures": PICTURES,
+    "pictures": IMAGES,
     "text": TEXT,
     "video": {"frames": [5, 84, 140], "grid": [[3, 6, 10]]},
 }
@@ -64,13 +64,13 @@ STAGES = (
 def arrays_of(case: dict, witness: Witness, directory: Path) -> tuple[dict[str, np.ndarray], dict]:
     """All the witness says of one case, and facts for the metadata."""
     if "frames" in case:
-        frames = np.stack([random_picture(50 + i, *case["frames"][1:]) for i in range(5)])
+        frames = np.stack([random_image(50 + i, *case["frames"][1:]) for i in range(5)])
         pixels, _ = patchify(normalise(frames))
-        return witness.tower(pixels, np.array(case["grid"])), {}
-    images = [Image.fromarray(random_picture(10 + i, *s)) for i, s in enumerate(case["pictures"])]
+        return witness.vision_encoder(pixels, np.array(case["grid"])), {}
+    images = [Image.fromarray(random_image(10 + i, *s)) for i, s in enumerate(case["pictures"])]
     pixels, grids = witness.pixels(images) if images else (None, None)
     counts = [] if grids is None else (np.prod(grids, axis=1) // 4).tolist()
-    pieces = chat.render([{"role": "user", "content": with_pictures(case["content"], images)}])
+    pieces = chat.render([{"role": "user", "content": with_images(case["content"], images)}])
     ids = load_tokenizer(directory).encode(chat.expand(pieces, chat.IMAGE_PAD, counts))
     arrays = witness.stages(ids, pixels, grids)
     arrays |= {"input_ids": ids, "generated": np.array(witness.generate(ids, pixels, grids))}
@@ -81,15 +81,15 @@ def arrays_of(case: dict, witness: Witness, directory: Path) -> tuple[dict[str, 
     return arrays, facts
 
 
-def odd_picture_arrays() -> dict[str, np.ndarray]:
-    """What transformers makes of each odd picture: its grid, and the SHA-256 of its patches.
+def odd_image_arrays() -> dict[str, np.ndarray]:
+    """What transformers makes of each odd image: its grid, and the SHA-256 of its patches.
 
     And how it turns files upright.
     """
     processor = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12845056)
     arrays = {}
-    for name, picture in odd_pictures().items():
-        batch = processor(images=[picture], return_tensors="np")
+    for name, image in odd_images().items():
+        batch = processor(images=[image], return_tensors="np")
         digest = hashlib.sha256(np.ascontiguousarray(batch["pixel_values"]).tobytes()).digest()
         arrays[f"{name}: grid"] = np.asarray(batch["image_grid_thw"])
         arrays[f"{name}: sha256"] = np.frombuffer(digest, np.uint8)
@@ -149,9 +149,9 @@ def write(name: str, arrays: dict[str, np.ndarray], about: dict) -> None:
 
 
 def main() -> None:
-    """Write a file for each family and case, one of odd pictures, and one of sampling."""
+    """Write a file for each family and case, one of odd images, and one of sampling."""
     GOLDENS.mkdir(exist_ok=True)
-    write("pictures", odd_picture_arrays(), {})
+    write("odd_images", odd_image_arrays(), {})
     write("sampling", sampling_arrays(), {})
     vectors = json.dumps(token_vectors(), ensure_ascii=False, indent=1)
     (GOLDENS / "tokens.json").write_text(vectors + "\n", encoding="utf-8")

@@ -23,10 +23,10 @@ from PIL import Image
 
 import tinyqwenvl
 from scripts.random_checkpoint import (
-    random_picture,
+    random_image,
     random_weights,
     tiny_config,
-    with_pictures,
+    with_images,
     write_checkpoint,
 )
 from scripts.witness import VERSIONS, Witness
@@ -38,7 +38,7 @@ from tinyqwenvl.oracle.record import MEASURED, Job, fingerprint, measure_floors,
 from tinyqwenvl.oracle.torch import instrument
 
 FOLDER = Path(__file__).parents[1] / "tinyqwenvl" / "vectors" / "v1" / "models"
-PICTURES = [[135, 148], [70, 84], [60, 50]]  # ragged windows; two and a half blocks; a square
+IMAGES = [[135, 148], [70, 84], [60, 50]]  # ragged windows; two and a half blocks; a square
 CONTENT = [
     {"text": "a "}, {"image": 0}, {"text": " b "}, {"image": 1}, {"image": 2}, {"text": " c?"},
 ]  # fmt: skip
@@ -48,11 +48,11 @@ LARGE = 2.0**17  # times the last block's MLP: beyond what float16 holds
 CASES: dict[str, dict[str, Any]] = {
     "qwen2_5_vl-pictures": {
         "pins": "Three pictures between words, windows cut at edges, twelve steps of decoding.",
-        "content": CONTENT, "pictures": PICTURES, "tokens": 12,
+        "content": CONTENT, "pictures": IMAGES, "tokens": 12,
     },
     "qwen2_vl-pictures": {
         "pins": "The same for Qwen2-VL: LayerNorm, QuickGELU, no windows.",
-        "content": CONTENT, "pictures": PICTURES, "tokens": 12,
+        "content": CONTENT, "pictures": IMAGES, "tokens": 12,
     },
     "qwen2_5_vl-video": {
         "pins": "Nine frames (made ten) at 1.5 a second, then words: absolute time.",
@@ -113,9 +113,9 @@ def prompt_ids(directory: Path, messages: list[dict], counts: dict[str, list[int
 
 def job_of(case: dict[str, Any], model: Model) -> Job:
     """The case's prompt."""
-    pictures = [random_picture(30 + i, *size) for i, size in enumerate(case.get("pictures", ()))]
-    content = with_pictures(case["content"], pictures)
-    frames = [random_picture(60 + i, *FRAMES[1:]) for i in range(FRAMES[0])]
+    images = [random_image(30 + i, *size) for i, size in enumerate(case.get("pictures", ()))]
+    content = with_images(case["content"], images)
+    frames = [random_image(60 + i, *FRAMES[1:]) for i in range(FRAMES[0])]
     clip = {"video": frames, "fps": RATE, "min_pixels": 3136, "max_pixels": 16_000}
     content = [clip if "video" in item else item for item in content]
     content = [{"type": "text", **item} if "text" in item else item for item in content]
@@ -123,7 +123,7 @@ def job_of(case: dict[str, Any], model: Model) -> Job:
 
 
 def in_hf(job: Job) -> list[dict[str, Any]]:
-    """Messages whose pictures and videos are only named, for the template."""
+    """Messages whose images and videos are only named, for the template."""
     kinds = ("image", "video", "text")
     items = [
         {"type": "text", "text": item["text"]} if "text" in item else

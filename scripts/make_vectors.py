@@ -107,9 +107,9 @@ def older_windows(**given: Any) -> tuple[list[int], list[int]]:
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
     sizes = {n: given[n] for n in ("patch_size", "spatial_merge_size", "window_size")}
-    tower = SimpleNamespace(**sizes, spatial_merge_unit=sizes["spatial_merge_size"] ** 2)
+    vision_encoder = SimpleNamespace(**sizes, spatial_merge_unit=sizes["spatial_merge_size"] ** 2)
     kind = modeling.Qwen2_5_VisionTransformerPretrainedModel
-    index, boundaries = kind.get_window_index(tower, torch.tensor(given["grid_thw"]))
+    index, boundaries = kind.get_window_index(vision_encoder, torch.tensor(given["grid_thw"]))
     return index.tolist(), [int(b) for b in boundaries]
 
 
@@ -248,9 +248,9 @@ def hf_frames(
     return sampled(clip.frames_indices, 1 / clip.sampled_fps)
 
 
-def frames(recipe: str, **given: Any) -> dict[str, Any]:
+def frames(policy: str, **given: Any) -> dict[str, Any]:
     """The witness of a recipe."""
-    return {"qwen-vl-utils": qvu_frames, "hf": hf_frames}[recipe](**given)
+    return {"qwen-vl-utils": qvu_frames, "hf": hf_frames}[policy](**given)
 
 
 def newer_windows(**given: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -310,7 +310,7 @@ def words_tokenizer() -> Any:
 
 
 def expansion(**given: Any) -> dict[str, Any]:
-    """What ``Qwen2_5_VLProcessor`` makes of a text and the grids of its pictures and videos."""
+    """What ``Qwen2_5_VLProcessor`` makes of a text and the grids of its images and videos."""
     kind = transformers.Qwen2_5_VLProcessor
     processor = object.__new__(kind)
     processor.image_token, processor.video_token = "<|image_pad|>", "<|video_pad|>"
@@ -328,11 +328,11 @@ def expansion(**given: Any) -> dict[str, Any]:
     )
     inputs = {name: grids(rows) for name, rows in found.items()}
     counts = [len(rows) for rows in found.values()]
-    pictures = [processor.replace_image_token(inputs, i) for i in range(counts[0])]
+    images = [processor.replace_image_token(inputs, i) for i in range(counts[0])]
     videos = [processor.replace_video_token(inputs, i) for i in range(counts[1])]
-    (text,), _ = processor.get_text_with_replacements([given["text"]], pictures, videos)
+    (text,), _ = processor.get_text_with_replacements([given["text"]], images, videos)
     return {
-        "image_counts": [len(p) // len(processor.image_token) for p in pictures],
+        "image_counts": [len(p) // len(processor.image_token) for p in images],
         "video_counts": [len(v) // len(processor.video_token) for v in videos],
         "input_ids": tokenizer(text)["input_ids"],
     }

@@ -5,7 +5,7 @@
 
 Later versions place text after a video wrongly (docs/differences.md), so this one is the witness.
 Positions for clips of many lengths and rates; pixels, positions and logits of a prompt with two
-pictures and a video.
+images and a video.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import transformers
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
+from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
 from scripts.video_cases import FPS, FRAMES, GRID, LENGTHS, RATES, SIZES, pad
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "goldens" / "video.safetensors"
@@ -44,10 +44,10 @@ def positions(model: torch.nn.Module, ids: list[int], seconds: list[float], **gr
 
 @torch.no_grad()
 def conversation(model: torch.nn.Module, processor: Qwen2VLImageProcessor) -> dict[str, np.ndarray]:
-    """A prompt: a picture, a video and a picture with words between."""
-    pictures = [Image.fromarray(random_picture(i, *SIZES[n])) for i, n in enumerate(SIZES) if i < 2]
-    frames = [Image.fromarray(random_picture(70 + i, *SIZES["video"])) for i in range(FRAMES)]
-    images = processor(images=pictures, return_tensors="pt")
+    """A prompt: an image, a video and an image with words between."""
+    pil_images = [Image.fromarray(random_image(i, *SIZES[n])) for i, n in enumerate(SIZES) if i < 2]
+    frames = [Image.fromarray(random_image(70 + i, *SIZES["video"])) for i in range(FRAMES)]
+    images = processor(images=pil_images, return_tensors="pt")
     videos = processor(images=None, videos=[frames], return_tensors="pt")
     counts = (images["image_grid_thw"].prod(1) // 4).tolist()
     clip = int(videos["video_grid_thw"].prod() // 4)

@@ -3,7 +3,7 @@
     python -m scripts.oracle_versions
 
 Makes a small checkpoint of each family, loads it with transformers, records one forward pass with
-:func:`tinyqwenvl.oracle.torch.instrument` (three ragged pictures, text around them), and prints a
+:func:`tinyqwenvl.oracle.torch.instrument` (three ragged images, text around them), and prints a
 line for each family of stages: how many, and the largest normalised squared error (0 or infinity
 for what must be equal). Then a few greedy steps, whose calls and positions are checked. The exit
 code is 1 when a float is further than 1e-9, anything exact differs, or a stage of ours is missing
@@ -28,7 +28,7 @@ import torch
 import transformers
 
 import tinyqwenvl
-from scripts.random_checkpoint import random_picture, tiny_config, with_pictures, write_checkpoint
+from scripts.random_checkpoint import random_image, tiny_config, with_images, write_checkpoint
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.torch import instrument
@@ -76,8 +76,8 @@ def compare(family: str, directory: Path) -> int:
     """Print a line a family of stages; how many stages are wrong."""
     write_checkpoint(directory, tiny_config(family), seed=8)
     ours = tinyqwenvl.load(directory)
-    pictures = [random_picture(30 + i, *size) for i, size in enumerate(SIZES)]
-    messages = [{"role": "user", "content": with_pictures(CONTENT, pictures)}]
+    images = [random_image(30 + i, *size) for i, size in enumerate(SIZES)]
+    messages = [{"role": "user", "content": with_images(CONTENT, images)}]
     with tinyqwenvl.trace() as stages:
         inputs = ours.prepare(messages)
         ours.forward(inputs)

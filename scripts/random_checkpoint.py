@@ -83,7 +83,7 @@ def random_weights(raw: dict[str, Any], seed: int, std: float = 0.2) -> dict[str
     return flat
 
 
-def random_picture(seed: int, height: int, width: int) -> np.ndarray:
+def random_image(seed: int, height: int, width: int) -> np.ndarray:
     """Noise of several sizes, [H, W, 3] uint8: every patch differs, and so does every pixel."""
     rng = np.random.RandomState(seed)
     coarse = rng.randint(0, 160, (-(-height // 16), -(-width // 16), 3))
@@ -91,9 +91,9 @@ def random_picture(seed: int, height: int, width: int) -> np.ndarray:
     return (smooth + rng.randint(0, 96, (height, width, 3))).astype(np.uint8)
 
 
-def with_pictures(items: list[dict], pictures: list) -> list[dict]:
-    """A message's content in which ``{"image": 0}`` stands for the first of ``pictures``."""
-    return [{"image": pictures[i["image"]]} if "image" in i else i for i in items]
+def with_images(items: list[dict], images: list) -> list[dict]:
+    """A message's content in which ``{"image": 0}`` stands for the first of ``images``."""
+    return [{"image": images[i["image"]]} if "image" in i else i for i in items]
 
 
 def write_checkpoint(

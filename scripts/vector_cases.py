@@ -120,15 +120,15 @@ def frames(
     total: int,
     rate: float,
     fps: float = 2.0,
-    recipe: str = "",
+    policy: str = "",
     flags="",
     **more,
 ):
     """A case of frame_sampling for one recipe, or one each for both."""
     limits = {"min_frames": more.pop("least", 4), "max_frames": more.pop("most", 768)}
-    for one in (recipe,) if recipe else ("qwen-vl-utils", "hf"):
-        ending = "" if recipe else f"-{one}"
-        case("frame_sampling", name + ending, pins, f"{one} {flags}", recipe=one, **more,
+    for one in (policy,) if policy else ("qwen-vl-utils", "hf"):
+        ending = "" if policy else f"-{one}"
+        case("frame_sampling", name + ending, pins, f"{one} {flags}", policy=one, **more,
              total_frames=total, video_fps=rate, fps=fps, **limits)  # fmt: skip
 
 
@@ -155,8 +155,8 @@ frames(
     reason="transformers returns one index more than it counted, past the last frame.",
     result="valid",
 )
-for recipe in ("qwen-vl-utils", "hf"):
-    frames("one-frame-" + recipe, "A single frame is a clip too.", 1, 30.0, recipe=recipe,
+for policy in ("qwen-vl-utils", "hf"):
+    frames("one-frame-" + policy, "A single frame is a clip too.", 1, 30.0, policy=policy,
            flags="short", reason="The witness refuses a clip of one frame; we read it as a still.",
            result="acceptable")  # fmt: skip
 
@@ -197,7 +197,7 @@ EMPTY = (
 )
 
 
-def towers(family: str, name: str, pins: str, flags: str, grids: Grids, **more: Any) -> None:
+def encoders(family: str, name: str, pins: str, flags: str, grids: Grids, **more: Any) -> None:
     """A case of window_index or cu_seqlens."""
     given = {"patch_size": 14, "spatial_merge_size": 2, "window_size": 112, **more}
     case(family, name, pins, flags, grid_thw=grids, **given)
@@ -205,15 +205,17 @@ def towers(family: str, name: str, pins: str, flags: str, grids: Grids, **more: 
 
 for _name, (_pins, _flags, _grids) in GRIDS.items():
     if _name != "thin":
-        towers("window_index", _name, _pins, _flags, _grids)
-    towers("cu_seqlens", _name, _pins, _flags, _grids)
+        encoders("window_index", _name, _pins, _flags, _grids)
+    encoders("cu_seqlens", _name, _pins, _flags, _grids)
 for _pixels, _pins in (
     (56, "window_size is in pixels: 56 is 2x2 tokens."),
     (224, "window_size is in pixels: 224 is 8x8 tokens."),
     (130, "A window_size that is no multiple is rounded down, to 4x4 tokens."),
 ):
     for _family in ("window_index", "cu_seqlens"):
-        towers(_family, f"window-of-{_pixels}", _pins, "ragged", [[1, 10, 22]], window_size=_pixels)
+        encoders(
+            _family, f"window-of-{_pixels}", _pins, "ragged", [[1, 10, 22]], window_size=_pixels
+        )
 
 
 def rows_and_columns(name: str, pins: str, flags: str, grids: Grids, merge: int = 2) -> None:
@@ -245,19 +247,19 @@ START, END, IMAGE, VIDEO, PAD = 90, 91, 92, 93, 99  # ids of control tokens in t
 
 
 def ids_of(parts: list[Any], merged: int = 4) -> tuple[list[int], Grids, Grids]:
-    """Ids and grids: a number is a run of text, (h, w) a picture, (t, h, w) a video."""
+    """Ids and grids: a number is a run of text, (h, w) an image, (t, h, w) a video."""
     ids: list[int] = []
-    pictures: Grids = []
+    images: Grids = []
     videos: Grids = []
     for part in parts:
         if isinstance(part, int):
             ids += range(len(ids) % 7 + 1, len(ids) % 7 + 1 + part)
             continue
         grid = [1, *part] if len(part) == 2 else [*part]
-        (pictures if len(part) == 2 else videos).append(grid)
+        (images if len(part) == 2 else videos).append(grid)
         count = grid[0] * grid[1] * grid[2] // merged
         ids += [START, *[IMAGE if len(part) == 2 else VIDEO] * count, END]
-    return ids, pictures, videos
+    return ids, images, videos
 
 
 NEW, OLD = "qwen2_5_vl", "qwen2_vl"
@@ -284,12 +286,12 @@ def mrope(
     **more: Any,
 ) -> None:
     """A case of mrope_positions; ``left`` and ``right`` are tokens of padding."""
-    ids, pictures, videos = ids_of(parts)
+    ids, images, videos = ids_of(parts)
     given = {
         "model_type": family,
         "input_ids": [PAD] * left + ids + [PAD] * right,
         "attention_mask": [0] * left + [1] * len(ids) + [0] * right,
-        "image_grid_thw": pictures,
+        "image_grid_thw": images,
         "video_grid_thw": videos,
         "second_per_grid_ts": seconds,
         "tokens_per_second": 2 if family == NEW else None,
@@ -370,7 +372,7 @@ mrope("grid-too-many", "A picture without placeholders is refused.", "mismatch",
 
 # ------------------------------------------------------------------ chat_template
 
-PICTURE, CLIP = {"type": "image"}, {"type": "video"}
+IMAGE, CLIP = {"type": "image"}, {"type": "video"}
 
 
 def text(words: str) -> dict[str, str]:
@@ -397,13 +399,13 @@ def chat(name: str, pins: str, flags: str, *messages: Any, **more: Any) -> None:
 
 chat("words", "The default system message comes first.", "text", user("What is red?"))
 chat("a-picture", "One placeholder between its markers, no line end after it.", "picture",
-     user(PICTURE, text("describe")))  # fmt: skip
+     user(IMAGE, text("describe")))  # fmt: skip
 chat("text-first", "Items keep the order in which they are written.", "picture order",
-     user(text("Look at "), PICTURE, text(" and say what it is.")))  # fmt: skip
+     user(text("Look at "), IMAGE, text(" and say what it is.")))  # fmt: skip
 chat("text-before-pictures", "Pictures are not moved before the text.", "pictures order",
-     user(text("First"), PICTURE, text("second"), PICTURE, text("same?")))  # fmt: skip
+     user(text("First"), IMAGE, text("second"), IMAGE, text("same?")))  # fmt: skip
 chat("own-system-message", "A system message takes the place of the default one.", "system",
-     said("system", "Answer in one word."), user(PICTURE, text("What is it?")))  # fmt: skip
+     said("system", "Answer in one word."), user(IMAGE, text("What is it?")))  # fmt: skip
 chat("system-as-items", "A system message may be a list of items.", "system",
      said("system", [text("Be "), text("brief.")]), user("Hello"))  # fmt: skip
 chat("empty-system-message", "An empty system message is a system message.", "system",
@@ -411,15 +413,15 @@ chat("empty-system-message", "An empty system message is a system message.", "sy
 chat("late-system-message", "Only the first message decides about the default.", "system",
      user("Hello"), said("system", "Answer in French."), user("And now?"))  # fmt: skip
 chat("three-turns", "Every turn ends with its marker and a line end.", "turns",
-     user(PICTURE, text("What is it?")), said("assistant", "A square."),
+     user(IMAGE, text("What is it?")), said("assistant", "A square."),
      user("Its colour?"), said("assistant", [text("Red.")]), user("Sure?"))  # fmt: skip
 chat("without-generation-prompt", "The assistant's turn is not begun.", "turns",
      user("Hello"), said("assistant", "Hi."), add_generation_prompt=False)  # fmt: skip
 chat("picture-numbers", "Pictures and videos are counted apart, from 1.", "add-vision-id",
-     user(PICTURE, CLIP, PICTURE, text("Compare."), CLIP), add_vision_id=True)  # fmt: skip
+     user(IMAGE, CLIP, IMAGE, text("Compare."), CLIP), add_vision_id=True)  # fmt: skip
 chat("picture-numbers-over-turns", "Numbers go on over the turns.", "add-vision-id turns",
-     user(PICTURE, text("What is it?")), said("assistant", "A dog."),
-     user(PICTURE, text("And this?")), add_vision_id=True)  # fmt: skip
+     user(IMAGE, text("What is it?")), said("assistant", "A dog."),
+     user(IMAGE, text("And this?")), add_vision_id=True)  # fmt: skip
 chat("a-clip", "A video has its own placeholder.", "video", user(CLIP, text("What happens?")))
 chat("keys-without-types", "An item is what its keys say: image, image_url, video.", "pictures",
      user({"image": "a.png"}, {"image_url": "b.png"}, {"video": "c.mp4"},
@@ -455,7 +457,7 @@ MARKED = {
 
 
 def expansion(
-    name: str, pins: str, flags: str, parts: list[str], pictures: Grids, videos: Grids, **more: Any
+    name: str, pins: str, flags: str, parts: list[str], images: Grids, videos: Grids, **more: Any
 ) -> None:
     """A case of placeholder_expansion: parts are words, "image" or "video"."""
     inner = [word for part in parts for word in MARKED.get(part, [part])]
@@ -466,7 +468,7 @@ def expansion(
         "input_ids": [WORDS[word] for word in words],
         "image_token_id": IMAGE,
         "video_token_id": VIDEO,
-        "image_grid_thw": pictures,
+        "image_grid_thw": images,
         "video_grid_thw": videos,
         "spatial_merge_size": more.pop("merge", 2),
     }

@@ -1,4 +1,4 @@
-"""What transformers says: the same checkpoint, the same pictures, every stage recorded by hooks."""
+"""What transformers says: the same checkpoint, the same images, every stage recorded by hooks."""
 
 from __future__ import annotations
 
@@ -47,13 +47,11 @@ class Witness:
         self.model.eval()
         self.config = self.model.config
 
-    def pixels(
-        self, pictures: Sequence[Image.Image], **limits: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def pixels(self, images: Sequence[Image.Image], **limits: int) -> tuple[np.ndarray, np.ndarray]:
         """pixel_values [N, P] and image_grid_thw [I, 3] of the PIL path."""
         size = {"shortest_edge": 3136, "longest_edge": 12845056} | limits
         processor = Qwen2VLImageProcessorPil(size=size)
-        batch = processor(images=list(pictures), return_tensors="np")
+        batch = processor(images=list(images), return_tensors="np")
         return batch["pixel_values"], batch["image_grid_thw"]
 
     def inputs(self, ids: np.ndarray, pixels: Any = None, grids: Any = None) -> dict[str, Any]:
@@ -68,7 +66,7 @@ class Witness:
 
     @torch.no_grad()
     def conversation(self, inputs: Any) -> np.ndarray:
-        """Logits of prepared inputs with pictures and videos, at the positions given in them."""
+        """Logits of prepared inputs with images and videos, at the positions given in them."""
         arguments = self.inputs(inputs.input_ids, inputs.pixel_values, inputs.image_grid_thw)
         if inputs.pixel_values_videos is not None:
             videos = torch.as_tensor(inputs.pixel_values_videos).to(self.model.dtype)
@@ -115,8 +113,8 @@ class Witness:
         return found
 
     @torch.no_grad()
-    def tower(self, pixels: np.ndarray, grids: np.ndarray) -> dict[str, np.ndarray]:
-        """The vision tower alone, whatever the grid."""
+    def vision_encoder(self, pixels: np.ndarray, grids: np.ndarray) -> dict[str, np.ndarray]:
+        """The vision encoder alone, whatever the grid."""
         pixels = torch.as_tensor(pixels).to(self.model.dtype)
         with self._recording() as found:
             self.model.model.visual(pixels, grid_thw=torch.as_tensor(grids))

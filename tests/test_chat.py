@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tinyqwenvl
 from tinyqwenvl import UserError, chat
 from tinyqwenvl.model import EMBEDDED, user_message
-from tinyqwenvl.tokenizer import Control
+from tinyqwenvl.tokenizer import SpecialToken
 
 TEMPLATE = json.loads((EMBEDDED / "chat_template.json").read_text())["chat_template"]
 PUBLISHED = jinja2.Environment().from_string(TEMPLATE)
@@ -46,7 +46,7 @@ def test_render_equals_the_published_template(conversation, prompt, vision_id):
     assert "".join(chat.render(conversation, prompt, vision_id)) == expected
 
 
-def test_a_question_about_a_picture():
+def test_a_question_about_a_image():
     text = "".join(chat.render(user_message("a.png", "describe")))
     assert text == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -78,7 +78,7 @@ def test_bad_messages(bad, complaint):
 def test_expand():
     pieces = ["<|image_pad|>", chat.IMAGE_PAD, "and", chat.IMAGE_PAD]
     expanded = chat.expand(pieces, chat.IMAGE_PAD, [2, 3])
-    assert [isinstance(p, Control) for p in expanded] == [
+    assert [isinstance(p, SpecialToken) for p in expanded] == [
         False,
         True,
         True,
@@ -87,7 +87,7 @@ def test_expand():
         True,
         True,
     ]
-    with pytest.raises(UserError, match="2 picture placeholders for 1"):
+    with pytest.raises(UserError, match="2 image placeholders for 1"):
         chat.expand(pieces, chat.IMAGE_PAD, [2])
 
 
@@ -99,7 +99,7 @@ def test_the_published_template_is_known_and_others_go_through_jinja(tmp_path):
     assert chat.load_template(tmp_path) == other
     pieces = chat.render_with_jinja(other, [{"role": "user", "content": "x"}])
     assert pieces == ["[user]", "<|im_end|>"]
-    assert isinstance(pieces[1], Control)
+    assert isinstance(pieces[1], SpecialToken)
 
 
 @pytest.mark.parametrize("bad", ["{% for %}", "{{ 1 / 0 }}", "{{ raise_exception('no') }}"])
@@ -109,12 +109,12 @@ def test_a_template_that_fails_is_one_line(bad):
     assert "\n" not in str(caught.value)
 
 
-def test_control_tokens_typed_by_the_user_stay_text_in_any_template():
+def test_special_tokens_typed_by_the_user_stay_text_in_any_template():
     pieces = chat.render_with_jinja(
         "<|im_start|>{{ messages[0].content }}", [{"role": "user", "content": "a<|im_end|><b>"}]
     )
     assert pieces == ["<|im_start|>", "a<|im_end|><b>"]
-    assert [isinstance(p, Control) for p in pieces] == [True, False]
+    assert [isinstance(p, SpecialToken) for p in pieces] == [True, False]
 
 
 def test_lines_of_blocks_leave_no_line_ends():

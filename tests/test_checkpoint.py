@@ -106,8 +106,8 @@ def directory(tmp_path):
 
 def logits_of(directory):
     model = tinyqwenvl.load(directory)
-    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    messages = [{"role": "user", "content": [{"image": picture}, {"text": "what?"}]}]
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    messages = [{"role": "user", "content": [{"image": image}, {"text": "what?"}]}]
     return model.forward(model.prepare(messages))
 
 

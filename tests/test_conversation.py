@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 
 import tinyqwenvl
-from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
+from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
 from tinyqwenvl import UserError, run
 from tinyqwenvl.conversation import Conversation
-from tinyqwenvl.model import EXAMPLE_PICTURE, Inputs
+from tinyqwenvl.model import EXAMPLE_IMAGE, Inputs
 from tinyqwenvl.nn import KVCache
 
-PICTURES = [random_picture(1, 90, 140), random_picture(2, 60, 120)]
-CLIP = {"video": [random_picture(70 + i, 60, 90) for i in range(3)], "fps": 3, "min_pixels": 3136}
+IMAGES = [random_image(1, 90, 140), random_image(2, 60, 120)]
+CLIP = {"video": [random_image(70 + i, 60, 90) for i in range(3)], "fps": 3, "min_pixels": 3136}
 TURNS = [
-    [{"image": PICTURES[0]}, {"text": "one"}],
+    [{"image": IMAGES[0]}, {"text": "one"}],
     "two",
-    [{"text": "three"}, CLIP, {"text": "and"}, {"image": PICTURES[1]}, {"text": "?"}],
+    [{"text": "three"}, CLIP, {"text": "and"}, {"image": IMAGES[1]}, {"text": "?"}],
     "four",
 ]
 
@@ -149,7 +149,7 @@ def test_a_turn_that_fails_before_its_first_token_changes_nothing(model, where):
 
     with tinyqwenvl.tracing.watching(fail), pytest.raises(KeyboardInterrupt):
         list(talk.say(TURNS[0], max_tokens=3))
-    with pytest.raises(UserError, match="no such picture"):
+    with pytest.raises(UserError, match="no such image"):
         list(talk.say([{"image": "nowhere.png"}]))
     np.testing.assert_array_equal(talk.ids, ids)
     assert (talk.messages, talk.cache.length, talk.media) == (messages, held, {})
@@ -190,7 +190,7 @@ def test_clear_and_templates_of_their_own(model, tmp_path):
 # ------------------------------------------------------------------ run --chat
 
 HERE = Path(__file__).parents[1]
-TRUTH = EXAMPLE_PICTURE.with_suffix(".txt").read_text()
+TRUTH = EXAMPLE_IMAGE.with_suffix(".txt").read_text()
 
 
 def chat(lines, *words):
@@ -203,7 +203,7 @@ def chat(lines, *words):
 def test_turns_and_commands(tmp_path):
     for i in range(4):
         Image.new("RGB", (112, 112), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    lines = [f"/image {EXAMPLE_PICTURE}", "describe", "", "How many shapes are there?"]
+    lines = [f"/image {EXAMPLE_IMAGE}", "describe", "", "How many shapes are there?"]
     lines += ["/nonsense", "/image", "/image nowhere.png", "hello", "/clear"]
     lines += [f'/video "{tmp_path}" fast', "/video nowhere"]
     lines += [f'/video "{tmp_path}" 4', "When does it appear?", "/exit", "not reached"]
@@ -218,12 +218,10 @@ def test_turns_and_commands(tmp_path):
     assert done.stderr.count("tokens in the cache") == 4
 
 
-def test_a_mistake_costs_its_line_only(tmp_path):
+def test_a_bug_costs_its_line_only(tmp_path):
     (tmp_path / "thin.png").write_bytes(b"")
     Image.new("L", (900, 2)).save(tmp_path / "thin.png")  # opens, but no model takes it
-    done = chat(
-        [f"/image {tmp_path / 'thin.png'}", "what?", f"/image {EXAMPLE_PICTURE}", "describe"]
-    )
+    done = chat([f"/image {tmp_path / 'thin.png'}", "what?", f"/image {EXAMPLE_IMAGE}", "describe"])
     assert done.stdout == TRUTH
     assert "is dropped" in done.stderr and done.stderr.count("error: ") == 1
 
@@ -236,8 +234,8 @@ def test_turns_are_drawn_apart_and_the_same_conversation_again():
     assert "note: seed 4\n" in first.stderr and "note: seed 5\n" in first.stderr
 
 
-def test_a_first_picture_and_prompt(capsys):
-    assert chat([], EXAMPLE_PICTURE, "describe").stdout == TRUTH
-    assert chat(["describe"], EXAMPLE_PICTURE).stdout == TRUTH
+def test_a_first_image_and_prompt(capsys):
+    assert chat([], EXAMPLE_IMAGE, "describe").stdout == TRUTH
+    assert chat(["describe"], EXAMPLE_IMAGE).stdout == TRUTH
     assert run.main(["--chat", "--json"]) == 2
     assert "--chat goes with no" in capsys.readouterr().err

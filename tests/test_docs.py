@@ -11,7 +11,7 @@ import pytest
 from scripts.build_docs import faults
 from scripts.draw_figures import figures
 from scripts.first_edition import measure
-from tinyqwenvl.model import ASSETS, EXAMPLE_PICTURE
+from tinyqwenvl.model import ASSETS, EXAMPLE_IMAGE
 from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
 from tinyqwenvl.oracle.mutants import MUTANTS
 
@@ -42,14 +42,14 @@ def python_blocks():
 
 @pytest.mark.parametrize("code", list(python_blocks()))
 def test_code_runs(code, monkeypatch, tmp_path):
-    shutil.copy(EXAMPLE_PICTURE, tmp_path)
+    shutil.copy(EXAMPLE_IMAGE, tmp_path)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "page", "exec"), {})
 
 
 def test_the_example_in_the_readme_is_true():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert EXAMPLE_PICTURE.with_suffix(".txt").read_text(encoding="utf-8") in readme
+    assert EXAMPLE_IMAGE.with_suffix(".txt").read_text(encoding="utf-8") in readme
 
 
 def test_the_figures_of_the_readme_show_what_it_says():

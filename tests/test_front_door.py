@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, features
 from tokenizers import Tokenizer
 
-from scripts.odd_pictures import TURNS, odd_pictures, turned_file
+from scripts.odd_images import TURNS, odd_images, turned_file
 from scripts.random_checkpoint import TOKEN_IDS, tiny_config, write_checkpoint
 from tinyqwenvl.__main__ import main
 from tinyqwenvl.checkpoint import read_header
@@ -41,7 +41,7 @@ def bomb(width, height):
 FRAMES = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue", "green")]
 PNG = encoded(GOOD, "PNG")
 ODD_FILES = {
-    "a picture.png": PNG,
+    "an image.png": PNG,
     "ünï çødé 图.png": PNG,
     "no_suffix": PNG,
     "wrong_suffix.txt": PNG,
@@ -51,8 +51,8 @@ ODD_FILES = {
     "cmyk.jpg": encoded(GOOD.convert("CMYK"), "JPEG"),
     "picture.bmp": encoded(GOOD, "BMP"),
     "picture.tiff": encoded(GOOD, "TIFF"),
-    "deep.tiff": encoded(odd_pictures()["I;16"], "TIFF"),
-    "float.tiff": encoded(odd_pictures()["F"], "TIFF"),
+    "deep.tiff": encoded(odd_images()["I;16"], "TIFF"),
+    "float.tiff": encoded(odd_images()["F"], "TIFF"),
     "picture.ppm": encoded(GOOD, "PPM"),
     "picture.ico": encoded(GOOD, "ICO"),
     "animated.gif": encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
@@ -66,9 +66,9 @@ if features.check("webp"):
 if features.check("avif"):
     ODD_FILES["picture.avif"] = encoded(GOOD, "AVIF")
 ODD_FILES |= {f"turned {o}.png": turned_file(o) for o in TURNS}
-for _name, _picture in odd_pictures().items():
-    if _picture.mode in ("1", "L", "I;16", "RGB", "RGBA", "LA", "P"):
-        ODD_FILES[f"odd {_name}.png"] = encoded(_picture, "PNG")
+for _name, _image in odd_images().items():
+    if _image.mode in ("1", "L", "I;16", "RGB", "RGBA", "LA", "P"):
+        ODD_FILES[f"odd {_name}.png"] = encoded(_image, "PNG")
 
 BAD_FILES = {
     "empty.png": b"",
@@ -238,26 +238,26 @@ CHECKPOINTS = {
         write("chat_template.jinja", b"{{ raise_exception('a\nb') }}"),
         r"fails: a\nb",
     ),
-    "template empty": (write("chat_template.jinja", b""), "0 picture placeholders for 1"),
+    "template empty": (write("chat_template.jinja", b""), "0 image placeholders for 1"),
     "template fails": (write("chat_template.jinja", b"{{ 1 / 0 }}"), "template of this"),
 }
 
 # Words of the command line, "{}" for the directory of the checkpoint, and the complaint.
 BAD_WORDS = {
-    "no such picture": (["run", "nowhere.png"], "no such picture"),
-    "the last picture": (["run", "good.png", "nowhere.png"], "no such picture"),
-    "an address at the end": (["run", "good.png", "https://a.org/b.png"], "download the picture"),
+    "no such image": (["run", "nowhere.png"], "no such image"),
+    "the last image": (["run", "good.png", "nowhere.png"], "no such image"),
+    "an address at the end": (["run", "good.png", "https://a.org/b.png"], "download the image"),
     "a video": (["run", "clip.mp4", "?"], "clip.mp4 is a video; give it as --video clip.mp4"),
     "a video at the end": (["run", "good.png", "b.MKV"], "give it as --video b.MKV"),
     "a video with a space": (["run", "my clip.mp4", "?"], "give it as --video my clip.mp4"),
-    "a video elsewhere": (["run", "https://a.org/b.mp4", "?"], "download the picture"),
+    "a video elsewhere": (["run", "https://a.org/b.mp4", "?"], "download the image"),
     "a sole video": (["run", "clip.webm"], "give it as --video clip.webm"),
-    "line end in a name": (["run", "a\nb.png", "?"], r"a\nb.png: no such picture"),
+    "line end in a name": (["run", "a\nb.png", "?"], r"a\nb.png: no such image"),
     "escape in a name": (["run", "\x1b[31mred.png", "?"], r"\x1b[31mred.png"),
     "a long option": (["run", "--" + "x" * 5000], "..."),
     "limit of many digits": (["run", "good.png", "?", "--min-pixels", "9" * 4000], "fewer pixels"),
     "a directory": (["run", "folder", "?"], "is a directory"),
-    "an address": (["run", "https://example.org/a.png", "?"], "download the picture"),
+    "an address": (["run", "https://example.org/a.png", "?"], "download the image"),
     "a very long name": (["run", "a" * 5000 + ".png", "?"], "cannot read"),
     "a null in the name": (["run", "a\0b", "?"], "cannot read"),
     "empty prompt": (["run", "good.png", ""], "prompt is empty"),
@@ -286,16 +286,16 @@ BAD_WORDS = {
     "model a long name": (["run", "good.png", "?", "-m", "m" * 5000], "not a directory"),
     "model empty": (["run", "good.png", "?", "-m", "folder"], "no config.json"),
     "surrogates": (["run", "good.png", "\udcff?"], "not Unicode"),
-    "placeholder without picture": (
+    "placeholder without image": (
         ["run", "see <|image_pad|>", "--parse-special"],
-        "1 picture placeholders for 0 pictures",
+        "1 image placeholders for 0 images",
     ),
     "one placeholder too many": (
         ["run", "good.png", "see <|image_pad|>", "--parse-special"],
-        "2 picture placeholders for 1 pictures",
+        "2 image placeholders for 1 images",
     ),
     "no command": (["walk"], "known are run, shapes"),
-    "a picture for a command": (["good.png", "describe"], "known are run, shapes"),
+    "an image for a command": (["good.png", "describe"], "known are run, shapes"),
     "shapes: preset": (["shapes", "9x9", "--preset", "gpt"], "known are qwen2-vl-2b"),
     "shapes: both": (["shapes", "9x9", "--preset", "qwen2-vl-2b", "-m", "x"], "not both"),
     "shapes: 0": (["shapes", "0x9"], "nothing to see"),
@@ -321,7 +321,7 @@ BAD_WORDS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder of pictures, odd and bad, and of a good checkpoint."""
+    """A folder of images, odd and bad, and of a good checkpoint."""
     folder = tmp_path_factory.mktemp("front")
     for name, data in {**ODD_FILES, **BAD_FILES, "good.png": PNG}.items():
         (folder / name).write_bytes(data)
@@ -357,7 +357,7 @@ def test_a_drawing_goes_where_a_link_points_and_never_over_a_pipe(tmp_path, caps
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
-def test_odd_pictures_are_answered(name, place, monkeypatch, capsys):
+def test_odd_images_are_answered(name, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     assert main(["run", name, "what?", "-m", "checkpoint", "-n", "2", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -371,7 +371,7 @@ def test_odd_pictures_are_answered(name, place, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_pictures(name, place, monkeypatch, capsys):
+def test_bad_images(name, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     complaint = {"long.png": "201x1 pixels is over 200", "tall.png": "3x700 pixels is over 200"}
     bad(capsys, ["run", name, "what?"], complaint.get(name, name))

@@ -11,9 +11,9 @@ from safetensors import safe_open
 
 import tinyqwenvl
 from scripts.random_checkpoint import (
-    random_picture,
+    random_image,
     tiny_config,
-    with_pictures,
+    with_images,
     write_checkpoint,
 )
 from tinyqwenvl.image import normalise, patchify
@@ -44,13 +44,11 @@ def run(case, directory, plain):
     with tinyqwenvl.trace() as stages:
         if "frames" in case:
             count, height, width = case["frames"]
-            frames = np.stack([random_picture(50 + i, height, width) for i in range(count)])
+            frames = np.stack([random_image(50 + i, height, width) for i in range(count)])
             model.see(patchify(normalise(frames))[0], np.array(case["grid"]))
             return model, None, stages
-        pictures = [random_picture(10 + i, *size) for i, size in enumerate(case["pictures"])]
-        inputs = model.prepare(
-            [{"role": "user", "content": with_pictures(case["content"], pictures)}]
-        )
+        images = [random_image(10 + i, *size) for i, size in enumerate(case["pictures"])]
+        inputs = model.prepare([{"role": "user", "content": with_images(case["content"], images)}])
         logits = model.forward(inputs)
     return model, inputs, {**stages, "logits": [logits]}
 
@@ -76,7 +74,7 @@ def test_every_stage(golden, plain):
 def test_prompt_pixels_and_greedy_ids(golden):
     case, arrays, directory = golden
     if "frames" in case:
-        pytest.skip("the tower alone")
+        pytest.skip("the vision encoder alone")
     model, inputs, _ = run(case, directory, plain=False)
     np.testing.assert_array_equal(inputs.input_ids, arrays["input_ids"])
     if case["pictures"]:
@@ -89,7 +87,7 @@ def test_prompt_pixels_and_greedy_ids(golden):
 
 
 def test_the_goldens_are_sharp():
-    """Both families, pictures and text and time; written by a witness that is named."""
+    """Both families, images and text and time; written by a witness that is named."""
     assert len(FILES) == 6
     for path in FILES:
         case, _ = read(path)
@@ -97,11 +95,11 @@ def test_the_goldens_are_sharp():
         assert case["command"]
 
 
-def test_a_broken_tower_fails(golden, monkeypatch):
-    """The fault that correlation misses: no rotary embedding in the vision tower."""
+def test_a_broken_encoder_fails(golden, monkeypatch):
+    """The fault that correlation misses: no rotary embedding in the vision encoder."""
     case, arrays, directory = golden
     if not case.get("pictures"):
-        pytest.skip("no pictures")
+        pytest.skip("no images")
     monkeypatch.setattr("tinyqwenvl.nn.rotate", lambda x, cos, sin: x)
     _, _, stages = run(case, directory, plain=False)
     assert distance(stages["visual.patch_embed"][0], arrays["visual.patch_embed"]).within(**BOUND)

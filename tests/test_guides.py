@@ -9,7 +9,7 @@ import pytest
 
 from scripts.count_code import PIXELS_TO_WORDS, code_lines
 from tinyqwenvl import load, presets, trace, viz
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.oracle.mutants import MUTANTS
 from tinyqwenvl.oracle.selftest import claimed_kills
 from tinyqwenvl.shapes import walk
@@ -76,7 +76,7 @@ def test_every_function_that_a_page_names_exists():
                 assert hasattr(importlib.import_module(f"tinyqwenvl.{module}"), function), function
 
 
-def test_the_known_mistakes_are_all_there_and_caught_by_what_is_said():
+def test_the_known_bugs_are_all_there_and_caught_by_what_is_said():
     kills = claimed_kills()
     named = []
     for _, spec, mutant, caught in tables("porting", "mutants"):
@@ -108,14 +108,14 @@ def test_the_messages_of_the_guide_are_those_of_the_code():
 
 def test_the_costs_of_the_guide_are_those_of_the_walk():
     config = presets.preset("qwen2.5-vl-3b")
-    for picture, tokens, vision, decoder, cache in tables("guide", "check: costs"):
-        width, height = map(int, picture.split("x"))
+    for image, tokens, vision, decoder, cache in tables("guide", "check: costs"):
+        width, height = map(int, image.split("x"))
         found = walk(config, [(width, height)], text_tokens=49)
         assert found.tokens["image"] == int(tokens.replace(",", ""))
         assert f"{found.flops['vision'] / 1e12:.2f}" == vision
         assert f"{found.flops['decoder'] / 1e12:.2f}" == decoder
         assert f"{4 * found.cache['prompt'] / 1e6:.1f} MB" == cache
-        if picture == "756x476":
+        if image == "756x476":
             assert f"{found.flops['new_token'] / 1e9:.1f} GFLOPs" in page("guide")
 
 
@@ -158,7 +158,7 @@ def test_minutes_and_figures_of_the_teaching_guide_are_those_of_the_notebooks():
 def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
     model = load()
     with trace("*") as stages:
-        inputs = model.prepare(user_message(EXAMPLE_PICTURE, "describe"))
+        inputs = model.prepare(user_message(EXAMPLE_IMAGE, "describe"))
         model.forward(inputs)
     ran = {name: calls[0].shape for name, calls in stages.items()}
     config = presets.preset("qwen2.5-vl-3b")
@@ -189,9 +189,9 @@ def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
         assert said[10] == f"{text.num_hidden_layers}, heads {heads}"
         assert said[11].startswith(scores) and f"[{text.vocab_size}]" in said[11]
     assert (
-        cells[0][2] == f"{list(ran['picture'])} bytes" and ran["picture"] == ran["image.resize"][1:]
+        cells[0][2] == f"{list(ran['image'])} bytes" and ran["picture"] == ran["image.resize"][1:]
     )
-    assert cells[0][3] == f"{list(walked.row('picture').shape)} bytes"
+    assert cells[0][3] == f"{list(walked.row('image').shape)} bytes"
     assert cells[1][3] == str(list(walked.row("image.resize").shape[1:]))
 
 
@@ -201,4 +201,4 @@ def test_the_answers_of_the_readme_are_true():
         r'(python -m tinyqwenvl\.run \S+ "How.*?)```\n\n```\n(.*?)```', README, re.DOTALL
     ).groups()
     questions = re.findall(r'scene\.png "(.*?)"', asked)
-    assert [model.ask(EXAMPLE_PICTURE, q) for q in questions] == answers.splitlines()
+    assert [model.ask(EXAMPLE_IMAGE, q) for q in questions] == answers.splitlines()

@@ -118,7 +118,7 @@ def test_limits_not_asked_for_give_way():
             processor.limits(None, bad)
 
 
-def test_a_picture_is_not_enlarged_without_bounds():
+def test_a_image_is_not_enlarged_without_bounds():
     with pytest.raises(UserError, match="ask for fewer pixels"):
         preprocess([(Image.new("RGB", (60, 60)), 10**12, 10**12)], ProcessorConfig(), VISION)
 
@@ -178,12 +178,12 @@ def test_normalise_is_clip():
 
 
 def test_resize_is_pillow_bicubic():
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 61, 3), np.uint8))
-    expected = np.asarray(picture.resize((84, 56), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(resize(picture, 56, 84), expected)
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 61, 3), np.uint8))
+    expected = np.asarray(image.resize((84, 56), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(resize(image, 56, 84), expected)
 
 
-def test_the_walk_of_a_756_by_476_picture():
+def test_the_walk_of_a_756_by_476_image():
     """At most 307,200 pixels: 420 x 672, grid 1 x 30 x 48, 1440 patches, 360 image tokens."""
     patches, grids = preprocess(
         [(Image.new("RGB", (756, 476)), 3136, 307200)], ProcessorConfig(), VISION
@@ -192,9 +192,9 @@ def test_the_walk_of_a_756_by_476_picture():
     assert grids.tolist() == [[1, 30, 48]]
 
 
-def test_pictures_follow_one_another():
-    pictures = [Image.new("RGB", (56, 84), "red"), Image.new("RGB", (140, 56), "blue")]
-    both, grids = preprocess([(p, 3136, 10**6) for p in pictures], ProcessorConfig(), VISION)
-    one, _ = preprocess([(pictures[1], 3136, 10**6)], ProcessorConfig(), VISION)
+def test_images_follow_one_another():
+    images = [Image.new("RGB", (56, 84), "red"), Image.new("RGB", (140, 56), "blue")]
+    both, grids = preprocess([(p, 3136, 10**6) for p in images], ProcessorConfig(), VISION)
+    one, _ = preprocess([(images[1], 3136, 10**6)], ProcessorConfig(), VISION)
     assert grids.tolist() == [[1, 6, 4], [1, 4, 10]]
     np.testing.assert_array_equal(both[24:], one)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.odd_pictures import TURNS, odd_pictures, turned_file
+from scripts.odd_images import TURNS, odd_images, turned_file
 from tests.test_goldens import FILES, read
 from tinyqwenvl import UserError, compat
 from tinyqwenvl.config import ProcessorConfig
 from tinyqwenvl.image import preprocess
-from tinyqwenvl.media import PictureWarning, open_picture, rgb
+from tinyqwenvl.media import ImageWarning, open_image, rgb
 from tinyqwenvl.presets import preset
 
-_, GOLDEN = read(FILES[0].with_name("pictures.safetensors"))
+_, GOLDEN = read(FILES[0].with_name("odd_images.safetensors"))
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -36,7 +36,7 @@ def test_every_source_gives_the_same_pixels(tmp_path):
     uri = "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
     path = tmp_path / "a.png"
     for source in (image, PIXELS, path, str(path), f"file://{path}", uri, encoded(image)):
-        opened = open_picture(source)
+        opened = open_image(source)
         assert opened.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(opened), PIXELS)
 
@@ -46,7 +46,7 @@ def test_modes_become_rgb(mode):
     image = Image.fromarray(PIXELS).convert("L" if mode in ("I;16", "LA") else "RGB")
     image = image.convert("LA").convert("La") if mode == "La" else image.convert(mode)
     image.info["transparency"] = None  # as some readers leave it
-    assert open_picture(image).mode == "RGB"
+    assert open_image(image).mode == "RGB"
 
 
 def test_transparency_is_laid_on_white_or_dropped_by_name():
@@ -66,8 +66,8 @@ def test_files_are_turned_upright_and_images_are_not(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=exif)
     data = (tmp_path / "a.jpg").read_bytes()
     for source in (tmp_path / "a.jpg", data, "data:;base64," + base64.b64encode(data).decode()):
-        assert open_picture(source).size == (20, 30)
-    assert open_picture(Image.open(tmp_path / "a.jpg")).size == (30, 20)
+        assert open_image(source).size == (20, 30)
+    assert open_image(Image.open(tmp_path / "a.jpg")).size == (30, 20)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
@@ -75,8 +75,8 @@ def test_the_first_frame_of_an_animation_and_that_it_is_said(kind):
     frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    with pytest.warns(PictureWarning, match="several frames"):
-        assert np.asarray(open_picture(data))[0, 0].tolist() == [255, 0, 0]
+    with pytest.warns(ImageWarning, match="several frames"):
+        assert np.asarray(open_image(data))[0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -84,23 +84,23 @@ def test_one_frame_needs_no_word():
     previews = [Image.fromarray(PIXELS)] * 2  # what a camera adds to a photograph
     photograph = encoded(previews[0], "MPO", save_all=True, append_images=previews[1:])
     for data in (encoded(Image.fromarray(PIXELS), "GIF"), photograph, GOOD):
-        open_picture(data)
+        open_image(data)
 
 
-def test_a_float_picture_from_0_to_1_is_pointed_out():
-    with pytest.warns(PictureWarning, match="read as black"):
-        open_picture(Image.fromarray(np.ones((4, 4), np.float32)))
+def test_a_float_image_from_0_to_1_is_pointed_out():
+    with pytest.warns(ImageWarning, match="read as black"):
+        open_image(Image.fromarray(np.ones((4, 4), np.float32)))
 
 
 # ------------------------------------------------------------------ as transformers has them
 
 
-@pytest.mark.parametrize("name", odd_pictures())
-def test_odd_pictures_are_bit_equal_to_transformers(name):
-    picture = odd_pictures()[name]
-    deep = picture.mode in ("I;16", "I", "F")
-    with pytest.warns(PictureWarning, match="over 255") if deep else contextlib.nullcontext():
-        opened = open_picture(picture)
+@pytest.mark.parametrize("name", odd_images())
+def test_odd_images_are_bit_equal_to_transformers(name):
+    image = odd_images()[name]
+    deep = image.mode in ("I;16", "I", "F")
+    with pytest.warns(ImageWarning, match="over 255") if deep else contextlib.nullcontext():
+        opened = open_image(image)
     vision = preset("qwen2.5-vl-3b").vision
     pixels, grids = preprocess([(opened, 3136, 12845056)], ProcessorConfig(), vision)
     assert grids.tolist() == GOLDEN[f"{name}: grid"].tolist()
@@ -109,7 +109,7 @@ def test_odd_pictures_are_bit_equal_to_transformers(name):
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_files_are_turned_as_transformers_turns_them(orientation):
-    opened = open_picture(turned_file(orientation))
+    opened = open_image(turned_file(orientation))
     np.testing.assert_array_equal(np.asarray(opened), GOLDEN[f"orientation {orientation}"])
 
 
@@ -130,21 +130,21 @@ JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("nowhere.png", "no such picture"),
+        ("nowhere.png", "no such image"),
         (".", "is a directory"),
         ("data:image/png;base64,!!!", "not base64"),
-        ("data:image/png;base64,aaaa", "not a picture"),
+        ("data:image/png;base64,aaaa", "not an image"),
         ("https://example.org/a.png", "not fetched"),
-        (b"", "not a picture"),
-        ("a" * 3000, "File name too long|no such picture|cannot read"),
+        (b"", "not an image"),
+        ("a" * 3000, "File name too long|no such image|cannot read"),
         ("a\0b", "cannot read"),
         ("data:image/png;base64,é", "not base64"),
         ("/dev/zero", "is not a file"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a drawing|not a picture"),
-        (b"GIF89a", "not a picture"),
-        (GOOD[:60], "cut or damaged|not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a drawing|not an image"),
+        (b"GIF89a", "not an image"),
+        (GOOD[:60], "cut or damaged|not an image"),
         (GOOD[:-40], "cut or damaged"),
-        (JPEG[: len(JPEG) // 2], "not a picture|cut or damaged"),
+        (JPEG[: len(JPEG) // 2], "not an image|cut or damaged"),
         (JPEG[:-50], "cut or damaged"),
         (bomb(), "too many pixels|million pixels"),
         (5, "cannot be made of int"),
@@ -154,9 +154,9 @@ JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
         (np.zeros((0, 2, 3), np.uint8), "uint8"),
     ],
 )
-def test_bad_pictures_are_one_line(source, complaint):
+def test_bad_images_are_one_line(source, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
-        open_picture(source)
+        open_image(source)
     assert "\n" not in str(caught.value)
 
 
@@ -165,25 +165,25 @@ def test_a_pipe_is_read_to_its_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(GOOD,))
     writer.start()
-    np.testing.assert_array_equal(np.asarray(open_picture(tmp_path / "pipe")), PIXELS)
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "pipe")), PIXELS)
     writer.join()
 
 
 def test_an_empty_file(tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(UserError, match="is empty"):
-        open_picture(tmp_path / "a.png")
+        open_image(tmp_path / "a.png")
 
 
 def test_no_file_is_left_open():
-    """A picture with several frames keeps its file open until it is closed: both ways to read."""
+    """An image with several frames keeps its file open until it is closed: both ways to read."""
     code = (
         "import gc, warnings\n"
         "from tinyqwenvl import media, video\n"
-        "from tinyqwenvl.model import EXAMPLE_CLIP as clip\n"
-        "warnings.simplefilter('ignore', media.PictureWarning)\n"
-        "assert media.open_picture(clip).size == (112, 112)\n"
-        "assert len(list(video.open_clip(clip).frames())) == 16\n"
+        "from tinyqwenvl.model import EXAMPLE_VIDEO as clip\n"
+        "warnings.simplefilter('ignore', media.ImageWarning)\n"
+        "assert media.open_image(clip).size == (112, 112)\n"
+        "assert len(list(video.open_video(clip).frames())) == 16\n"
         "gc.collect()\n"
     )
     run = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True)

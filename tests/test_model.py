@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from scripts.random_checkpoint import TOKEN_IDS, random_picture, tiny_config, write_checkpoint
+from scripts.random_checkpoint import TOKEN_IDS, random_image, tiny_config, write_checkpoint
 from tinyqwenvl import UserError, nn
 from tinyqwenvl.memory import Memory
 from tinyqwenvl.model import user_message
 
-PICTURES = [random_picture(1, 150, 210), random_picture(2, 60, 240)]
+IMAGES = [random_image(1, 150, 210), random_image(2, 60, 240)]
 
 
 @pytest.fixture(scope="module")
 def inputs(model):
-    return model.prepare(user_message(PICTURES, "what is different?"))
+    return model.prepare(user_message(IMAGES, "what is different?"))
 
 
 def test_prepare(model, inputs, family):
@@ -30,7 +30,7 @@ def test_prepare(model, inputs, family):
 
 
 def test_cached_logits_equal_uncached_ones(model, inputs):
-    """Token by token after the picture, at the positions that decoding gives them."""
+    """Token by token after the image, at the positions that decoding gives them."""
     full = model.forward(inputs)
     embeds = model.embed(inputs)
     for cut in (len(full) - 12, len(full) - 1):
@@ -59,7 +59,7 @@ def test_generation_equals_recomputing_everything(model, inputs):
         )
 
 
-def test_plain_model_equals_fast_model(checkpoint, model, inputs):
+def test_reference_model_equals_optimised_model(checkpoint, model, inputs):
     plain = tinyqwenvl.load(checkpoint, plain=True)
     np.testing.assert_allclose(plain.forward(inputs), model.forward(inputs), rtol=1e-3, atol=1e-3)
 
@@ -79,14 +79,14 @@ def test_stop_token_and_limit(model, inputs):
 
 def test_trace_names_are_checkpoint_paths(model, inputs, family):
     with tinyqwenvl.trace() as stages:
-        model.prepare(user_message(PICTURES, "?"))
+        model.prepare(user_message(IMAGES, "?"))
         model.forward(inputs)
     tensors = set(tinyqwenvl.flatten(model.weights))
     modules = {name.rsplit(".", 1)[0] for name in tensors}
     owned = {name for name in stages if name in modules}
     assert {"visual.blocks.0.attn.qkv", "model.layers.0.self_attn.q_proj", "lm_head"} <= owned
     for name in set(stages) - owned:  # a parent of modules, or a tensor without an owner
-        part_of_attention = name.rsplit(".", 1)[-1] in ("q", "k", "v", "spans", "context")
+        part_of_attention = name.rsplit(".", 1)[-1] in ("q", "k", "v", "key_ranges", "context")
         assert (
             part_of_attention
             or any(m.startswith(name + ".") for m in modules)
@@ -108,7 +108,7 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
             }
         )
     for name in ("picture", "image.resize", "image.normalise", "image.nine_dimensions"):
-        assert len(stages.pop(name)) == len(PICTURES)
+        assert len(stages.pop(name)) == len(IMAGES)
     assert all(len(calls) == 1 for calls in stages.values())
     assert ("visual.window_index" in stages) == (family == "qwen2_5_vl")
     with tinyqwenvl.trace("visual.blocks.?") as few:
@@ -144,11 +144,11 @@ def test_attention_weights_are_what_attention_used(model, inputs):
         model.attention_weights(inputs, "model.layers.*.self_attn")
 
 
-def test_pictures_in_any_form_and_with_their_own_limits(model, tmp_path):
-    array = PICTURES[0]
+def test_images_in_any_form_and_with_their_own_limits(model, tmp_path):
+    array = IMAGES[0]
     Image.fromarray(array).save(tmp_path / "a.png")
-    for picture in (array, Image.fromarray(array), tmp_path / "a.png", str(tmp_path / "a.png")):
-        item = {"type": "image", "image": picture}
+    for image in (array, Image.fromarray(array), tmp_path / "a.png", str(tmp_path / "a.png")):
+        item = {"type": "image", "image": image}
         same = model.prepare([{"role": "user", "content": [item]}])
         assert same.image_grid_thw.tolist() == [[1, 10, 16]]
     url = {"type": "image_url", "image_url": {"url": str(tmp_path / "a.png")}}
@@ -168,7 +168,7 @@ def test_text_only_and_conversations(model):
         {"role": "system", "content": "s"},
         *user_message(None, "hi"),
         {"role": "assistant", "content": "hello"},
-        *user_message(PICTURES[1], "and this?"),
+        *user_message(IMAGES[1], "and this?"),
     ]
     inputs = model.prepare(conversation)
     assert model.forward(inputs).shape == (len(inputs.input_ids), 300)
@@ -177,19 +177,19 @@ def test_text_only_and_conversations(model):
     assert model.forward(alone).shape == (len(alone.input_ids), 300)
 
 
-def test_a_model_that_remembers_encodes_a_picture_once(model):
+def test_a_model_that_remembers_encodes_a_image_once(model):
     remembering = model.remembering(most=2)
-    inputs = model.prepare(user_message(PICTURES, "what is different?"))
+    inputs = model.prepare(user_message(IMAGES, "what is different?"))
     with tinyqwenvl.trace("visual") as first:
         logits = remembering.forward(inputs)
     assert len(first["visual"]) == 2  # each by itself
     np.testing.assert_allclose(logits, model.forward(inputs), rtol=1e-3, atol=1e-3)
-    other = model.prepare(user_message([PICTURES[1], PICTURES[0], PICTURES[1]], "and now?"))
+    other = model.prepare(user_message([IMAGES[1], IMAGES[0], IMAGES[1]], "and now?"))
     with tinyqwenvl.trace("visual") as again:
         logits = remembering.forward(other)
     assert not again
     np.testing.assert_allclose(logits, model.forward(other), rtol=1e-3, atol=1e-3)
-    remembering.ask(random_picture(3, 60, 60), "new", max_tokens=1)  # the oldest is forgotten
+    remembering.ask(random_image(3, 60, 60), "new", max_tokens=1)  # the oldest is forgotten
     with tinyqwenvl.trace("visual") as once_more:
         remembering.forward(inputs)
     assert len(once_more["visual"]) >= 1
@@ -201,11 +201,11 @@ def test_a_memory_tells_grids_apart_and_forgets_the_longest_unseen():
     a, b, c = (np.full((16, 2), value, np.float32) for value in (1, 2, 3))
     flat, tall = np.array([[1, 2, 8]]), np.array([[1, 8, 2]])
     memory(a, flat), memory(a, tall)
-    assert seen == [[1, 2, 8], [1, 8, 2]]  # the same numbers in another shape are another picture
+    assert seen == [[1, 2, 8], [1, 8, 2]]  # the same numbers in another shape are another image
     memory = Memory(lambda pixels, grid: seen.append(float(pixels[0, 0])) or pixels[::4], most=2)
     seen.clear()
-    for picture in (a, b, a, c, a, b):
-        memory(picture, flat)
+    for image in (a, b, a, c, a, b):
+        memory(image, flat)
     assert seen == [1, 2, 3, 2]  # when c came, b was the longest unseen
 
 
@@ -231,17 +231,17 @@ def test_a_template_of_its_own(tmp_path):
         "{% for m in messages %}{% for c in m.content %}{% if 'image' in c %}<|image_pad|>"
         "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
     )
-    inputs = tinyqwenvl.load(directory).prepare(user_message(PICTURES[1], "ab"))
+    inputs = tinyqwenvl.load(directory).prepare(user_message(IMAGES[1], "ab"))
     assert len(inputs.input_ids) == 18 + 2
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 400), st.integers(1, 400))
-def test_any_picture_makes_as_many_tokens_as_placeholders(model, height, width):
+def test_any_image_makes_as_many_tokens_as_placeholders(model, height, width):
     if max(height, width) / min(height, width) > 200:
         return
-    picture = np.zeros((height, width, 3), np.uint8)
-    inputs = model.prepare(user_message(picture, "?"))
+    image = np.zeros((height, width, 3), np.uint8)
+    inputs = model.prepare(user_message(image, "?"))
     placeholders = np.count_nonzero(inputs.input_ids == TOKEN_IDS["<|image_pad|>"])
     assert len(model.see(inputs.pixel_values, inputs.image_grid_thw)) == placeholders > 0
 

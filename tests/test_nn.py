@@ -50,9 +50,9 @@ def test_extremes_are_finite():
 
 @given(st.integers(0, 200), st.integers(1, 5))
 @settings(deadline=None)
-def test_gelu_in_blocks_is_gelu(rows, width):
+def test_gelu_in_chunks_is_gelu(rows, width):
     x = rng.normal(size=(rows, width)).astype(np.float32)
-    np.testing.assert_array_equal(nn.gelu_in_blocks(x), nn.gelu(x))
+    np.testing.assert_array_equal(nn.gelu_in_chunks(x), nn.gelu(x))
 
 
 def test_rotate_turns_pairs():
@@ -65,11 +65,11 @@ def test_rotate_turns_pairs():
         np.testing.assert_allclose(got[..., i + 4], as_complex.imag)
 
 
-def slow_attention(q, k, v, spans):
+def slow_attention(q, k, v, key_ranges):
     out = np.zeros_like(q)
     for head in range(len(q)):
         shared = head // (len(q) // len(k))
-        for i, (first, last) in enumerate(spans):
+        for i, (first, last) in enumerate(key_ranges):
             scores = np.array([q[head, i] @ k[shared, j] for j in range(first, last)])
             weights = np.exp(scores / math.sqrt(q.shape[-1]))
             out[head, i] = weights / weights.sum() @ v[shared, first:last]
@@ -85,42 +85,42 @@ def attention_cases(draw):
     )
     if draw(st.booleans()):
         new, past = draw(st.integers(1, 300)), draw(st.integers(0, 20))
-        spans, keys = nn.causal_spans(new, past), new + past
+        key_ranges, keys = nn.causal_key_ranges(new, past), new + past
     else:
         lengths = draw(st.lists(st.sampled_from([1, 4, 16, 64, 150]), min_size=1, max_size=6))
-        spans, keys = nn.segment_spans(np.cumsum([0, *lengths])), sum(lengths)
+        key_ranges, keys = nn.segment_key_ranges(np.cumsum([0, *lengths])), sum(lengths)
     seed = draw(st.integers(0, 99))
     random = np.random.default_rng(seed)
-    q = random.normal(size=(shared * groups, len(spans), size))
+    q = random.normal(size=(shared * groups, len(key_ranges), size))
     k, v = random.normal(size=(2, shared, keys, size))
-    return q, k, v, spans
+    return q, k, v, key_ranges
 
 
 @settings(deadline=None, max_examples=40)
 @given(attention_cases())
-def test_plain_and_fast_attention_equal_the_loops(case):
+def test_reference_and_optimised_attention_equal_the_loops(case):
     expected = slow_attention(*case)
     np.testing.assert_allclose(nn.attention(*case), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(nn.fast_attention(*case), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(nn.optimised_attention(*case), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_fast_attention_in_windows_is_taken(monkeypatch):
-    """Both speed forms are really reached."""
+def test_optimised_attention_in_windows_is_taken(monkeypatch):
+    """Both optimised forms are really reached."""
     calls = []
-    for name in ("_attention_in_windows", "_attention_in_blocks"):
+    for name in ("_attention_in_windows", "_attention_in_chunks"):
         original = getattr(nn, name)
         monkeypatch.setattr(nn, name, lambda *a, n=name, f=original: calls.append(n) or f(*a))
     q = rng.normal(size=(2, 96, 4))
-    nn.fast_attention(q, q, q, nn.segment_spans(np.array([0, 64, 96])))
-    nn.fast_attention(q, q, q, nn.segment_spans(np.array([0, 96])))
-    nn.fast_attention(q, q[:1], q[:1], nn.causal_spans(96))
-    assert calls == ["_attention_in_windows", "_attention_in_blocks", "_attention_in_blocks"]
+    nn.optimised_attention(q, q, q, nn.segment_key_ranges(np.array([0, 64, 96])))
+    nn.optimised_attention(q, q, q, nn.segment_key_ranges(np.array([0, 96])))
+    nn.optimised_attention(q, q[:1], q[:1], nn.causal_key_ranges(96))
+    assert calls == ["_attention_in_windows", "_attention_in_chunks", "_attention_in_chunks"]
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=6))
 def test_the_caches_are_equal(lengths):
-    plain, fast = nn.PlainCache(), nn.KVCache()
+    plain, fast = nn.ReferenceCache(), nn.KVCache()
     for layer in (0, 1):
         random = np.random.default_rng(layer)
         for length in lengths:
@@ -132,20 +132,20 @@ def test_the_caches_are_equal(lengths):
     assert plain.length == fast.length == sum(lengths)
 
 
-def test_fast_attention_never_holds_all_the_weights():
-    """4,096 rows, 2 heads: the plain form needs 134 MB for them."""
+def test_optimised_attention_never_holds_all_the_weights():
+    """4,096 rows, 2 heads: the reference form needs 134 MB for them."""
     q = rng.normal(size=(2, 4096, 8)).astype(np.float32)
-    for spans in (nn.causal_spans(4096), nn.segment_spans(np.array([0, 4096]))):
+    for key_ranges in (nn.causal_key_ranges(4096), nn.segment_key_ranges(np.array([0, 4096]))):
         tracemalloc.start()
-        nn.fast_attention(q, q, q, spans)
+        nn.optimised_attention(q, q, q, key_ranges)
         assert tracemalloc.get_traced_memory()[1] < 30_000_000
         tracemalloc.stop()
 
 
-def test_gelu_in_blocks_never_holds_all_the_objects():
+def test_gelu_in_chunks_never_holds_all_the_objects():
     x = rng.normal(size=(4096, 64)).astype(np.float32)
     tracemalloc.start()
-    nn.gelu_in_blocks(x)
+    nn.gelu_in_chunks(x)
     assert tracemalloc.get_traced_memory()[1] < 4_000_000
     tracemalloc.stop()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
+from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
 from tinyqwenvl import UserError
 from tinyqwenvl.model import user_message
 from tinyqwenvl.oracle import diff, page, readers, report
@@ -31,9 +31,9 @@ from tinyqwenvl.oracle.mutants import MUTANTS, apply
 from tinyqwenvl.oracle.precision import Rounded, in_precision, quantise, rounded, to_bf16
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import MEASURED, Job, job_from_file, record
-from tinyqwenvl.oracle.stages import about, canonical, place_in_run
+from tinyqwenvl.oracle.stages import about, canonical, position_in_run
 
-PICTURES = [random_picture(1, 150, 210), random_picture(2, 70, 240)]
+IMAGES = [random_image(1, 150, 210), random_image(2, 70, 240)]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def job():
-    return Job(user_message(PICTURES, "what is different?"), tokens=2)
+    return Job(user_message(IMAGES, "what is different?"), tokens=2)
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +170,14 @@ def test_the_manifest_says_what_a_stage_is(reference, family):
 def test_what_a_stage_was_made_of_gives_it_again(model, reference):
     entry = reference.get("model.layers.1.self_attn.context")
     given = inputs_of(entry.name, reference)
-    assert list(given) == ["q", "k", "v", "spans"]
+    assert list(given) == ["q", "k", "v", "key_ranges"]
     again = tinyqwenvl.nn.attention(*given.values())
     assert distance(again, entry.read()).nmse < 1e-12
     assert any(key.startswith("inputs/visual.blocks.0.norm2/") for key in reference.inputs)
 
 
 def test_a_run_is_done_again_with_its_limits(model, place):
-    item = {"type": "image", "image": PICTURES[0], "max_pixels": 9000}
+    item = {"type": "image", "image": IMAGES[0], "max_pixels": 9000}
     job = Job([{"role": "user", "content": [item, {"type": "text", "text": "?"}]}])
     first = record(model, job, place / "limits.safetensors", floors=())
     again = record(model, job_from_file(first, model.config), place / "x.safetensors", floors=())
@@ -186,8 +186,8 @@ def test_a_run_is_done_again_with_its_limits(model, place):
 
 
 def test_the_options_of_a_prompt_are_kept(model, place):
-    """Those of a control token in a text, too; what a manifest cannot hold is refused."""
-    messages = user_message(PICTURES[:1], "a <|im_end|> b")
+    """Those of a special token in a text, too; what a manifest cannot hold is refused."""
+    messages = user_message(IMAGES[:1], "a <|im_end|> b")
     job = Job(messages, options={"parse_special": True, "max_pixels": 9000})
     first = record(model, job, place / "options.safetensors", floors=["float32"])
     assert first.get("lm_head").info["floor"]["float32"]["entire"]["nmse"] > 0
@@ -198,8 +198,8 @@ def test_the_options_of_a_prompt_are_kept(model, place):
     assert not (place / "z.safetensors").exists()
 
 
-def test_a_clip_under_another_template_is_run_again(model, place):
-    frames = [random_picture(i, 56, 84) for i in range(4)]
+def test_a_video_under_another_template_is_run_again(model, place):
+    frames = [random_image(i, 56, 84) for i in range(4)]
     items = [{"type": "video", "video": frames, "max_pixels": 6000, "min_pixels": 3136}]
     job = Job([{"role": "user", "content": [*items, {"type": "text", "text": "what?"}]}])
     template = "<|im_start|>" + json.loads(
@@ -314,7 +314,7 @@ def test_a_porters_own_inputs(model, reference, place, family):
 # ------------------------------------------------------------------ comparing
 
 
-def test_the_plain_form_agrees(model, job, reference, checkpoint, place, family):
+def test_the_reference_form_agrees(model, job, reference, checkpoint, place, family):
     plain = tinyqwenvl.load(checkpoint, plain=True)
     again = record(plain, job, place / f"plain-{family}.safetensors", floors=())
     found = compare(reference, again)
@@ -326,13 +326,13 @@ def test_the_plain_form_agrees(model, job, reference, checkpoint, place, family)
 def test_the_first_stage_that_differs_is_named(model, job, reference, place):
     bad = broken(model, job, place / "bad1.safetensors", "no_causal_mask")
     found = compare(reference, bad)
-    assert found.first.name == "model.layers.0.self_attn.spans"
+    assert found.first.name == "model.layers.0.self_attn.key_ranges"
     floats = next(v for v in found.compared if v.bad and v.kind == "float")
     assert floats.name == "model.layers.0.self_attn.context"
     line = found.as_json()
     assert line["first"] == found.first.name and {"name", "verdict"} <= set(line["stages"][0])
     text = report.as_text(found)
-    assert "first: model.layers.0.self_attn.spans" in text and "\x1b" not in text
+    assert "first: model.layers.0.self_attn.key_ranges" in text and "\x1b" not in text
     assert "\x1b[31m" in report.as_text(found, colour=True)
 
 
@@ -490,7 +490,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_a_manifest_opens_no_files(model, job, place):
     dump = record(model, job, place / "files.safetensors", floors=())
-    path = str(tinyqwenvl.model.EXAMPLE_PICTURE)
+    path = str(tinyqwenvl.model.EXAMPLE_IMAGE)
     items = [{"type": "image", "image": path}, {"type": "text", "text": "?"}]
     dump.about = {**dump.about, "messages": [{"role": "user", "content": items}]}
     with pytest.raises(UserError, match="its prompt is damaged"):
@@ -557,8 +557,8 @@ def test_the_order_of_a_run_is_known(reference):
     images = {"picture", "image.resize", "image.normalise", "image.nine_dimensions"}
     first = [n for n in first if n not in images]
     shuffled = [str(n) for n in np.random.default_rng(0).permutation(first)]
-    assert sorted(shuffled, key=place_in_run) == first
-    assert place_in_run("who knows") > place_in_run("generated")
+    assert sorted(shuffled, key=position_in_run) == first
+    assert position_in_run("who knows") > position_in_run("generated")
 
 
 def test_axes_are_letters_of_the_glossary(reference, family):
@@ -792,8 +792,8 @@ def dumps(place, tmp_path_factory):
     """A small checkpoint, a reference and a candidate with a mistake, by the command line."""
     directory = write_checkpoint(tmp_path_factory.mktemp("cli"), tiny_config("qwen2_5_vl"), seed=3)
     paths = [place / n for n in ("cli-ref.safetensors", "cli-bad.safetensors")]
-    picture = str(tinyqwenvl.model.EXAMPLE_PICTURE)
-    base = ["record", picture, "describe", "-m", str(directory), "--max-pixels", "20000"]
+    image = str(tinyqwenvl.model.EXAMPLE_IMAGE)
+    base = ["record", image, "describe", "-m", str(directory), "--max-pixels", "20000"]
     assert main([*base, "-o", str(paths[0])]) == 0
     assert main([*base, "-o", str(paths[1]), "--mutant", "mrope_interleaved"]) == 0
     return directory, *map(str, paths)
@@ -836,10 +836,10 @@ def test_a_bare_reference_is_compared_all_the_same(dumps, tmp_path, capsys):
     assert any("could not be tried" in line for line in found["notes"])
 
 
-def test_clips_are_recorded_too(dumps, tmp_path, capsys):
+def test_videos_are_recorded_too(dumps, tmp_path, capsys):
     directory = dumps[0]
     for i in range(4):
-        Image.fromarray(random_picture(i, 40, 60)).save(tmp_path / f"{i}.png")
+        Image.fromarray(random_image(i, 40, 60)).save(tmp_path / f"{i}.png")
     out = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
     words = ["record", "--video", str(tmp_path), "--fps", "1", "-m", str(directory), "what?"]
     limits = ["--min-pixels", "3136", "--max-pixels", "6000"]
@@ -898,7 +898,7 @@ def test_help_fits_a_screen(name, capsys):
         (["record", "x", "-o", "a.safetensors", "--floors", "fp4"], "known are float32"),
         (["record", "x", "-o", "a.safetensors", "--tokens", "-1"], "from 0"),
         (["record", "x", "-o", "a.safetensors", "--mutant", "no"], "no mutant"),
-        (["record", "x.png", "y", "-o", "a.safetensors"], "no such picture"),
+        (["record", "x.png", "y", "-o", "a.safetensors"], "no such image"),
         (["record", "x", "-o", "a.safetensors", "--inputs", "no.npz"], "not both"),
         (["record", "-o", "a.safetensors", "--inputs", "no.npz"], "no such dump"),
     ],
@@ -933,7 +933,7 @@ def test_ids_that_cannot_be_are_one_line(dumps, tmp_path, capsys):
     assert "generated" in err and err.count("\n") == 1
 
 
-def test_strange_names_and_pictures_are_no_traceback(tmp_path, capsys):
+def test_strange_names_and_images_are_no_traceback(tmp_path, capsys):
     names = ["visual.blocks.\u00b2.attn", "visual.blocks.1a", "visual.blocks." + "9" * 5000]
     arrays = {name: np.ones((4, 4), np.float32) for name in names}
     arrays |= {"picture": np.ones(3, np.uint8), "image_grid_thw": np.array([[1, 1, 4]])}
@@ -946,10 +946,10 @@ def test_strange_names_and_pictures_are_no_traceback(tmp_path, capsys):
     assert page_of.exists() and "Traceback" not in capsys.readouterr().err
 
 
-def test_errors_of_clips_lie_in_the_clips(model, place, family):
-    """A prompt with a picture and a clip: the tower runs twice, each with its own grids."""
-    frames = [random_picture(i, 56, 84) for i in range(4)]
-    items = [{"type": "image", "image": PICTURES[1]}, {"type": "text", "text": "and"}]
+def test_errors_of_videos_lie_in_the_videos(model, place, family):
+    """A prompt with an image and a clip: the vision encoder runs twice, each with its own grids."""
+    frames = [random_image(i, 56, 84) for i in range(4)]
+    items = [{"type": "image", "image": IMAGES[1]}, {"type": "text", "text": "and"}]
     items += [{"type": "video", "video": frames, "max_pixels": 6000, "min_pixels": 3136}]
     job = Job([{"role": "user", "content": items}])
     dump = record(model, job, place / f"both-{family}.safetensors", floors=())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinyqwenvl
-from scripts.random_checkpoint import random_picture, tiny_config, with_pictures, write_checkpoint
+from scripts.random_checkpoint import random_image, tiny_config, with_images, write_checkpoint
 from tinyqwenvl import UserError
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.__main__ import main
@@ -62,9 +62,9 @@ def case(family, hf, tmp_path_factory):
     directory = tmp_path_factory.mktemp(family)
     write_checkpoint(directory, tiny_config(family), seed=8)
     ours = tinyqwenvl.load(directory)
-    pictures = [random_picture(30 + i, *size) for i, size in enumerate(SIZES)]
+    images = [random_image(30 + i, *size) for i, size in enumerate(SIZES)]
     with tinyqwenvl.trace() as stages:
-        inputs = ours.prepare([{"role": "user", "content": with_pictures(CONTENT, pictures)}])
+        inputs = ours.prepare([{"role": "user", "content": with_images(CONTENT, images)}])
         ours.forward(inputs)
     stages["model.rope_delta"] = [np.array(inputs.rope_delta)]
     witness = hf.Witness(directory)
@@ -142,13 +142,13 @@ def test_settings_are_kept(case, dumped):
     assert linear["in_features"] == 64 and "bias=False" in linear["repr"]
 
 
-def test_the_tower_alone(case, tmp_path):
+def test_the_encoder_alone(case, tmp_path):
     witness, given, stages, _ = case
-    tower = witness.model.model.visual
+    vision_encoder = witness.model.model.visual
     pixels, grids = given["pixel_values"], given["image_grid_thw"]
-    with torch.no_grad(), instrument(tower, tmp_path / "a.safetensors", inputs=False):
-        tower(pixels, grid_thw=grids)
-        tower(pixels[: 10 * 6], grid_thw=grids[:1])
+    with torch.no_grad(), instrument(vision_encoder, tmp_path / "a.safetensors", inputs=False):
+        vision_encoder(pixels, grid_thw=grids)
+        vision_encoder(pixels[: 10 * 6], grid_thw=grids[:1])
     dump = open_dump(tmp_path / "a.safetensors")
     for name in (n for n in stages if n == "visual" or n.startswith("visual.")):
         if not re.fullmatch(r".*\.(q|k|v|spans|context)", name):
@@ -159,7 +159,7 @@ def test_the_tower_alone(case, tmp_path):
     assert not dump.inputs
 
 
-def test_part_of_a_tower_gets_the_name_that_is_told(case, tmp_path):
+def test_part_of_a_encoder_gets_the_name_that_is_told(case, tmp_path):
     witness, _, _, _ = case
     norm = witness.model.model.visual.blocks[2].norm1
     with instrument(norm, tmp_path / "a.safetensors", prefix="visual.blocks.2.norm1"):
@@ -230,11 +230,11 @@ def test_one_row_of_positions_is_three(case, tmp_path):
 
 def test_another_model_is_not_watched(case, tmp_path):
     witness, given, _, _ = case
-    tower = witness.model.model.visual
-    other = copy.deepcopy(tower)
+    vision_encoder = witness.model.model.visual
+    other = copy.deepcopy(vision_encoder)
     pixels, grids = given["pixel_values"], given["image_grid_thw"]
-    with torch.no_grad(), instrument(tower, tmp_path / "a.safetensors"):
-        for each in (other, tower, other):
+    with torch.no_grad(), instrument(vision_encoder, tmp_path / "a.safetensors"):
+        for each in (other, vision_encoder, other):
             each(pixels, grid_thw=grids)
     assert all(entry.call == 0 for entry in open_dump(tmp_path / "a.safetensors"))
 
@@ -267,13 +267,13 @@ def test_bfloat16_is_stored_as_such(case, hf, tmp_path, family):
 def test_a_failure_leaves_no_file_and_no_hook(case, tmp_path):
     witness, given, _, _ = case
     model = witness.model
-    tower = model.model.visual
-    around = __import__("sys").modules[type(tower).__module__]
+    vision_encoder = model.model.visual
+    around = __import__("sys").modules[type(vision_encoder).__module__]
 
     def state():
         hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
         functions = [getattr(around, "get_vision_window_index", None)]
-        return hooks, [sorted(vars(m)) for m in (model, model.model, tower)], functions
+        return hooks, [sorted(vars(m)) for m in (model, model.model, vision_encoder)], functions
 
     before = state()
     with pytest.raises(ZeroDivisionError), instrument(model, tmp_path / "a.safetensors"):
@@ -448,7 +448,7 @@ def test_globs_choose_and_must_fit(toy, tmp_path):
     assert not target.exists()
 
 
-def test_mistakes_get_one_line(toy, tmp_path):
+def test_bugs_get_one_line(toy, tmp_path):
     target = tmp_path / "a.safetensors"
     with pytest.raises(UserError, match=r"a int is not a torch\.nn\.Module"), instrument(3, target):
         pass
@@ -750,7 +750,7 @@ def test_verify(hf, tmp_path, capsys):
     directory = str(FOLDER / "models" / "qwen2_5_vl")
     assert main(["verify", directory, "--tokens", "2", "-o", str(tmp_path / "v.md")]) == 0
     report = (tmp_path / "v.md").read_text(encoding="utf-8")
-    assert "5 pictures: all agree" in report and "model.safetensors" in report
+    assert "5 images: all agree" in report and "model.safetensors" in report
     with mutants.apply("merger_quick_gelu"):
         assert main(["verify", directory, "--tokens", "2"]) == 1
     out = capsys.readouterr().out

@@ -14,7 +14,7 @@ IMAGE, VIDEO = TOKEN_IDS["<|image_pad|>"], TOKEN_IDS["<|video_pad|>"]
 
 
 def prompt(*parts):
-    """Numbers are runs of text; grids are pictures, or videos when they have a fourth entry."""
+    """Numbers are runs of text; grids are images, or videos when they have a fourth entry."""
     ids, images, videos, seconds = [], [], [], []
     for part in parts:
         if isinstance(part, int):
@@ -54,7 +54,7 @@ def slow_rope_index(config, *parts):
 
 
 texts = st.integers(1, 6)
-pictures = st.tuples(st.just(1), st.integers(1, 6), st.integers(1, 6)).map(
+images = st.tuples(st.just(1), st.integers(1, 6), st.integers(1, 6)).map(
     lambda g: (1, 2 * g[1], 2 * g[2])
 )
 videos = st.tuples(
@@ -67,7 +67,7 @@ videos = st.tuples(
 
 @settings(deadline=None)
 @given(
-    st.lists(st.one_of(texts, pictures, videos), min_size=1, max_size=7),
+    st.lists(st.one_of(texts, images, videos), min_size=1, max_size=7),
     st.sampled_from([NEW, OLD]),
 )
 def test_rope_index_equals_the_loop(parts, config):
@@ -92,7 +92,7 @@ def test_text_only_is_plain_counting():
     assert delta == 0
 
 
-def test_a_picture_in_text():
+def test_a_image_in_text():
     ids, images, _, _ = prompt(2, (1, 4, 6), 2)
     positions, delta = rope_index(ids, NEW, images)
     assert positions.tolist() == [
@@ -136,8 +136,8 @@ def test_same_frames_other_times():
 @pytest.mark.parametrize(
     ("parts", "grids", "complaint"),
     [
-        ([2, (1, 4, 4)], None, "more picture placeholders"),
-        ([2], [[1, 4, 4]], "fewer picture placeholders"),
+        ([2, (1, 4, 4)], None, "more image placeholders"),
+        ([2], [[1, 4, 4]], "fewer image placeholders"),
         ([2, (1, 4, 4), 3], [[1, 4, 6]], "fewer placeholders"),
         ([2, (1, 4, 4)], [[1, 4, 6]], "fewer placeholders"),
     ],

@@ -17,11 +17,11 @@ import tinyqwenvl
 from scripts.random_checkpoint import random_weights, tiny_config, write_checkpoint
 from tinyqwenvl import run
 from tinyqwenvl.checkpoint import read_safetensors, write_safetensors
-from tinyqwenvl.media import open_picture
-from tinyqwenvl.model import EMBEDDED, EXAMPLE_PICTURE
+from tinyqwenvl.media import open_image
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE
 from tinyqwenvl.shapes.__main__ import parser as shapes_parser
 
-TRUTH = EXAMPLE_PICTURE.with_suffix(".txt").read_text()  # what was drawn, not what was answered
+TRUTH = EXAMPLE_IMAGE.with_suffix(".txt").read_text()  # what was drawn, not what was answered
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -41,14 +41,12 @@ def test_no_arguments_describes_the_example_truly():
     assert done.stderr.count("\n") == 1 and "drawn scenes only" in done.stderr
 
 
-def test_a_sole_picture_means_describe():
-    assert (
-        tinyqwenvl_run(EXAMPLE_PICTURE).stdout == tinyqwenvl_run(EXAMPLE_PICTURE, "describe").stdout
-    )
+def test_a_sole_image_means_describe():
+    assert tinyqwenvl_run(EXAMPLE_IMAGE).stdout == tinyqwenvl_run(EXAMPLE_IMAGE, "describe").stdout
 
 
 def test_json():
-    done = tinyqwenvl_run(EXAMPLE_PICTURE, "describe", "--json")
+    done = tinyqwenvl_run(EXAMPLE_IMAGE, "describe", "--json")
     answer = json.loads(done.stdout)
     assert set(answer) == {
         "text",
@@ -64,31 +62,31 @@ def test_json():
     assert set(answer["timings"]) == {"load", "prepare", "vision", "prefill", "decode", "total"}
     assert answer["finish_reason"] == "stop"
     assert answer["text"] + "\n" == TRUTH
-    few = json.loads(tinyqwenvl_run(EXAMPLE_PICTURE, "describe", "--json", "-n", 3).stdout)
+    few = json.loads(tinyqwenvl_run(EXAMPLE_IMAGE, "describe", "--json", "-n", 3).stdout)
     assert few["token_ids"] == answer["token_ids"][:3]
     assert few["finish_reason"] == "length"
-    small = json.loads(tinyqwenvl_run(EXAMPLE_PICTURE, "--max-pixels", 20000, "--json").stdout)
+    small = json.loads(tinyqwenvl_run(EXAMPLE_IMAGE, "--max-pixels", 20000, "--json").stdout)
     (grid,) = small["image_grid_thw"]
     assert grid[1] * grid[2] * 196 <= 20000
 
 
 def test_another_checkpoint(tmp_path):
     directory = write_checkpoint(tmp_path / "model", tiny_config("qwen2_vl"))
-    done = tinyqwenvl_run(EXAMPLE_PICTURE, "hello", "-m", directory, "-n", 5)
+    done = tinyqwenvl_run(EXAMPLE_IMAGE, "hello", "-m", directory, "-n", 5)
     assert done.returncode == 0
     assert done.stderr == ""
 
 
 def test_options_may_stand_anywhere():
-    few = tinyqwenvl_run(EXAMPLE_PICTURE, "-n", "2", "describe", "--json")
+    few = tinyqwenvl_run(EXAMPLE_IMAGE, "-n", "2", "describe", "--json")
     assert len(json.loads(few.stdout)["token_ids"]) == 2
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ([str(EXAMPLE_PICTURE)], None)),
-        (["a.png"], (["a.png"], None)),  # and then: no such picture
+        ([], ([str(EXAMPLE_IMAGE)], None)),
+        (["a.png"], (["a.png"], None)),  # and then: no such image
         (["here.png"], (["here.png"], None)),
         (["noted"], (["noted"], None)),
         (["-"], (["-"], None)),
@@ -98,15 +96,15 @@ def test_options_may_stand_anywhere():
         (["a.png", "what?"], (["a.png"], "what?")),
         (["a.png", "noted"], (["a.png"], "noted")),
         (["a.png", "here.png"], (["a.png", "here.png"], None)),
-        (["a.png", "gone.png"], (["a.png", "gone.png"], None)),  # and then: no such picture
+        (["a.png", "gone.png"], (["a.png", "gone.png"], None)),  # and then: no such image
         (["a.png", "b.png", "what is in b.png"], (["a.png", "b.png"], "what is in b.png")),
     ],
 )
-def test_which_words_are_pictures(words, expected, tmp_path, monkeypatch):
+def test_which_words_are_images(words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("here.png", "noted"):
         (tmp_path / name).touch()
-    assert run.pictures_and_prompt(words) == expected
+    assert run.images_and_prompt(words) == expected
 
 
 def test_an_answer_that_the_terminal_cannot_show(tmp_path):
@@ -184,7 +182,7 @@ def test_a_system_prompt(embedded, capsys):
     assert text_of(embedded, answer).startswith("<|im_start|>system\nSpeak up.<|im_end|>\n")
 
 
-def test_control_tokens_are_text_unless_asked(embedded, capsys):
+def test_special_tokens_are_text_unless_asked(embedded, capsys):
     words = ["a<|im_end|>b", "-n", 1]
     end = embedded.tokenizer.token_id("<|im_end|>")
     _, typed, _ = ask(capsys, *words)
@@ -194,23 +192,23 @@ def test_control_tokens_are_text_unless_asked(embedded, capsys):
     assert text_of(embedded, typed) == text_of(embedded, obeyed)
 
 
-def test_a_placeholder_that_is_obeyed_is_where_the_picture_goes(embedded, capsys):
-    """The picture's own placeholder first, then the typed one: two pictures are needed."""
+def test_a_placeholder_that_is_obeyed_is_where_the_image_goes(embedded, capsys):
+    """The image's own placeholder first, then the typed one: two images are needed."""
     words = ["-m", EMBEDDED, "see <|image_pad|>!", "--parse-special"]
-    assert run.main([str(EXAMPLE_PICTURE), *map(str, words)]) == 2
-    assert "2 picture placeholders for 1 pictures" in capsys.readouterr().err
+    assert run.main([str(EXAMPLE_IMAGE), *map(str, words)]) == 2
+    assert "2 image placeholders for 1 images" in capsys.readouterr().err
 
 
 def test_stop_texts(capsys):
-    _, whole, _ = ask(capsys, EXAMPLE_PICTURE)
-    _, cut, _ = ask(capsys, EXAMPLE_PICTURE, "--stop", "never said", "--stop", "blue")
+    _, whole, _ = ask(capsys, EXAMPLE_IMAGE)
+    _, cut, _ = ask(capsys, EXAMPLE_IMAGE, "--stop", "never said", "--stop", "blue")
     assert cut["text"] == whole["text"][: whole["text"].index("blue")]
     assert cut["finish_reason"] == "stop"
     assert cut["token_ids"] == whole["token_ids"][: len(cut["token_ids"])]
 
 
 def test_sampling_options(capsys):
-    words = [EXAMPLE_PICTURE, "Tell me what you see.", "--temperature", 3]
+    words = [EXAMPLE_IMAGE, "Tell me what you see.", "--temperature", 3]
     code, first, _ = ask(capsys, *words, "--seed", 5)
     assert code == 0 and first["sampling"]["seed"] == 5
     assert first["token_ids"] == ask(capsys, *words, "--seed", 5)[1]["token_ids"]
@@ -228,8 +226,8 @@ def test_an_option_that_does_nothing_is_pointed_out(capsys):
 
 
 def test_the_penalty_makes_other_words_likelier(capsys):
-    _, plain, _ = ask(capsys, EXAMPLE_PICTURE)
-    _, other, _ = ask(capsys, EXAMPLE_PICTURE, "--repetition-penalty", 100)
+    _, plain, _ = ask(capsys, EXAMPLE_IMAGE)
+    _, other, _ = ask(capsys, EXAMPLE_IMAGE, "--repetition-penalty", 100)
     assert plain["text"] != other["text"]
 
 
@@ -264,14 +262,14 @@ def test_transparency(tmp_path, capsys, monkeypatch):
 
 
 class Spy:
-    """A model that looks at the picture's first pixel and gives up."""
+    """A model that looks at the image's first pixel and gives up."""
 
     def __init__(self, seen):
         self.seen = seen
 
     def prepare(self, messages, least, most, parse_special, to_rgb):
         path = messages[0]["content"][0]["image"]
-        self.seen.append(open_picture(path, to_rgb).getpixel((0, 0)))
+        self.seen.append(open_image(path, to_rgb).getpixel((0, 0)))
         raise StopIteration
 
 
@@ -282,12 +280,12 @@ def test_many_tokens_get_a_hint(tmp_path, capsys):
     assert len(answer["prompt_token_ids"]) > 2560
     hint = next(line for line in err.splitlines() if "--max-pixels 2007040" in line)
     assert "tokens" in hint
-    _, _, err = ask(capsys, EXAMPLE_PICTURE, "?", "-n", 1, "--max-pixels", 100_000)
+    _, _, err = ask(capsys, EXAMPLE_IMAGE, "?", "-n", 1, "--max-pixels", 100_000)
     assert "--max-pixels" not in err
 
 
 def test_verbose_says_what_was_done(capsys):
-    assert run.main([str(EXAMPLE_PICTURE), "-v"]) == 0
+    assert run.main([str(EXAMPLE_IMAGE), "-v"]) == 0
     out, err = capsys.readouterr()
     assert out == TRUTH
     for part in ("4,000,544 parameters", "336x224 pixels", "the likeliest token", "ended by stop",
@@ -298,26 +296,26 @@ def test_verbose_says_what_was_done(capsys):
 
 
 def test_no_stream_is_the_same_text(capsys):
-    assert run.main([str(EXAMPLE_PICTURE), "--no-stream"]) == 0
+    assert run.main([str(EXAMPLE_IMAGE), "--no-stream"]) == 0
     assert capsys.readouterr().out == TRUTH
 
 
 # ------------------------------------------------------------------ stdin
 
 
-def test_a_picture_on_stdin():
-    data = EXAMPLE_PICTURE.read_bytes()
+def test_a_image_on_stdin():
+    data = EXAMPLE_IMAGE.read_bytes()
     assert tinyqwenvl_run("-", stdin=data).stdout == TRUTH
     assert tinyqwenvl_run("-", "describe", stdin=data).stdout == TRUTH
     nothing = tinyqwenvl_run("-", "describe")
     assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert "no picture came on stdin" in nothing.stderr
+    assert "no image came on stdin" in nothing.stderr
 
 
 def test_piped_text_is_added_to_the_prompt(embedded):
     for words, expected in (
-        ([EXAMPLE_PICTURE, "Count:"], "Count:\nall shapes<|im_end|>"),
-        ([EXAMPLE_PICTURE], "<|vision_end|>all shapes<|im_end|>"),
+        ([EXAMPLE_IMAGE, "Count:"], "Count:\nall shapes<|im_end|>"),
+        ([EXAMPLE_IMAGE], "<|vision_end|>all shapes<|im_end|>"),
     ):
         done = tinyqwenvl_run(*words, "--json", "-n", 1, stdin=b"all shapes\r\n")
         assert expected in text_of(embedded, json.loads(done.stdout))
@@ -396,7 +394,7 @@ def test_commands():
     version = f"tinyqwenvl {tinyqwenvl.__version__}\n"
     for words in (["--version"], ["run", "--version"], ["shapes", "--version"]):
         assert tinyqwenvl_run(*words, module="tinyqwenvl").stdout == version
-    assert tinyqwenvl_run("run", EXAMPLE_PICTURE, module="tinyqwenvl").stdout == TRUTH
+    assert tinyqwenvl_run("run", EXAMPLE_IMAGE, module="tinyqwenvl").stdout == TRUTH
     shapes = tinyqwenvl_run("shapes", "756x476", module="tinyqwenvl").stdout
     assert shapes == tinyqwenvl_run("756x476", module="tinyqwenvl.shapes").stdout != ""
     overview = tinyqwenvl_run(module="tinyqwenvl")
@@ -444,7 +442,7 @@ def test_a_bar_on_a_terminal_when_it_takes_long(tmp_path):
     assert done.stdout.decode() == TRUTH
     layers = tinyqwenvl.load().config
     total = layers.vision.depth + layers.text.num_hidden_layers
-    assert "reading the pictures" in shown and f"{total}/{total}" in shown
+    assert "reading the images" in shown and f"{total}/{total}" in shown
     assert shown.endswith("\r") and shown.split("\r")[-2].isspace()  # wiped away
 
 

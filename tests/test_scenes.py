@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 import tinyqwenvl
 from scripts.first_edition import evaluate, examples, measure, questions, scenes, words
 from tinyqwenvl import run
-from tinyqwenvl.model import EMBEDDED, EXAMPLE_CLIP, EXAMPLE_PICTURE
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE, EXAMPLE_VIDEO
 from tinyqwenvl.tokenizer import load_tokenizer
 
 
@@ -30,27 +30,27 @@ def test_shapes_lie_inside_and_apart(seed, grid):
     for i, a in enumerate(boxes):
         for b in boxes[:i]:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-    assert not scenes.KEPT_OUT & {(s.colour, s.kind) for s in scene.shapes}
+    assert not scenes.HELD_OUT & {(s.colour, s.kind) for s in scene.shapes}
 
 
-def test_a_picture_shows_its_shapes_where_they_are():
-    """Inside a square's box is its colour; the corners of the picture are background."""
+def test_a_image_shows_its_shapes_where_they_are():
+    """Inside a square's box is its colour; the corners of the image are background."""
     rng = np.random.default_rng(5)
     square = scenes.Shape("red", "square", (28, 42, 70, 84))
-    picture = np.asarray(scenes.draw_scene(rng, scenes.Scene(112, 112, (square,)), plain=True))
-    inside, outside = picture[45:81, 31:67], picture[:20, :20]
+    image = np.asarray(scenes.draw_scene(rng, scenes.Scene(112, 112, (square,)), plain=True))
+    inside, outside = image[45:81, 31:67], image[:20, :20]
     assert np.abs(inside.mean(axis=(0, 1)) - scenes.COLOURS["red"]).max() < 25
     assert outside.min() > 200
 
 
-def test_the_same_seed_draws_the_same_picture():
-    pictures = []
+def test_the_same_seed_draws_the_same_image():
+    images = []
     for _ in range(2):
         rng = np.random.default_rng(3)
         scene = scenes.make_scene(rng, 4, 6)
-        pictures.append(np.asarray(scenes.draw_scene(rng, scene)))
-    assert pictures[0].shape == (112, 168, 3)
-    np.testing.assert_array_equal(*pictures)
+        images.append(np.asarray(scenes.draw_scene(rng, scene)))
+    assert images[0].shape == (112, 168, 3)
+    np.testing.assert_array_equal(*images)
 
 
 def test_descriptions():
@@ -75,7 +75,7 @@ def test_numbers_are_single_tokens():
     assert len(tokenizer.encode("451")) > 1
 
 
-def test_marks():
+def test_locations():
     """Overlap of boxes, points inside, seconds within a half, and sentences to the letter."""
     case = evaluate.make_case(1, "locate", 0)
     box = json.loads(case.question.answer)
@@ -94,9 +94,9 @@ def test_marks():
     case = evaluate.make_case(1, "describe", 0)
     assert evaluate.mark(case, case.question.answer) == 1
     assert evaluate.mark(case, case.question.answer.lower()) == 0
-    for skill, pictures in (("change", 2), ("read", 1)):
+    for skill, images in (("change", 2), ("read", 1)):
         case = evaluate.make_case(1, skill, 0)
-        assert len(case.pictures) == pictures and case.fps is None
+        assert len(case.images) == images and case.fps is None
         assert evaluate.mark(case, case.question.answer) == 1
         assert evaluate.mark(case, case.question.answer.lower()) == 0
 
@@ -174,7 +174,7 @@ def test_a_change_is_the_only_one_and_the_answer_names_it(seed, grid):
     answer = questions.ask_change(rng, change).answer
     for names in ([name for name, _ in before], [name for name, _ in after]):
         assert len(set(names)) == len(names)
-        assert not scenes.KEPT_OUT & {tuple(name.split()) for name in names}
+        assert not scenes.HELD_OUT & {tuple(name.split()) for name in names}
     if answer == "Nothing changed.":
         assert before == after
     elif answer.endswith(" is gone."):
@@ -199,7 +199,7 @@ def test_all_changes_occur():
     assert {scenes.make_change(rng, 4, 4).what for _ in range(60)} == set(scenes.CHANGES)
 
 
-def test_two_pictures_of_a_change_differ_only_where_it_is():
+def test_two_images_of_a_change_differ_only_where_it_is():
     """The style is the same; with noise or compression the rest differs a little."""
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -250,10 +250,10 @@ def test_characters_are_single_tokens():
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6))
-def test_unnamed_colours_and_kinds_are_far_from_the_kept_out_pairs(seed):
+def test_unnamed_colours_and_kinds_are_far_from_the_held_out_pairs(seed):
     rng = np.random.default_rng(seed)
     for shape in scenes.with_unnamed(rng, scenes.make_scene(rng, 6, 6)).shapes:
-        assert (shape.colour, shape.kind) not in scenes.KEPT_OUT
+        assert (shape.colour, shape.kind) not in scenes.HELD_OUT
         assert bool(shape.colour) != bool(shape.paint) and bool(shape.kind) != bool(shape.outline)
         assert shape.colour or shape.kind
         if shape.paint:
@@ -261,15 +261,15 @@ def test_unnamed_colours_and_kinds_are_far_from_the_kept_out_pairs(seed):
                 n: np.linalg.norm(np.subtract(shape.paint, c)) for n, c in scenes.COLOURS.items()
             }
             assert min(gaps.values()) >= 90
-            for colour in [c for c, k in scenes.KEPT_OUT if k == shape.kind]:
+            for colour in [c for c, k in scenes.HELD_OUT if k == shape.kind]:
                 assert not scenes.has_hue(shape.paint, colour)
 
 
 def cover(kind, outline=None):
     """Pixels of a shape 60 pixels wide."""
-    picture = Image.new("L", (60, 60))
-    scenes.draw_shape(ImageDraw.Draw(picture), kind, (0, 0, 60, 60), 255, outline)
-    return np.asarray(picture) > 0
+    image = Image.new("L", (60, 60))
+    scenes.draw_shape(ImageDraw.Draw(image), kind, (0, 0, 60, 60), 255, outline)
+    return np.asarray(image) > 0
 
 
 def test_kinds_without_a_name_are_none_of_the_named():
@@ -290,13 +290,13 @@ def test_hues():
     )
 
 
-def test_no_shape_without_a_name_looks_like_a_kept_out_pair():
+def test_no_shape_without_a_name_looks_like_a_held_out_pair():
     """An arc in green, always without a name, would teach that a green ring has none."""
-    assert set(scenes.LIKE) == {kind for _, kind in scenes.KEPT_OUT}
+    assert set(scenes.LIKE) == {kind for _, kind in scenes.HELD_OUT}
     rng = np.random.default_rng(0)
     forms = {c: {scenes.unnamed_form(rng, c) for _ in range(200)} for c in scenes.COLOURS}
     assert forms["pink"] == {"polygon", "frame", "arc", "bars"}
-    for colour, kind in scenes.KEPT_OUT:
+    for colour, kind in scenes.HELD_OUT:
         assert forms[colour] == forms["pink"] - set(scenes.LIKE[kind])
 
 
@@ -306,9 +306,9 @@ def test_a_shape_without_a_name_is_drawn_in_its_colour_and_outline():
         scenes.Shape("blue", "", (60, 60, 100, 100), outline=((0, 0), (1, 0), (0, 1))),
     )
     rng = np.random.default_rng(2)
-    picture = np.asarray(scenes.draw_scene(rng, scenes.Scene(112, 112, shapes), plain=True))
-    assert np.abs(picture[12:44, 12:44].astype(int) - (120, 120, 10)).mean() < 8
-    assert picture[64:72, 64:72, 0].mean() < 90 and picture[92:97, 92:97].min() > 200
+    image = np.asarray(scenes.draw_scene(rng, scenes.Scene(112, 112, shapes), plain=True))
+    assert np.abs(image[12:44, 12:44].astype(int) - (120, 120, 10)).mean() < 8
+    assert image[64:72, 64:72, 0].mean() < 90 and image[92:97, 92:97].min() > 200
 
 
 def test_questions_by_colour_or_kind_alone():
@@ -341,7 +341,7 @@ def test_questions_by_colour_or_kind_alone():
             assert "circle" in text and question.answer == "Blue."
 
 
-def test_no_training_question_names_a_kept_out_pair():
+def test_no_training_question_names_a_held_out_pair():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
@@ -355,11 +355,11 @@ def test_no_training_question_names_a_kept_out_pair():
             seen |= {questions.SKILLS[i] for i in np.unique(batch["skills"]) if i >= 0}
             for row in batch["ids"]:
                 text = tokenizer.decode(row.tolist())
-                assert not any(f"{colour} {kind}" in text for colour, kind in scenes.KEPT_OUT)
+                assert not any(f"{colour} {kind}" in text for colour, kind in scenes.HELD_OUT)
     assert {"change", "read", "locate", "count", "describe"} <= seen
 
 
-def test_training_rows_of_two_pictures_are_what_the_package_prepares():
+def test_training_rows_of_two_images_are_what_the_package_prepares():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
@@ -375,7 +375,7 @@ def test_training_rows_of_two_pictures_are_what_the_package_prepares():
     inputs = tinyqwenvl.load().prepare([{"role": "user", "content": content}])
     ids = encoder.question(text)
     branches = [batches.Branch.asking(ids)]
-    row = batches.make_row(encoder, "<|image_pad|>", (1, 8, 10), 1.0, branches, pictures=2)
+    row = batches.make_row(encoder, "<|image_pad|>", (1, 8, 10), 1.0, branches, images=2)
     np.testing.assert_array_equal(row.ids, inputs.input_ids)
     np.testing.assert_array_equal(row.positions, inputs.position_ids)
 
@@ -397,7 +397,7 @@ def test_training_rows_of_two_pictures_are_what_the_package_prepares():
         ),
     ],
 )
-def test_training_does_not_say_no_to_kept_out_pairs(skill, asked, answer, unsaid):
+def test_training_does_not_say_no_to_held_out_pairs(skill, asked, answer, unsaid):
     assert questions.unsaid(questions.Question(skill, asked, answer)) == unsaid
 
 
@@ -418,7 +418,7 @@ def test_training_does_not_say_no_to_kept_out_pairs(skill, asked, answer, unsaid
         ("Describe.", "blue square", False),
     ],
 )
-def test_a_question_that_would_say_no_to_a_kept_out_pair_is_not_asked(asked, others, denies):
+def test_a_question_that_would_say_no_to_a_held_out_pair_is_not_asked(asked, others, denies):
     shape = scenes.Shape(*others.split(), (0, 0, 28, 28))
     question = questions.Question("", asked, "")
     assert questions.denies(question, scenes.Scene(112, 112, (shape,))) == denies
@@ -454,11 +454,11 @@ def test_training_asks_no_such_question(unnamed):
             scene, stream = scenes.with_unnamed(rng, scene), batches.part_questions
         asked += zip([scene] * 20, stream(rng, scene), strict=False)
     assert not any(questions.denies(question, scene) for scene, question in asked)
-    for part in (part for pair in scenes.KEPT_OUT for part in pair):  # beside other shapes
+    for part in (part for pair in scenes.HELD_OUT for part in pair):  # beside other shapes
         assert any(part in question.text for _, question in asked)
 
 
-def test_hints_do_not_say_no_to_a_kept_out_pair():
+def test_hints_do_not_say_no_to_a_held_out_pair():
     torch = pytest.importorskip("torch")
     from scripts.first_edition.hints import HintHead, cell_labels
 
@@ -482,7 +482,7 @@ def test_hints_do_not_say_no_to_a_kept_out_pair():
     assert kind.all() and colour.all()
 
 
-def test_what_is_left_out_is_one_word_of_a_kept_out_pair():
+def test_what_is_left_out_is_one_word_of_a_held_out_pair():
     pytest.importorskip("torch")
     from tokenizers import Tokenizer
 
@@ -499,7 +499,7 @@ def test_what_is_left_out_is_one_word_of_a_kept_out_pair():
     found = left_out("describe", "Describe.", "A red ring on the left.")
     assert found[:4] == ["", " green", " star", ""] and not any(found[4:])
     begins = {colour: encoder.text(colour.capitalize())[0] for colour in scenes.COLOURS}
-    for colour, kind in scenes.KEPT_OUT:
+    for colour, kind in scenes.HELD_OUT:
         for said in set(scenes.COLOURS) - {colour}:
             question = questions.Question("colour", f"What colour is the {kind}?", "")
             question = question._replace(answer=f"{said.capitalize()}.")
@@ -621,14 +621,14 @@ def test_training_goes_on_where_it_stopped(tmp_path):
 
 
 def asked_in_the_readme():
-    """(words of the command line, answer) of the table of example pictures."""
+    """(words of the command line, answer) of the table of example images."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     return re.findall(r'`([^`\n]+) "([^"]+)"`<br>([^|]+?) \|', readme)
 
 
 @pytest.mark.parametrize(("words", "question", "answer"), asked_in_the_readme())
 def test_it_answers_about_the_examples_as_the_readme_says(words, question, answer, capsys):
-    words = [w if w.startswith("-") else str(EXAMPLE_PICTURE.with_name(w)) for w in words.split()]
+    words = [w if w.startswith("-") else str(EXAMPLE_IMAGE.with_name(w)) for w in words.split()]
     assert run.main([*words, question]) == 0
     assert capsys.readouterr().out.strip() == answer
 
@@ -642,7 +642,7 @@ def test_the_readme_asks_about_every_kind_of_example():
 def test_a_time_is_the_same_at_every_rate(fps, capsys):
     """Seconds, not frames: the truth is what drew the clip."""
     (name, seconds), *_ = examples.draw_clip()[0].appears.items()
-    words = ["--video", str(EXAMPLE_CLIP), "--fps", str(fps), f"When does the {name} appear?"]
+    words = ["--video", str(EXAMPLE_VIDEO), "--fps", str(fps), f"When does the {name} appear?"]
     assert run.main(words) == 0
     assert capsys.readouterr().out.strip() == f"At {seconds:g} seconds."
 
@@ -652,10 +652,10 @@ def test_the_examples_are_what_draws_them():
     change, pair = examples.draw_change()
     drawn = {name: examples.draw_example(name)[1] for name in examples.EXAMPLES}
     drawn |= {"before": pair[0], "after": pair[1], "word": examples.draw_sign()[1]}
-    for name, picture in drawn.items():
-        held = np.asarray(Image.open(EXAMPLE_PICTURE.with_name(f"{name}.png")))
-        assert held.shape == np.shape(picture)
-        assert np.mean(np.abs(held - np.asarray(picture, float))) < 1  # another Pillow, perhaps
+    for name, image in drawn.items():
+        held = np.asarray(Image.open(EXAMPLE_IMAGE.with_name(f"{name}.png")))
+        assert held.shape == np.shape(image)
+        assert np.mean(np.abs(held - np.asarray(image, float))) < 1  # another Pillow, perhaps
     question = questions.ask_change(scenes.generator(0), change)
     assert question.answer == "The orange triangle turned black."
 

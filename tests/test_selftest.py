@@ -67,13 +67,13 @@ def test_the_manifest_knows_the_model_files():
 
 
 def test_the_model_cases_are_sharp():
-    """Ragged windows, an order that does not undo itself, several pictures, t > 1, decoding."""
+    """Ragged windows, an order that does not undo itself, several images, t > 1, decoding."""
     by_name = {case.id: case.reference for case in selftest.model_cases()}
-    pictures, video = by_name["models/qwen2_5_vl-pictures"], by_name["models/qwen2_5_vl-video"]
-    index = pictures["visual.window_index"]
+    images, video = by_name["models/qwen2_5_vl-pictures"], by_name["models/qwen2_5_vl-video"]
+    index = images["visual.window_index"]
     assert (index[index] != range(len(index))).any()
-    assert len(pictures["image_grid_thw"]) == 3 and video["video_grid_thw"][0, 0] == 5
-    assert pictures.get("generated", 11) is not None
+    assert len(images["image_grid_thw"]) == 3 and video["video_grid_thw"][0, 0] == 5
+    assert images.get("generated", 11) is not None
     assert video["second_per_grid_ts"][0] % 1
     large = by_name["models/qwen2_5_vl_large-picture"]["visual.blocks.3.mlp"]
     assert abs(large).max() > 65504
@@ -110,7 +110,7 @@ for line in sys.stdin:
 """
 
 
-def test_the_harness_names_the_mistake_of_another_program(tmp_path, capsys):
+def test_the_harness_names_the_bug_of_another_program(tmp_path, capsys):
     program = tmp_path / "port.py"
     program.write_text(WRONG)
     words = ["harness", "--timeout", "60", "--json", "--", sys.executable, str(program)]

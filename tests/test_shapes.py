@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyqwenvl
-from scripts.random_checkpoint import random_picture, write_checkpoint
+from scripts.random_checkpoint import random_image, write_checkpoint
 from tinyqwenvl import UserError
 from tinyqwenvl.checkpoint import parameter_count
 from tinyqwenvl.model import user_message
@@ -23,10 +23,10 @@ from tinyqwenvl.shapes.report import as_text, short
 
 def test_the_walk_is_what_the_model_does(model):
     """Names, order, shapes and dtypes of every stage of a real forward pass."""
-    pictures = [random_picture(1, 150, 210), random_picture(2, 60, 240)]
+    images = [random_image(1, 150, 210), random_image(2, 60, 240)]
     seen = []
     with tinyqwenvl.tracing.watching(lambda name, value, _: seen.append((name, value))):
-        inputs = model.prepare(user_message(pictures, "what is different?"))
+        inputs = model.prepare(user_message(images, "what is different?"))
         model.forward(inputs)
     text = int(np.sum(inputs.input_ids != model.config.image_token_id))
     found = walk(model.config, [(210, 150), (240, 60)], text)
@@ -40,9 +40,9 @@ def test_the_walk_is_what_the_model_does(model):
 def test_the_walk_of_the_first_document():
     """756x476 in Qwen2-VL-2B with at most 307,200 pixels, as a reader of transformers noted it."""
     found = walk(preset("qwen2-vl-2b"), [(756, 476)], max_pixels=307200)
-    (picture,) = found.pictures
-    assert picture["resized"] == [672, 420]
-    assert picture["grid_thw"] == [1, 30, 48]
+    (image,) = found.images
+    assert image["resized"] == [672, 420]
+    assert image["grid_thw"] == [1, 30, 48]
     assert found.tokens == {"image": 360, "text": 49, "total": 409}
     shapes = {row.name: row.shape for row in found.rows}
     assert shapes["image.nine_dimensions"] == (1, 15, 24, 2, 2, 3, 2, 14, 14)
@@ -62,9 +62,9 @@ def test_the_walk_of_the_first_document():
 
 
 def test_the_numbers_of_the_second_document():
-    (picture,) = walk(preset("qwen2.5-vl-7b"), [(1280, 720)]).pictures
-    assert picture["resized"] == [1288, 728]
-    assert (picture["patches"], picture["tokens"]) == (4784, 1196)
+    (image,) = walk(preset("qwen2.5-vl-7b"), [(1280, 720)]).images
+    assert image["resized"] == [1288, 728]
+    assert (image["patches"], image["tokens"]) == (4784, 1196)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def products(model, inputs):
             part = name.split(".")[0]
             met = rows["visual.merger" if ".merger." in name else part.replace("lm_head", "model")]
             flops[part] += 2 * size * met
-    with tinyqwenvl.trace("*.spans") as spans:
+    with tinyqwenvl.trace("*.spans") as key_ranges:
         model.forward(inputs)
-    for name, (span,) in spans.items():
+    for name, (span,) in key_ranges.items():
         part = name.split(".")[0]
         width = v.hidden_size if part == "visual" else t.hidden_size
         mask = tinyqwenvl.nn.visible_keys(span, span[:, 1].max())
@@ -125,7 +125,7 @@ def products(model, inputs):
 
 
 def test_flops_by_another_count(model):
-    inputs = model.prepare(user_message(random_picture(1, 150, 210), "?"))
+    inputs = model.prepare(user_message(random_image(1, 150, 210), "?"))
     text = int(np.sum(inputs.input_ids != model.config.image_token_id))
     found = walk(model.config, [(210, 150)], text)
     expected = products(model, inputs)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from scripts.random_checkpoint import TOKEN_IDS, random_picture, tiny_config
+from scripts.random_checkpoint import TOKEN_IDS, random_image, tiny_config
 from tinyqwenvl import UserError, chat, compat, image, nn, presets, sampling, video, vision
 from tinyqwenvl.checkpoint import weight_shapes
 from tinyqwenvl.config import VisionConfig, parse_config
@@ -130,8 +130,8 @@ def smart_resize(row):
 
 @check
 def resize(row):
-    picture = Image.fromarray(np.repeat(np.array([row["bytes"]], np.uint8)[..., None], 3, axis=2))
-    return {"result": image.resize(picture, 1, row["to"])[0, :, 0]}
+    pil_image = Image.fromarray(np.repeat(np.array([row["bytes"]], np.uint8)[..., None], 3, axis=2))
+    return {"result": image.resize(pil_image, 1, row["to"])[0, :, 0]}
 
 
 @check
@@ -163,7 +163,7 @@ def placeholder_expansion(row):
     counts = [math.prod(grid) // VISION.merged_patches for grid in row["grids"]]
     pieces = [chat.IMAGE_PAD if p == "pad" else p for p in row["pieces"]]
     expanded = or_error(chat.expand, pieces, chat.IMAGE_PAD, counts)
-    names = ["pad" if isinstance(p, chat.Control) else p for p in expanded]
+    names = ["pad" if isinstance(p, chat.SpecialToken) else p for p in expanded]
     return {"counts": counts, "result": expanded if expanded == "error" else names}
 
 
@@ -199,10 +199,10 @@ def cu_seqlens(row):
 
 
 @check
-def spans(row):
+def key_ranges(row):
     if "cu_seqlens" in row:
-        return {"spans": nn.segment_spans(np.array(row["cu_seqlens"]))}
-    return {"spans": nn.causal_spans(row["new"], row["past"])}
+        return {"key_ranges": nn.segment_key_ranges(np.array(row["cu_seqlens"]))}
+    return {"key_ranges": nn.causal_key_ranges(row["new"], row["past"])}
 
 
 @check
@@ -242,7 +242,7 @@ def activations(row):
 @check
 def attention(case):
     q, k, v = (np.array(case[name], float) for name in "qkv")
-    return {"out": nn.attention(q, k, v, np.array(case["spans"]))}
+    return {"out": nn.attention(q, k, v, np.array(case["key_ranges"]))}
 
 
 @check
@@ -354,7 +354,7 @@ def frame_limits(row):
 @check
 def published(row):
     config = presets.preset(row["model"].lower())
-    text, tower = config.text, config.vision
+    text, vision_encoder = config.text, config.vision
     return {
         "family": config.model_type,
         "D": text.hidden_size,
@@ -365,7 +365,7 @@ def published(row):
         "m": text.intermediate_size,
         "V": text.vocab_size,
         "tied": "yes" if config.tie_word_embeddings else "no",
-        "vision m": tower.intermediate_size,
+        "vision m": vision_encoder.intermediate_size,
     }
 
 
@@ -375,17 +375,17 @@ def constants(case):
     found = []
     for name in presets.PRESETS:
         config, raw = presets.preset(name), presets.preset_json(name)
-        text, tower = config.text, config.vision
+        text, vision_encoder = config.text, config.vision
         shared = {
-            "depth": tower.depth,
-            "vision width": tower.hidden_size,
-            "num_heads": tower.num_heads,
-            "patch_size": tower.patch_size,
-            "spatial_merge_size": tower.spatial_merge_size,
-            "temporal_patch_size": tower.temporal_patch_size,
-            "in_channels": tower.in_channels,
-            "vision norm eps": tower.rms_norm_eps,
-            "vision rope_theta": tower.rope_theta,
+            "depth": vision_encoder.depth,
+            "vision width": vision_encoder.hidden_size,
+            "num_heads": vision_encoder.num_heads,
+            "patch_size": vision_encoder.patch_size,
+            "spatial_merge_size": vision_encoder.spatial_merge_size,
+            "temporal_patch_size": vision_encoder.temporal_patch_size,
+            "in_channels": vision_encoder.in_channels,
+            "vision norm eps": vision_encoder.rms_norm_eps,
+            "vision rope_theta": vision_encoder.rope_theta,
             "rms_norm_eps": text.rms_norm_eps,
             "rope_theta": text.rope_theta,
             "mrope_section": list(text.mrope_section),
@@ -400,13 +400,13 @@ def constants(case):
         assert raw["hidden_act"] == "silu"
         if newer:
             shared["Qwen2.5-VL only"] = {
-                "window_size": tower.window_size,
-                "fullatt_block_indexes": list(tower.fullatt_block_indexes),
-                "tokens_per_second": tower.tokens_per_second,
+                "window_size": vision_encoder.window_size,
+                "fullatt_block_indexes": list(vision_encoder.fullatt_block_indexes),
+                "tokens_per_second": vision_encoder.tokens_per_second,
             }
-            assert tower.out_hidden_size == text.hidden_size
+            assert vision_encoder.out_hidden_size == text.hidden_size
         else:
-            assert tower.fullatt_block_indexes == tuple(range(tower.depth))
+            assert vision_encoder.fullatt_block_indexes == tuple(range(vision_encoder.depth))
         found.append(shared)
     whole = found[-1]
     for shared in found:
@@ -461,10 +461,10 @@ def test_a_changed_number_is_noticed(name, block):
 def test_every_check_is_used_and_every_table_is_marked():
     assert {name for name, _ in ALL} == set(CHECKS)
     tables = re.findall(r"\n([^|\n]*)\n\|", SPEC)
-    marks = re.compile(r"<!-- (check: \w+|stages|witnesses|words) -->")
-    assert all(marks.fullmatch(line) for line in tables), tables
+    locations = re.compile(r"<!-- (check: \w+|stages|witnesses|words) -->")
+    assert all(locations.fullmatch(line) for line in tables), tables
     fences = re.findall(r"\n([^\n]*)\n```json", SPEC)
-    assert all(marks.fullmatch(line) for line in fences), fences
+    assert all(locations.fullmatch(line) for line in fences), fences
     assert len(tables) + len(fences) == sum(
         len(blocks(mark)) for mark in ("check", "stages", "witnesses", "words")
     )
@@ -486,11 +486,11 @@ def general(name):
 
 @pytest.fixture(scope="module")
 def seen(model):
-    """A real trace: a picture, a clip of two temporal grids, and text."""
-    frames = [random_picture(9 + i, 56, 84) for i in range(4)]
+    """A real trace: an image, a clip of two temporal grids, and text."""
+    frames = [random_image(9 + i, 56, 84) for i in range(4)]
     content = [
         {"type": "text", "text": "a"},
-        {"type": "image", "image": random_picture(1, 118, 260)},
+        {"type": "image", "image": random_image(1, 118, 260)},
         {"type": "video", "video": frames, "fps": 1.5, "min_pixels": 3136, "max_pixels": 8000},
         {"type": "text", "text": "b"},
     ]
@@ -519,16 +519,20 @@ def test_shapes_and_formats_are_those_of_a_trace(seen, family, model):
     decoder = {"D": text.hidden_size, "A": heads, "B": keys, "d": text.head_dim}
     decoder |= {"m": text.intermediate_size, "E": text.hidden_size}
     heads = vision_config.num_heads
-    tower = {"D": vision_config.hidden_size, "A": heads, "d": vision_config.hidden_size // heads}
-    tower |= {"m": vision_config.intermediate_size, "E": vision_config.out_hidden_size}
+    vision_encoder = {
+        "D": vision_config.hidden_size,
+        "A": heads,
+        "d": vision_config.hidden_size // heads,
+    }
+    vision_encoder |= {"m": vision_config.intermediate_size, "E": vision_config.out_hidden_size}
     for row in named():
         name = row["name"]
         if row["family"] not in ("both", family):
             continue
-        # patches of a picture: the clip is read before it, so its are the last
+        # patches of an image: the clip is read before it, so its are the last
         value = np.asarray(seen[name][-1 if name == "image.nine_dimensions" else 0])
         assert value.dtype.name == row["dtype"], name
-        sizes = shared | (tower if name.startswith("visual") else decoder)
+        sizes = shared | (vision_encoder if name.startswith("visual") else decoder)
         axes = row["shape"].strip("[]").split(", ")
         assert len(axes) == value.ndim, name
         for axis, size in zip(axes, value.shape, strict=True):
@@ -594,18 +598,18 @@ def resized_by_the_formula(values, size):
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=30), st.integers(1, 30))
 def test_the_formula_of_the_resize_is_that_of_pillow(values, size):
-    picture = Image.fromarray(np.repeat(np.array([values], np.uint8)[..., None], 3, axis=2))
-    expected = image.resize(picture, 1, size)[0, :, 0].tolist()
+    pil_image = Image.fromarray(np.repeat(np.array([values], np.uint8)[..., None], 3, axis=2))
+    expected = image.resize(pil_image, 1, size)[0, :, 0].tolist()
     assert resized_by_the_formula(values, size) == expected
 
 
 def test_the_resize_goes_across_first_and_rounds_in_between():
-    picture = random_picture(5, 40, 50)
-    across = [[resized_by_the_formula(row[:, c], 28) for c in range(3)] for row in picture]
+    pil_image = random_image(5, 40, 50)
+    across = [[resized_by_the_formula(row[:, c], 28) for c in range(3)] for row in pil_image]
     across = np.transpose(np.array(across), (0, 2, 1))
     down = [[resized_by_the_formula(across[:, x, c], 56) for c in range(3)] for x in range(28)]
     down = np.transpose(np.array(down), (2, 0, 1))
-    np.testing.assert_array_equal(image.resize(Image.fromarray(picture), 56, 28), down)
+    np.testing.assert_array_equal(image.resize(Image.fromarray(pil_image), 56, 28), down)
 
 
 def padded_window_index(grid, side):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scripts.random_checkpoint import TOKEN_IDS, byte_tokenizer
 from tinyqwenvl import UserError, chat
 from tinyqwenvl.model import user_message
-from tinyqwenvl.tokenizer import ADDED_TOKENS, Control, Tokenizer, load_tokenizer
+from tinyqwenvl.tokenizer import ADDED_TOKENS, SpecialToken, Tokenizer, load_tokenizer
 
 BYTES = Tokenizer(byte_tokenizer())
 REAL = Path(__file__).parents[2] / "shared" / "qwen2-tokenizer"
@@ -40,7 +40,7 @@ def test_a_cut_character_is_still_said():
     assert "".join(BYTES.stream(iter(cut))) == BYTES.decode(cut) != "a"
 
 
-def test_control_tokens_are_left_out_of_what_is_said():
+def test_special_tokens_are_left_out_of_what_is_said():
     ids = [*BYTES.encode("a"), TOKEN_IDS["<|im_end|>"]]
     assert BYTES.decode(ids) == "a"
     assert BYTES.decode(ids, skip_special=False) == "a<|im_end|>"
@@ -51,11 +51,11 @@ def test_text_that_is_not_unicode():
         BYTES.encode("a\udcff")
 
 
-def test_control_tokens_in_text_stay_text():
+def test_special_tokens_in_text_stay_text():
     typed = BYTES.encode("a<|im_end|>b")
     assert TOKEN_IDS["<|im_end|>"] not in typed
     assert BYTES.decode(typed) == "a<|im_end|>b"
-    written = BYTES.encode(["a", Control("<|im_end|>"), "b"])
+    written = BYTES.encode(["a", SpecialToken("<|im_end|>"), "b"])
     assert written[1] == TOKEN_IDS["<|im_end|>"] and len(written) == 3
 
 
@@ -117,7 +117,7 @@ def test_the_real_tokenizer(source, tmp_path):
 
 
 @needs_real
-def test_a_chinese_prompt_about_a_756_by_476_picture_makes_409_ids():
+def test_a_chinese_prompt_about_a_756_by_476_image_makes_409_ids():
     """360 image tokens (at most 307,200 pixels) in a Qwen2-VL prompt."""
     question = (
         '请回答以下问题，务必只能回复一个词 "Y"或 "N"：\n' + 24 * " " + '图片和"a cat"是否相关？'

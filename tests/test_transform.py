@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from scripts.random_checkpoint import TOKEN_IDS, byte_tokenizer, random_picture
+from scripts.random_checkpoint import TOKEN_IDS, byte_tokenizer, random_image
 from tests.test_tokenizer import REAL, needs_real
 from tinyqwenvl import UserError, chat
-from tinyqwenvl.media import PictureWarning
+from tinyqwenvl.media import ImageWarning
 from tinyqwenvl.model import EMBEDDED, user_message
 from tinyqwenvl.tokenizer import Tokenizer
 from tinyqwenvl.transform import PUBLISHED_LIMITS, ImageTransform, Transform
 
 VECTORS = json.loads((EMBEDDED.parents[2] / "tests/goldens/tokens.json").read_text("utf-8"))
-PICTURE = random_picture(3, 100, 150)
+IMAGE = random_image(3, 100, 150)
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +30,18 @@ def path(tmp_path_factory):
 
 def conversation():
     return [
-        {"role": "user", "content": [{"type": "image", "image": PICTURE}, {"text": "Cat?"}]},
+        {"role": "user", "content": [{"type": "image", "image": IMAGE}, {"text": "Cat?"}]},
         {"role": "assistant", "content": "No."},
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": [{"type": "text", "text": "Look."}]},
     ]
 
 
-# ------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------ images
 
 
 def test_an_image_of_224_pixels(tmp_path):
-    image = Image.fromarray(random_picture(1, 224, 224))
+    image = Image.fromarray(random_image(1, 224, 224))
     image.save(tmp_path / "a.png")
     for source in (image, np.asarray(image), tmp_path / "a.png", str(tmp_path / "a.png")):
         sample = {"image": source, "label": 5}
@@ -54,27 +54,27 @@ def test_an_image_of_224_pixels(tmp_path):
 def test_pixels_are_those_of_the_model_whose_pixels_are_transformers(model):
     """(The goldens hold the model's own pixels against transformers.)"""
     least, most = PUBLISHED_LIMITS
-    result = ImageTransform(min_pixels=least, max_pixels=most)({"image": PICTURE})
-    inputs = model.prepare(user_message(PICTURE, "?"))
+    result = ImageTransform(min_pixels=least, max_pixels=most)({"image": IMAGE})
+    inputs = model.prepare(user_message(IMAGE, "?"))
     np.testing.assert_array_equal(result["pixel_values"], inputs.pixel_values)
     np.testing.assert_array_equal(result["image_grid_thw"], inputs.image_grid_thw)
 
 
 def test_limits_and_other_sizes():
-    large = random_picture(1, 1200, 1500)
+    large = random_image(1, 1200, 1500)
     (grid,) = ImageTransform()({"image": large})["image_grid_thw"]
     assert grid.prod() * 196 <= 1003520
     (grid,) = ImageTransform(max_pixels=PUBLISHED_LIMITS[1])({"image": large})["image_grid_thw"]
     assert grid.tolist() == [1, 86, 108]
     small = ImageTransform(patch_size=8, merge_size=1, temporal_patch_size=1, min_pixels=64)
-    result = small({"image": random_picture(1, 16, 24)})
+    result = small({"image": random_image(1, 16, 24)})
     assert result["pixel_values"].shape == (6, 192)
     assert result["image_grid_thw"].tolist() == [[1, 2, 3]]
 
 
 def test_rescaling_before_resizing_is_half_a_level_off():
     """What a port that resizes floats is off by: the rounding to bytes, once for each direction."""
-    image = Image.fromarray(random_picture(5, 211, 233))
+    image = Image.fromarray(random_image(5, 211, 233))
     ours = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)) / 255
     channels = [c.convert("F").resize((224, 224), Image.Resampling.BICUBIC) for c in image.split()]
     floats = np.clip(np.stack([np.asarray(c) for c in channels], -1), 0, 255) / 255
@@ -86,7 +86,7 @@ def test_rescaling_before_resizing_is_half_a_level_off():
 
 def test_bfloat16():
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    single, half = (ImageTransform(dtype=d)({"image": PICTURE}) for d in ("float32", "bfloat16"))
+    single, half = (ImageTransform(dtype=d)({"image": IMAGE}) for d in ("float32", "bfloat16"))
     assert half["pixel_values"].dtype == ml_dtypes.bfloat16
     np.testing.assert_allclose(
         half["pixel_values"].astype(np.float32), single["pixel_values"], rtol=2**-8
@@ -123,7 +123,7 @@ def test_the_mask_is_true_for_what_is_left_out_of_the_loss(path):
 
 def test_torchtune_messages_and_their_masks(path):
     """Objects with ``content`` items; ``masked`` is obeyed for the whole message."""
-    items = [{"type": "text", "content": "Cat?"}, {"type": "image", "content": PICTURE}]
+    items = [{"type": "text", "content": "Cat?"}, {"type": "image", "content": IMAGE}]
     messages = [
         SimpleNamespace(role="user", content=items, masked=True),
         SimpleNamespace(
@@ -145,15 +145,15 @@ def test_torchtune_messages_and_their_masks(path):
 
 
 @given(st.integers(1, 200))
-def test_a_cut_picture_is_dropped_whole(path, most):
+def test_a_cut_image_is_dropped_whole(path, most):
     two = [
-        {"role": "user", "content": [{"image": PICTURE}, {"text": "and"}, {"image": PICTURE}]},
+        {"role": "user", "content": [{"image": IMAGE}, {"text": "and"}, {"image": IMAGE}]},
         {"role": "assistant", "content": "Same."},
     ]
     whole = Transform(path)({"messages": two})["tokens"]
     transform = Transform(path, max_seq_len=most)
     if most < len(whole):
-        with pytest.warns(PictureWarning, match="cut from"):
+        with pytest.warns(ImageWarning, match="cut from"):
             result = transform({"messages": two})
     else:
         result = transform({"messages": two})
@@ -178,10 +178,10 @@ def test_prompt_templates(path):
     assert text.startswith("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\n")
 
 
-def test_pictures_are_those_of_the_messages_as_the_template_left_them(path):
+def test_images_are_those_of_the_messages_as_the_template_left_them(path):
     two = [
-        {"role": "user", "content": [{"image": PICTURE}, {"text": "a"}]},
-        {"role": "user", "content": [{"image": PICTURE[:60, :60]}, {"text": "b"}]},
+        {"role": "user", "content": [{"image": IMAGE}, {"text": "a"}]},
+        {"role": "user", "content": [{"image": IMAGE[:60, :60]}, {"text": "b"}]},
     ]
     pads = TOKEN_IDS["<|image_pad|>"]
     for template in (lambda m: m[1:], lambda m: m[::-1], lambda m: [*m, *m[:1]]):
@@ -210,8 +210,8 @@ def test_text_around_is_left_out_of_the_loss(path):
 
 
 @pytest.mark.parametrize("name", ["image", "content", "image_url", "path", "url"])
-def test_spellings_of_a_picture(path, name, tmp_path):
-    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+def test_spellings_of_a_image(path, name, tmp_path):
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
     for value in (str(tmp_path / "a.png"), {"url": str(tmp_path / "a.png")}):
         item = {"type": "image", name: value}
         result = Transform(path)({"messages": [{"role": "user", "content": [item]}]})
@@ -300,8 +300,8 @@ def test_bad_samples_are_one_line(path, tmp_path):
         (lambda: ImageTransform(dtype="float16"), "float32 or bfloat16"),
         (lambda: ImageTransform(patch_size=0), "patch_size is 0"),
         (lambda: ImageTransform()({"picture": 1}), 'a dict with "image"'),
-        (lambda: ImageTransform()({"image": tmp_path / "nowhere.png"}), "no such picture"),
-        (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": PICTURE}), "leave no size"),
+        (lambda: ImageTransform()({"image": tmp_path / "nowhere.png"}), "no such image"),
+        (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": IMAGE}), "leave no size"),
         (lambda: Transform(path, max_seq_len=0), "max_seq_len is 0"),
         (lambda: Transform(path, prompt_template="x"), "prompt_template is a function"),
         (lambda: Transform(path, prompt_template={"user": "Q: "}), "prompt_template is a function"),

@@ -89,7 +89,7 @@ def test_we_are_right(case):
             model,
             "rope_index",
             lambda ids, *_: (np.tile(np.arange(len(ids)), (3, 1)), 0),
-            {"mrope_positions/picture", "mrope_positions/text-after-a-long-video"},
+            {"mrope_positions/image", "mrope_positions/text-after-a-long-video"},
         ),
         (chat, "SYSTEM_PROMPT", "You are Qwen.", {"chat_template/words"}),
         (
@@ -107,10 +107,10 @@ def test_a_broken_function_is_caught(module, name, broken, caught, monkeypatch):
     assert caught <= failing()
 
 
-MISTAKES = """wrong_system_prompt pictures_before_text no_vision_markers placeholders_not_merged
+MISTAKES = """wrong_system_prompt images_before_text no_vision_markers placeholders_not_merged
     resize_rounds_half_up class_default_pixel_limit long_sides_shrink_to_nothing
     vision_rope_height_and_width_swapped vision_rope_in_raster_order window_size_in_tokens
-    windows_across_pictures permutation_applied_twice window_order_never_undone
+    windows_across_images permutation_applied_twice window_order_never_undone
     attention_over_the_whole_video positions_in_one_dimension image_time_scaled
     video_height_slowest image_height_and_width_swapped seconds_ignored seconds_truncated
     four_tokens_per_second text_after_video_at_its_side text_one_after_the_image
@@ -118,12 +118,12 @@ MISTAKES = """wrong_system_prompt pictures_before_text no_vision_markers placeho
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_named_mistakes_are_caught(name):
+def test_named_bugs_are_caught(name):
     with mutants.apply(name):
         assert failing()
 
 
-def test_sampling_mistakes_are_caught(monkeypatch):
+def test_sampling_bugs_are_caught(monkeypatch):
     from tinyqwenvl import video
 
     monkeypatch.setattr(video, "sample_hf", video.sample_qwen_vl_utils)
@@ -498,7 +498,7 @@ def test_the_example_in_javascript():
         ),
     ],
 )
-def test_mistakes_in_the_example_are_caught(right, wrong, caught, tmp_path):
+def test_bugs_in_the_example_are_caught(right, wrong, caught, tmp_path):
     text = EXAMPLE.read_text(encoding="utf-8")
     assert right in text
     (tmp_path / "example.mjs").write_text(text.replace(right, wrong), encoding="utf-8")

@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinyqwenvl
-from scripts.odd_pictures import turned_file
-from scripts.random_checkpoint import random_picture, tiny_config, write_checkpoint
+from scripts.odd_images import turned_file
+from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
 from scripts.video_cases import FPS, FRAMES, GRID, LENGTHS, RATES, SIZES, pad
 from tests.test_goldens import BOUND, FILES, read
 from tinyqwenvl import UserError, compat, run, video
 from tinyqwenvl.config import parse_config
-from tinyqwenvl.media import PictureWarning
+from tinyqwenvl.media import ImageWarning
 from tinyqwenvl.model import Inputs
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.position import rope_index
 from tinyqwenvl.video import (
-    RECIPES,
-    Clip,
+    SAMPLING_POLICIES,
+    VideoSource,
     limits_hf,
     limits_qwen_vl_utils,
-    open_clip,
+    open_video,
     read_video,
     sample_hf,
     sample_qwen_vl_utils,
@@ -41,7 +41,7 @@ SMALL = {"min_pixels": 3136, "max_pixels": 12544}
 
 
 def frames(count, height=80, width=120):
-    return [Image.fromarray(random_picture(70 + i, height, width)) for i in range(count)]
+    return [Image.fromarray(random_image(70 + i, height, width)) for i in range(count)]
 
 
 # ------------------------------------------------------------------ transformers 4.51.3
@@ -49,7 +49,7 @@ def frames(count, height=80, width=120):
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("fps", RATES)
-def test_positions_of_clips(family, length, fps):
+def test_positions_of_videos(family, length, fps):
     """Every length at every rate; Qwen2-VL has no seconds, so one rate stands for all."""
     name = f"{family}: {length} frames at {fps if family == 'qwen2_5_vl' else RATES[0]}"
     grid = np.array([[-(-length // 2), *GRID]])
@@ -61,15 +61,15 @@ def test_positions_of_clips(family, length, fps):
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_conversation_with_pictures_and_a_video(family, plain, tmp_path):
+def test_a_conversation_with_images_and_a_video(family, plain, tmp_path):
     golden = {n.partition(": ")[2]: a for n, a in GOLDEN.items() if n.startswith(f"{family}:")}
     directory = write_checkpoint(tmp_path, tiny_config(family), seed=7)
     model = tinyqwenvl.load(directory, plain=plain)
-    pictures = [Image.fromarray(random_picture(i, *SIZES[n])) for i, n in enumerate(SIZES) if i < 2]
+    images = [Image.fromarray(random_image(i, *SIZES[n])) for i, n in enumerate(SIZES) if i < 2]
     limits = model.config.processor.limits(None, None)
     clip = {"video": frames(FRAMES, *SIZES["video"]), "fps": FPS}
     clip |= {"min_pixels": limits[0], "max_pixels": limits[1]}
-    content = [{"image": pictures[0]}, clip, {"image": pictures[1]}, {"text": "?"}]
+    content = [{"image": images[0]}, clip, {"image": images[1]}, {"text": "?"}]
     prepared = model.prepare([{"role": "user", "content": content}])
     assert prepared.video_grid_thw.tolist() == golden["video_grid_thw"].tolist()
     digest = hashlib.sha256(prepared.pixel_values_videos.tobytes()).digest()
@@ -165,10 +165,13 @@ def test_sampling(total, rate, fps, expected):
 
 
 @given(
-    st.integers(1, 100_000), st.floats(0.1, 240), st.floats(0.01, 240), st.sampled_from([*RECIPES])
+    st.integers(1, 100_000),
+    st.floats(0.1, 240),
+    st.floats(0.01, 240),
+    st.sampled_from([*SAMPLING_POLICIES]),
 )
-def test_samples_are_rising_even_and_within_the_clip(total, rate, fps, recipe):
-    indices = RECIPES[recipe].sample(total, rate, fps)
+def test_samples_are_rising_even_and_within_the_video(total, rate, fps, policy):
+    indices = SAMPLING_POLICIES[policy].sample(total, rate, fps)
     assert len(indices) == 1 or len(indices) % 2 == 0
     assert len(indices) <= 768 and indices[0] == 0 and indices[-1] < total
     assert (np.diff(indices) > 0).all()
@@ -230,8 +233,8 @@ def write_video(path, count, rate, size=(64, 48), codec="mpeg4"):
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for i in range(count):
-            picture = Image.new("RGB", size, (level(i),) * 3)
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            image = Image.new("RGB", size, (level(i),) * 3)
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
     return path
 
@@ -243,7 +246,7 @@ def level(i):
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi"])
 def test_video_files(name, tmp_path):
     path = write_video(tmp_path / name, 20, 10)
-    clip = open_clip(path)
+    clip = open_video(path)
     assert (clip.total, clip.rate) == (20, 10)
     found = read_video(path, CONFIG, fps=3, **SMALL)
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / 3)
@@ -263,7 +266,7 @@ print(found.grid[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process as Linux gives it")
-def test_a_long_clip_takes_no_more_memory_than_a_short_one(tmp_path):
+def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path):
     """Two minutes and twenty, at 2 a second: what is decoded is not kept (it would be 1.6 GB)."""
     peaks = []
     for minutes, grids in ((2, 120), (20, 384)):
@@ -319,25 +322,25 @@ def test_bad_videos_are_one_line(tmp_path):
         (frames(2), {"recipe": "mine"}, "known are qwen-vl-utils, hf"),
         ([*frames(2), *frames(1, 60, 60)], {}, "one frame is 60x60 pixels, the first 120x80"),
         (frames(2, 300, 1), {}, "200 times"),
-        ([PIXELS, "nowhere.png"], {}, "no such picture"),
+        ([PIXELS, "nowhere.png"], {}, "no such image"),
     ):
         with pytest.raises(UserError, match=complaint) as caught:
             read_video(source, CONFIG, **options)
         assert "\n" not in str(caught.value)
 
 
-PIXELS = random_picture(1, 40, 40)
+PIXELS = random_image(1, 40, 40)
 
 
-def test_a_clip_that_holds_fewer_frames_than_it_says(monkeypatch):
+def test_a_video_that_holds_fewer_frames_than_it_says(monkeypatch):
     """As a stream copy leaves them: the frames that are there are sampled, and it is said."""
-    short = Clip("a.mp4", 10, 10.0, lambda: iter(frames(7)))
-    monkeypatch.setattr(video, "open_clip", lambda source: short)
-    with pytest.warns(PictureWarning, match="says that it has 10 frames, but holds 7"):
+    short = VideoSource("a.mp4", 10, 10.0, lambda: iter(frames(7)))
+    monkeypatch.setattr(video, "open_video", lambda source: short)
+    with pytest.warns(ImageWarning, match="says that it has 10 frames, but holds 7"):
         found = read_video("a.mp4", CONFIG, fps=10, **SMALL)
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / (6 / 7 * 10))
-    nothing = Clip("a.mp4", 10, 10.0, lambda: iter([]))
-    monkeypatch.setattr(video, "open_clip", lambda source: nothing)
+    nothing = VideoSource("a.mp4", 10, 10.0, lambda: iter([]))
+    monkeypatch.setattr(video, "open_video", lambda source: nothing)
     with pytest.raises(UserError, match="holds no frames"):
         read_video("a.mp4", CONFIG)
 
@@ -359,26 +362,26 @@ def test_without_pyav_a_video_says_what_to_install(tmp_path, monkeypatch):
 def test_an_animation_without_durations_runs_at_ten_a_second(tmp_path):
     clip = [Image.new("RGB", (30, 30), (40 * i, 0, 0)) for i in range(6)]
     clip[0].save(tmp_path / "a.gif", save_all=True, append_images=clip[1:])
-    assert open_clip(tmp_path / "a.gif").rate == 10
+    assert open_video(tmp_path / "a.gif").rate == 10
 
 
-def test_a_still_is_a_clip_of_one_frame_by_the_policy_of_pictures(tmp_path):
+def test_a_still_is_a_video_of_one_frame_by_the_policy_of_images(tmp_path):
     (tmp_path / "turned.png").write_bytes(turned_file(6))
     found = read_video(tmp_path / "turned.png", CONFIG, **SMALL)
     listed = read_video([tmp_path / "turned.png"], CONFIG, **SMALL)
     np.testing.assert_array_equal(found.patches, listed.patches)
 
 
-def test_too_many_frames_in_a_clip_say_how_many_are_used(tmp_path):
+def test_too_many_frames_in_a_video_say_how_many_are_used(tmp_path):
     path = tmp_path / "clip.gif"
     clip = [Image.new("RGB", (30, 30), (9 * i, 0, 0)) for i in range(24)]
     clip[0].save(path, save_all=True, append_images=clip[1:], duration=250)
-    with pytest.warns(PictureWarning, match="has 24 frames at 4 a second; 8 are used"):
+    with pytest.warns(ImageWarning, match="has 24 frames at 4 a second; 8 are used"):
         assert read_video(path, CONFIG, fps=4, most=8, **SMALL).grid[0] == 4
 
 
 def test_too_many_frames_in_a_list_say_how_many_are_used():
-    with pytest.warns(PictureWarning, match="holds 30 frames; 8 of them are used"):
+    with pytest.warns(ImageWarning, match="holds 30 frames; 8 of them are used"):
         found = read_video(frames(30, 28, 28), CONFIG, fps=10, most=8, **SMALL)
     assert found.grid[0] == 4 and found.seconds == pytest.approx(2 / (8 / 30 * 10))
 

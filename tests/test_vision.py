@@ -13,7 +13,7 @@ grids = st.lists(
 
 
 def slow_window_index(grid_thw, side=4):
-    """Walk the windows; in each, walk its rows and columns; skip what lies outside the picture."""
+    """Walk the windows; in each, walk its rows and columns; skip what lies outside the image."""
     order, boundaries, offset = [], [0], 0
     for t, h, w in grid_thw:
         h, w = h // 2, w // 2
@@ -44,7 +44,7 @@ def test_windows_are_a_permutation_within_frames(grid_thw):
     tokens = int(np.sum(np.prod(grid_thw, axis=1))) // 4
     assert sorted(index) == list(range(tokens))
     assert (index[np.argsort(index)] == np.arange(tokens)).all()
-    # the frame each token belongs to: no window holds tokens of two frames, or of two pictures
+    # the frame each token belongs to: no window holds tokens of two frames, or of two images
     frame = np.repeat(
         np.arange(len(vision.frame_seqlens(grid_thw)) - 1),
         np.diff(vision.frame_seqlens(grid_thw)) // 4,
@@ -116,11 +116,11 @@ def test_rotary_angles_are_row_then_column():
     )
 
 
-def test_reorder_blocks_moves_whole_blocks():
+def test_reorder_groups_moves_whole_groups():
     x = np.arange(24.0).reshape(12, 2)
-    moved = vision.reorder_blocks(x, np.array([2, 0, 1]))
+    moved = vision.reorder_groups(x, np.array([2, 0, 1]))
     np.testing.assert_array_equal(moved, np.concatenate([x[8:], x[:4], x[4:8]]))
-    np.testing.assert_array_equal(vision.reorder_blocks(moved, np.argsort([2, 0, 1])), x)
+    np.testing.assert_array_equal(vision.reorder_groups(moved, np.argsort([2, 0, 1])), x)
 
 
 def test_frames_of_a_video_never_see_each_other(model):
@@ -144,7 +144,7 @@ def test_windows_matter(model, family):
     patches = np.random.default_rng(0).normal(size=(128, 1176)).astype(np.float32)
     changed = patches.copy()
     changed[-1] += 1
-    see = [vision.tower(p, grid, model.weights.visual, config) for p in (patches, changed)]
+    see = [vision.vision_encoder(p, grid, model.weights.visual, config) for p in (patches, changed)]
     moved = np.any(see[0] != see[1], axis=1).reshape(4, 8)
     assert not moved[:, :4].any()
     assert moved[:, 4:].all()
@@ -152,8 +152,8 @@ def test_windows_matter(model, family):
 
 def test_attention_weights_of_a_window():
     q = np.random.default_rng(0).normal(size=(2, 12, 4))
-    spans = nn.segment_spans(np.array([0, 4, 12]))
-    weights = nn.attention_weights(q[1:, 5:7], q[1:], spans[5:7])
+    key_ranges = nn.segment_key_ranges(np.array([0, 4, 12]))
+    weights = nn.attention_weights(q[1:, 5:7], q[1:], key_ranges[5:7])
     assert weights.shape == (1, 2, 12)
     assert (weights[..., :4] == 0).all()
     np.testing.assert_allclose(weights.sum(-1), 1)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tinyqwenvl import image, nn, vision
-from tinyqwenvl.viz import COLOURS, drawing, show_picture, source
+from tinyqwenvl.viz import COLOURS, drawing, show_image, source
 from tinyqwenvl.viz.style import shades
 
 
@@ -35,9 +35,9 @@ def test_axes_come_as_they_are_asked_for():
     assert axes.shape == (2, 3) and len(figure.axes) == 6
 
 
-def test_a_picture_is_shown_in_its_own_pixels():
-    _, axes = drawing("A picture", "a picture")
-    show_picture(axes, Image.new("RGB", (56, 28)), "small")
+def test_a_image_is_shown_in_its_own_pixels():
+    _, axes = drawing("An image", "an image")
+    show_image(axes, Image.new("RGB", (56, 28)), "small")
     assert axes.images[0].get_extent() == [0, 56, 28, 0] and axes.get_title() == "small"
 
 
@@ -50,18 +50,18 @@ def test_colours_differ_in_brightness_too():
 
 
 def test_the_source_shown_is_that_of_the_file():
-    shown = source(vision.merge, vision.tower)  # the first is wrapped as a stage
+    shown = source(vision.merge, vision.vision_encoder)  # the first is wrapped as a stage
     with open(vision.__file__, encoding="utf-8") as file:
         text = file.read()
     assert shown.file == "tinyqwenvl/vision.py"
-    merge, tower = shown.text.split("\n\n\ndef tower")
+    merge, vision_encoder = shown.text.split("\n\n\ndef tower")
     assert merge in text and "@stage\ndef merge(" in merge
-    assert "def tower" + tower in text and tower.endswith("index=index)")
+    assert "def tower" + vision_encoder in text and vision_encoder.endswith("index=index)")
     assert "```python\n" in shown._repr_markdown_() and shown.text in repr(shown)
 
 
 def test_the_source_of_a_class_or_a_method_is_shown_too():
-    assert source(nn.PlainCache).text.startswith("class PlainCache:")
+    assert source(nn.ReferenceCache).text.startswith("class ReferenceCache:")
     assert source(nn.KVCache.append).text.startswith("def append(")
 
 

@@ -44,7 +44,7 @@ def read_well(figure):
 
 
 def maps(figure):
-    """What is drawn over the faint pictures: the second image of each panel that has two."""
+    """What is drawn over the faint images: the second image of each panel that has two."""
     return [a.images[1].get_array() for a in figure.axes if len(a.images) == 2]
 
 
@@ -105,10 +105,10 @@ def test_heads_inside_of_a_large_model_has_no_numbers():
 def test_attention_lies_where_its_tokens_are(grid, rows):
     down, across = grid[1] // 2, grid[2] // 2
     weights = np.random.default_rng(2).random((rows, down * across)) / 500
-    picture = Image.new("RGB", (grid[2] * 14, grid[1] * 14), (200, 10, 10))
+    image = Image.new("RGB", (grid[2] * 14, grid[1] * 14), (200, 10, 10))
     words = [f"word {i}" for i in range(rows)]
     box = (3.0, 5.0, 20.0, 27.0)
-    figure = read_well(viz.attention_over_picture(picture, weights, grid, words, boxes=[box]))
+    figure = read_well(viz.attention_over_image(image, weights, grid, words, boxes=[box]))
     drawn = maps(figure)
     assert len(drawn) == rows
     for row, each in zip(weights, drawn, strict=True):
@@ -127,16 +127,16 @@ def test_attention_lies_where_its_tokens_are(grid, rows):
 
 def test_all_rows_share_one_scale():
     weights = np.array([[0.1, 0.0], [0.4, 0.2]])
-    figure = viz.attention_over_picture(Image.new("RGB", (56, 28)), weights, (1, 2, 4), ["a", "b"])
+    figure = viz.attention_over_image(Image.new("RGB", (56, 28)), weights, (1, 2, 4), ["a", "b"])
     limits = {a.images[1].get_clim() for a in figure.axes if len(a.images) == 2}
     assert limits == {(0, 40)}
 
 
-def test_attention_over_a_clip_has_a_column_for_each_time():
+def test_attention_over_a_video_has_a_column_for_each_time():
     weights = np.arange(24.0).reshape(2, 12) / 300
     frames = [Image.new("RGB", (84, 56), (i, i, i)) for i in (10, 200)]
     figure = read_well(
-        viz.attention_over_picture(frames, weights, (2, 4, 6), ["first", "second"], columns=5)
+        viz.attention_over_image(frames, weights, (2, 4, 6), ["first", "second"], columns=5)
     )
     rows = [a.get_subplotspec().rowspan.start for a in figure.axes if a.get_subplotspec()]
     assert rows == [0, 0, 1, 1, 2, 2]
@@ -150,8 +150,8 @@ def test_attention_over_a_clip_has_a_column_for_each_time():
 
 
 def test_the_lens_after_the_last_layer_is_the_model(model):
-    picture = Image.new("RGB", (84, 56), (90, 200, 30))
-    inputs = model.prepare(user_message(picture, "what"))
+    image = Image.new("RGB", (84, 56), (90, 200, 30))
+    inputs = model.prepare(user_message(image, "what"))
     last = f"model.layers.{model.config.text.num_hidden_layers - 1}"
     from tinyqwenvl import trace
 
@@ -242,7 +242,7 @@ def test_query_heads_are_joined_to_the_key_head_that_attention_gives_them(heads,
     figure = read_well(viz.shared_heads(heads, keys))
     v = np.arange(keys, dtype=float)[:, None, None]
     one = np.ones((heads, 1, 1))
-    owner = nn.attention(one, np.ones((keys, 1, 1)), v, nn.causal_spans(1)).ravel().astype(int)
+    owner = nn.attention(one, np.ones((keys, 1, 1)), v, nn.causal_key_ranges(1)).ravel().astype(int)
     boxes = figure.axes[0].texts
     keys_at = [t.get_position()[0] for t in boxes if t.get_position()[1] == 0]
     lines = [line.get_xdata() for line in figure.axes[0].lines]
@@ -280,8 +280,8 @@ def test_bytes_are_those_of_a_cache(model):
 
 
 @pytest.mark.parametrize(("prompt", "new", "picture"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
-def test_the_cache_grows_by_one_token_a_step(prompt, new, picture):
-    figure = read_well(viz.cache_growth(TEXT, prompt, new, 2, picture))
+def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
+    figure = read_well(viz.cache_growth(TEXT, prompt, new, 2, image))
     one = 2 * 3 * 2 * 8 * 2 / 2**10  # keys and values, layers, key heads, head size, bytes
     tops = np.zeros(new + 1)
     for bars in figure.axes[0].containers:
@@ -293,7 +293,7 @@ def test_the_cache_grows_by_one_token_a_step(prompt, new, picture):
     assert np.allclose(line.get_ydata(), 3 * tops)
     left, right = (text.get_position()[0] for text in figure.axes[0].texts)
     assert left + 0.5 > 0.007 * (new + 1) and np.isclose(left + right, new)  # off the frame
-    parts = (("picture", picture), ("rest", prompt - picture), ("new", new))
+    parts = (("picture", image), ("rest", prompt - image), ("new", new))
     names = [c.get_label() for c in figure.axes[0].containers]
     assert len(names) == sum(size > 0 for _, size in parts)
     assert f"{one * prompt:,.1f} KiB after the prompt of {prompt}" in figure.alt

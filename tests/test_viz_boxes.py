@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tinyqwenvl.grounding import Mark
+from tinyqwenvl.grounding import Location
 from tinyqwenvl.viz import (
     boxes,
     branch_mask,
@@ -17,7 +17,7 @@ from tinyqwenvl.viz import (
     spectrum,
 )
 
-PICTURE = np.full((56, 112, 3), 200, np.uint8)
+IMAGE = np.full((56, 112, 3), 200, np.uint8)
 BOX = {"bbox_2d": [10, 20, 30, 50], "label": "red circle"}
 POINT = {"point_2d": [90, 14], "label": "blue star"}
 
@@ -33,7 +33,7 @@ def labels(figure):
 
 
 def test_boxes_and_points_are_where_the_answer_says():
-    figure = boxes(PICTURE, json.dumps([BOX, POINT]))
+    figure = boxes(IMAGE, json.dumps([BOX, POINT]))
     assert rectangles(figure) == [(10, 20, 30, 50)]
     (mark,) = figure.axes[0].lines
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (90, 14)
@@ -42,16 +42,16 @@ def test_boxes_and_points_are_where_the_answer_says():
     assert "a point for blue star at (90, 14)" in figure.alt
 
 
-def test_pixels_of_the_resized_picture_are_taken_back():
-    """A grid of 8 x 8 patches is 112 x 112 pixels: twice as high as the picture, just as wide."""
-    figure = boxes(PICTURE, json.dumps([BOX, POINT]), grid=(1, 8, 8))
+def test_pixels_of_the_resized_image_are_taken_back():
+    """A grid of 8 x 8 patches is 112 x 112 pixels: twice as high as the image, just as wide."""
+    figure = boxes(IMAGE, json.dumps([BOX, POINT]), grid=(1, 8, 8))
     assert rectangles(figure) == [(10, 10, 30, 25)]
     (mark,) = figure.axes[0].lines
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (90, 7)
 
 
 def test_truth_is_dotted_and_has_no_label():
-    figure = boxes(PICTURE, json.dumps(BOX), truth=[Mark((12, 22, 32, 52), "red circle")])
+    figure = boxes(IMAGE, json.dumps(BOX), truth=[Location((12, 22, 32, 52), "red circle")])
     assert sorted(rectangles(figure)) == [(10, 20, 30, 50), (12, 22, 32, 52)]
     styles = [p.get_linestyle() for p in figure.axes[0].patches]
     assert ":" in styles or "dotted" in styles
@@ -60,25 +60,25 @@ def test_truth_is_dotted_and_has_no_label():
 
 def test_lines_differ_in_style_as_well_as_in_colour():
     many = json.dumps([{**BOX, "label": str(i)} for i in range(4)])
-    shapes = [p for p in boxes(PICTURE, many).axes[0].patches if p.get_edgecolor()[:3] != (1, 1, 1)]
+    shapes = [p for p in boxes(IMAGE, many).axes[0].patches if p.get_edgecolor()[:3] != (1, 1, 1)]
     assert len({p.get_linestyle() for p in shapes}) == len({p.get_edgecolor() for p in shapes}) == 4
 
 
 def test_an_answer_without_boxes_is_said_to_have_none():
-    figure = boxes(PICTURE, "No.")
+    figure = boxes(IMAGE, "No.")
     assert labels(figure) == ["no box in the answer"] and "no box" in figure.alt
     assert rectangles(figure) == []
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 3), (5, 3), (4, 2)])
 def test_gallery(count, columns):
-    pictures = [np.full((10 + i, 20, 3), i, np.uint8) for i in range(count)]
-    figure = gallery(pictures, [f"number {i}" for i in range(count)], columns)
+    images = [np.full((10 + i, 20, 3), i, np.uint8) for i in range(count)]
+    figure = gallery(images, [f"number {i}" for i in range(count)], columns)
     shown = [axes for axes in figure.axes if axes.images]
     assert [axes.get_xlabel() for axes in shown] == [f"number {i}" for i in range(count)]
     assert [axes.images[0].get_array().shape[0] for axes in shown] == [10 + i for i in range(count)]
-    many = "One picture" if count == 1 else f"{count} pictures"
-    assert figure.alt.startswith(f"Pictures. {many}: number 0")
+    many = "One image" if count == 1 else f"{count} images"
+    assert figure.alt.startswith(f"Images. {many}: number 0")
 
 
 # ------------------------------------------------------------------ what a log says
@@ -101,7 +101,7 @@ def test_a_panel_for_every_skill_from_its_first_line_on():
     assert np.all(
         panels["when"].lines[0].get_ydata() > 0
     )  # a loss of nothing is drawn all the same
-    assert "1,200 pictures" in figure.alt and "highest count" in figure.alt
+    assert "1,200 images" in figure.alt and "highest count" in figure.alt
 
 
 def test_hints_have_a_panel_where_there_are_any():
@@ -113,11 +113,11 @@ def test_skills_have_a_mark_for_each_figure():
     figures = {"unseen": {"count": 0.9, "colour": 1.0}, "kept out": {"colour": 0.5}}
     figure = skills(figures)
     axes = figure.axes[0]
-    marks = {line.get_label(): line for line in axes.lines if line.get_label() in figures}
-    assert np.allclose(marks["unseen"].get_xydata(), [[90, 0], [100, 1]])
-    assert np.allclose(marks["kept out"].get_xydata(), [[50, 1]])
+    locations = {line.get_label(): line for line in axes.lines if line.get_label() in figures}
+    assert np.allclose(locations["unseen"].get_xydata(), [[90, 0], [100, 1]])
+    assert np.allclose(locations["kept out"].get_xydata(), [[50, 1]])
     assert [t.get_text() for t in axes.get_yticklabels()] == ["count", "colour"]
-    assert len({line.get_marker() for line in marks.values()}) == 2
+    assert len({line.get_marker() for line in locations.values()}) == 2
     assert "colour in kept out: 50%" in figure.alt
 
 

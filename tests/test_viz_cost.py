@@ -35,13 +35,13 @@ def by_formula(config, size, text=49):
     mlp = (3 if config.model_type == "qwen2_5_vl" else 2) * v.hidden_size * v.intermediate_size
     block = 4 * v.hidden_size**2 + mlp
     merger = n // 4 * (16 * v.hidden_size**2 + 4 * v.hidden_size * v.out_hidden_size)
-    tower = 2 * (n * 1176 * v.hidden_size + v.depth * n * block + merger)
+    vision_encoder = 2 * (n * 1176 * v.hidden_size + v.depth * n * block + merger)
     s = n // 4 + text
     kv = t.num_key_value_heads * t.head_dim
     layer = 2 * t.hidden_size**2 + 2 * t.hidden_size * kv + 3 * t.hidden_size * t.intermediate_size
     rest = 2 * t.num_hidden_layers * s * layer + 2 * t.hidden_size * t.vocab_size
     looked = t.num_hidden_layers * s * (s + 1) // 2
-    return [4 * v.hidden_size * pairs, tower, 4 * t.hidden_size * looked, rest]
+    return [4 * v.hidden_size * pairs, vision_encoder, 4 * t.hidden_size * looked, rest]
 
 
 @pytest.mark.parametrize("config", [NEWER, OLDER], ids=["newer", "older"])
@@ -70,7 +70,7 @@ def test_bars_are_stacked_in_one_unit_for_all_panels():
     assert f"new: {total:.3g} gigaFLOPs at 448x336" in figure.alt
 
 
-def test_pictures_are_shrunk_to_the_limit():
+def test_images_are_shrunk_to_the_limit():
     bars = [
         [bar.get_height() for c in viz.flops_by_resolution({"a": NEWER}, **asked).axes[0].containers
          for bar in c]
@@ -147,7 +147,7 @@ def test_a_change_is_drawn_where_its_patch_lies(h, w):
     one, some = np.zeros(h * w), np.linspace(0, 1, h * w)
     one[min(5, h * w - 1)] = 0.1
     changes = {"a": [one, some], "b": [some]}
-    figure = viz.spread(changes, np.array([[2, h, w], [1, 2, 2]]), window=4)
+    figure = viz.standard_deviations(changes, np.array([[2, h, w], [1, 2, 2]]), window=4)
     *maps, bar = figure.axes
     axes = np.reshape(maps, (2, 2))
     assert "power of ten" in bar.get_ylabel()
@@ -165,5 +165,5 @@ def test_a_change_is_drawn_where_its_patch_lies(h, w):
 
 
 def test_no_change_at_all_is_an_empty_map():
-    figure = viz.spread({"a": [np.zeros(16)]}, np.array([[1, 4, 4]]))
+    figure = viz.standard_deviations({"a": [np.zeros(16)]}, np.array([[1, 4, 4]]))
     assert figure.alt == "Of 16 patches, changed after each block: a: 0."

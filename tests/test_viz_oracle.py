@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyqwenvl
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.oracle.mutants import apply
@@ -20,7 +20,7 @@ def dumps(tmp_path_factory):
     """A reference with floors, one port whose numbers are wrong, one whose positions are."""
     folder = tmp_path_factory.mktemp("dumps")
     model = tinyqwenvl.load()
-    job = Job(user_message(EXAMPLE_PICTURE, "describe"))
+    job = Job(user_message(EXAMPLE_IMAGE, "describe"))
     found = [record(model, job, folder / "right.safetensors", floors=["float32"])]
     for name in ("merger_quick_gelu", "image_height_and_width_swapped"):
         with apply(name):
@@ -164,9 +164,9 @@ def test_error_map_writes_powers_where_errors_differ_much():
     assert numbers_in(axes) == ["="] + [f"{np.floor(np.log10(e)):.0f}" for e in errors[1:]]
 
 
-def test_error_map_of_equal_arrays_beside_a_picture():
+def test_error_map_of_equal_arrays_beside_a_image():
     x = np.ones((6, 4), np.float32)
-    figure = error_map(x, x, (1, 4, 6), picture=np.zeros((56, 84, 3), np.uint8))
+    figure = error_map(x, x, (1, 4, 6), image=np.zeros((56, 84, 3), np.uint8))
     assert figure.axes[0].images[0].get_array().shape == (56, 84, 3)
     assert numbers_in(figure.axes[1]) == ["="] * 6
     assert "6 are equal" in figure.alt

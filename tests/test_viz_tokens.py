@@ -10,17 +10,17 @@ from PIL import Image
 
 import tinyqwenvl
 from tinyqwenvl import chat, compat, nn, position
-from tinyqwenvl.model import EXAMPLE_PICTURE, user_message
+from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.presets import preset
 from tinyqwenvl.tokenizer import ADDED_TOKENS
 from tinyqwenvl.viz import (
-    block_cells,
     four_to_one,
     gelu_forms,
     id_map,
     mrope_sections,
     mrope_timeline,
     positions_compared,
+    span_cells,
     token_map,
     token_strip,
     two_groupings,
@@ -59,9 +59,7 @@ def all_inside(figure):
 
 
 def test_a_strip_has_a_cell_for_every_token_but_long_runs_of_placeholders():
-    pieces = chat.expand(
-        chat.render(user_message(EXAMPLE_PICTURE, "describe")), chat.IMAGE_PAD, [9]
-    )
+    pieces = chat.expand(chat.render(user_message(EXAMPLE_IMAGE, "describe")), chat.IMAGE_PAD, [9])
     ids = TOKENIZER.encode(pieces).tolist()
     figure = token_strip(pieces, TOKENIZER)
     numbers = [int(text) for text in texts(figure.axes[0])[1::2]]
@@ -85,7 +83,7 @@ def test_short_runs_stay_single_cells(count, cells):
 def test_kinds_follow_who_wrote_a_piece():
     typed = [{"role": "user", "content": "a<|image_pad|>"}]
     kinds = [cell.kind for cell in token_cells(chat.render(typed), TOKENIZER)]
-    assert "placeholder" not in kinds and kinds.count("control token") == 5
+    assert "placeholder" not in kinds and kinds.count("special token") == 5
     obeyed = token_cells(chat.obey(chat.render(typed)), TOKENIZER)
     assert [cell.text for cell in obeyed if cell.kind == "placeholder"] == ["<|image_pad|>"]
     own = [{"role": "system", "content": "Sing"}, {"role": "user", "content": "x"}]
@@ -211,8 +209,8 @@ def test_runs():
 )
 def test_cells_say_the_positions_of_their_place(grid):
     t, h, w = grid[0], grid[1] // 2, grid[2] // 2
-    block = position.block_positions(7, grid, 2, 1.0, 2)
-    figure = block_cells(block, grid)
+    block = position.span_positions(7, grid, 2, 1.0, 2)
+    figure = span_cells(block, grid)
     panels = [axes for axes in figure.axes if boxes(axes)]
     assert len(panels) == t and all_inside(figure)
     for k, axes in enumerate(panels):
@@ -225,12 +223,12 @@ def test_cells_say_the_positions_of_their_place(grid):
     assert f"{t} temporal grid" in figure.alt and f"({7}, {7}, {7})" in figure.alt
 
 
-def test_cells_lie_on_the_picture():
-    picture = Image.new("RGB", (336, 224))
-    block = position.block_positions(0, (1, 16, 24), 2)
-    axes = block_cells(block, (1, 16, 24), 2, picture).axes[0]
+def test_cells_lie_on_the_image():
+    image = Image.new("RGB", (336, 224))
+    block = position.span_positions(0, (1, 16, 24), 2)
+    axes = span_cells(block, (1, 16, 24), 2, image).axes[0]
     assert {(box.get_width(), box.get_height()) for box in boxes(axes)} == {(28, 28)}
-    assert np.array_equal(axes.images[0].get_array(), np.asarray(picture))
+    assert np.array_equal(axes.images[0].get_array(), np.asarray(image))
 
 
 @pytest.mark.parametrize("text", [CONFIG.text, preset("qwen2.5-vl-3b").text])
@@ -327,8 +325,8 @@ def test_four_patches_are_the_second_strip_end_to_end():
 def test_a_token_map_puts_numbers_in_their_places(grid):
     h, w = grid[1] // 2, grid[2] // 2
     values = np.random.default_rng(1).normal(size=h * w)
-    picture = Image.new("RGB", (14 * grid[2], 14 * grid[1]))
-    figure = token_map(values, grid, 2, picture, mark=h * w - 1, unit="cosine")
+    image = Image.new("RGB", (14 * grid[2], 14 * grid[1]))
+    figure = token_map(values, grid, 2, image, mark=h * w - 1, unit="cosine")
     heat = figure.axes[1]
     assert np.array_equal(heat.images[0].get_array(), values.reshape(h, w))
     lowest = int(np.argmin(values))

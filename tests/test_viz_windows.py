@@ -77,7 +77,7 @@ def test_window_order_places_tokens_where_they_are():
 def test_frames_stand_apart_and_are_named():
     (raster, *_) = viz.window_order(np.array(GRIDS["pictures"]), CONFIG).axes
     names = [t.get_text() for t in raster.texts if "frame" in t.get_text()]
-    assert names == ["picture 0\nframe 0", "picture 0\nframe 1", "picture 1\nframe 0"]
+    assert names == ["image 0\nframe 0", "image 0\nframe 1", "image 1\nframe 0"]
     tops = [t.get_position()[1] for t in raster.texts if "frame" in t.get_text()]
     assert np.allclose(np.diff(tops), 4 + windows.GAP)
     at = {number: place for place, number in numbers(raster).items()}
@@ -94,31 +94,31 @@ def test_numbers_go_when_cells_are_too_small_and_long_lists_are_cut():
 
 def test_tiles():
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (56, 84, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (56, 84, 3), dtype=np.uint8)
     order = np.array([3, 1, 2, 0, 5, 4])
-    figure = viz.tiles_in_order(picture, {"right": np.arange(6), "wrong": order})
+    figure = viz.tiles_in_order(image, {"right": np.arange(6), "wrong": order})
     right, wrong = (axes.images[0].get_array() for axes in figure.axes)
-    assert np.array_equal(right, picture)
+    assert np.array_equal(right, image)
     for place, tile in enumerate(order):
         (y, x), (from_y, from_x) = divmod(place, 3), divmod(tile, 3)
         assert np.array_equal(
             wrong[28 * y : 28 * y + 28, 28 * x : 28 * x + 28],
-            picture[28 * from_y : 28 * from_y + 28, 28 * from_x : 28 * from_x + 28],
+            image[28 * from_y : 28 * from_y + 28, 28 * from_x : 28 * from_x + 28],
         )
     assert figure.alt == "right: every tile in its place; wrong: 4 of 6 tiles elsewhere."
     assert "4 of 6" in figure.axes[1].get_title()
 
 
-def test_tiles_smaller_than_the_picture_and_one_panel():
-    picture = np.zeros((30, 60, 3), np.uint8)
-    (axes,) = viz.tiles_in_order(picture, {"all": np.arange(2)}).axes
+def test_tiles_smaller_than_the_image_and_one_panel():
+    image = np.zeros((30, 60, 3), np.uint8)
+    (axes,) = viz.tiles_in_order(image, {"all": np.arange(2)}).axes
     assert axes.images[0].get_array().shape == (28, 56, 3)
 
 
 def test_block_mask():
     cu = {"windows": np.array([0, 2, 3, 6]), "full": np.array([0, 6])}
-    spans = {name: nn.segment_spans(each) for name, each in cu.items()}
-    figure = viz.block_mask(spans, 6)
+    key_ranges = {name: nn.segment_key_ranges(each) for name, each in cu.items()}
+    figure = viz.block_mask(key_ranges, 6)
     for axes, bounds in zip(figure.axes, cu.values(), strict=True):
         segment = [sum(i >= b for b in bounds[1:]) for i in range(6)]
         seen = np.all(axes.images[0].get_array() == to_rgb(COLOURS[0]), axis=-1)
@@ -128,7 +128,7 @@ def test_block_mask():
 
 
 def test_block_mask_of_one_array_with_more_keys_than_rows():
-    figure = viz.block_mask(nn.causal_spans(2, past=3), 5)
+    figure = viz.block_mask(nn.causal_key_ranges(2, past=3), 5)
     (axes,) = figure.axes
     assert axes.images[0].get_array().shape == (2, 5, 3)
     assert axes.get_title() == "9 of 10 pairs (90 %)"
@@ -146,28 +146,28 @@ def test_pairs_by_size():
 
 @pytest.fixture
 def looks():
-    """Weights of two panels over two pictures, for a patch of the second frame of the second."""
+    """Weights of two panels over two images, for a patch of the second frame of the second."""
     grids = np.array([[1, 4, 4], [2, 6, 10]])
     index, bounds = vision.window_index(grids, CONFIG)
     frames = vision.frame_seqlens(grids)
     assert frames.tolist() == [0, 16, 76, 136]
     order = (4 * index[:, None] + np.arange(4)).ravel()
     patch = 120
-    spans = np.stack([nn.segment_spans(each)[patch] for each in (bounds, frames)])
+    key_ranges = np.stack([nn.segment_key_ranges(each)[patch] for each in (bounds, frames)])
     weights = np.zeros((2, 136))
     rng = np.random.default_rng(0)
-    for each, (first, last) in zip(weights, spans, strict=True):
+    for each, (first, last) in zip(weights, key_ranges, strict=True):
         each[first:last] = rng.dirichlet(np.ones(last - first))
-    return grids, order, patch, spans, weights
+    return grids, order, patch, key_ranges, weights
 
 
-def test_looking_from_patch(looks):
-    grids, order, patch, spans, weights = looks
-    picture = Image.new("RGB", (140, 84))
-    figure = viz.looking_from_patch(weights, spans, grids, CONFIG, patch, ["a", "b"], picture)
+def test_attention_from_patch(looks):
+    grids, order, patch, key_ranges, weights = looks
+    image = Image.new("RGB", (140, 84))
+    figure = viz.attention_from_patch(weights, key_ranges, grids, CONFIG, patch, ["a", "b"], image)
     assert len(figure.axes) == 3 + 1  # and the scale
     at = {int(p): vision.patch_positions(grids, 2)[p] for p in order}
-    for axes, each, (first, last) in zip(figure.axes[1:3], weights, spans, strict=True):
+    for axes, each, (first, last) in zip(figure.axes[1:3], weights, key_ranges, strict=True):
         shown = np.ma.filled(np.ma.masked_invalid(axes.images[0].get_array()), -1)
         expected = np.full((6, 10), -1.0)
         for j in range(first, last):
@@ -182,9 +182,9 @@ def test_looking_from_patch(looks):
     assert f"b: sees 60 patches, looks most at row {best[0]}, column {best[1]}" in figure.alt
 
 
-def test_looking_draws_windows_of_that_frame_only(looks):
-    grids, _, patch, spans, weights = looks
-    figure = viz.looking_from_patch(weights[:1], spans[:1], grids, CONFIG, patch, ["only"])
+def test_attention_draws_windows_of_that_frame_only(looks):
+    grids, _, patch, key_ranges, weights = looks
+    figure = viz.attention_from_patch(weights[:1], key_ranges[:1], grids, CONFIG, patch, ["only"])
     (axes, _) = figure.axes
     frames = {
         (*p.get_xy(), p.get_width(), p.get_height()) for p in axes.patches[1:-2] if not p.get_fill()
@@ -192,9 +192,9 @@ def test_looking_draws_windows_of_that_frame_only(looks):
     assert frames == {(0, 0, 8, 6), (8, 0, 2, 6)}
 
 
-def test_looking_stays_in_the_frame_of_the_patch(looks):
+def test_attention_stays_in_the_frame_of_the_patch(looks):
     grids, _, _, _, weights = looks
-    spans = np.array([[16, 76]])
-    figure = viz.looking_from_patch(weights[:1] + 0.01, spans, grids, CONFIG, 16, ["first"])
+    key_ranges = np.array([[16, 76]])
+    figure = viz.attention_from_patch(weights[:1] + 0.01, key_ranges, grids, CONFIG, 16, ["first"])
     assert figure.axes[0].images[0].get_array().shape == (6, 10)
     assert figure.alt.startswith("The patch in row 0, column 0 of 6 rows of 10 patches.")

@@ -9,7 +9,7 @@ from .cli import Parser, command
 from .errors import UserError
 
 COMMANDS = {
-    "run": ("tinyqwenvl.run", "ask a model about pictures"),
+    "run": ("tinyqwenvl.run", "ask a model about images"),
     "shapes": ("tinyqwenvl.shapes.__main__", "every stage's shape and cost, without weights"),
     "oracle": ("tinyqwenvl.oracle.__main__", "where a port first goes wrong, and why"),
 }

@@ -1,7 +1,7 @@
 """Messages -> the pieces of a prompt, which the tokenizer turns into ids.
 
-Control tokens that the template writes are :class:`Control`; all else is text, and what a user
-typed stays text even when it looks like a control token.
+Special tokens that the template writes are :class:`SpecialToken`; all else is text, and what a user
+typed stays text even when it looks like a special token.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from .config import read_json, read_text
 from .errors import UserError
-from .tokenizer import ADDED_TOKENS, Control
+from .tokenizer import ADDED_TOKENS, SpecialToken
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 
-IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
-VISION_START, VISION_END = Control("<|vision_start|>"), Control("<|vision_end|>")
-IMAGE_PAD, VIDEO_PAD = Control("<|image_pad|>"), Control("<|video_pad|>")
+IM_START, IM_END = SpecialToken("<|im_start|>"), SpecialToken("<|im_end|>")
+VISION_START, VISION_END = SpecialToken("<|vision_start|>"), SpecialToken("<|vision_end|>")
+IMAGE_PAD, VIDEO_PAD = SpecialToken("<|image_pad|>"), SpecialToken("<|video_pad|>")
 _ADDED = re.compile("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")")
 
 
@@ -46,7 +46,7 @@ def render(
     """The published multimodal template in Python: messages -> pieces, media as one placeholder.
 
     ``messages`` are HF's: ``{"role": str, "content": str or [{"type": "image" | "text", ...}]}``.
-    ``add_vision_id`` writes "Picture 1: " before each picture, counting through the conversation.
+    ``add_vision_id`` writes "Picture 1: " before each image, counting through the conversation.
     """
     pieces: list[str] = []
     count = {"image": 0, "video": 0}
@@ -62,7 +62,7 @@ def render(
                 continue
             count[kind] += 1
             if add_vision_id:
-                pieces.append(f"{'Picture' if kind == 'image' else 'Video'} {count[kind]}: ")
+                pieces.append(f"{'Image' if kind == 'image' else 'Video'} {count[kind]}: ")
             pieces += [VISION_START, IMAGE_PAD if kind == "image" else VIDEO_PAD, VISION_END]
         pieces += [IM_END, "\n"]
     if add_generation_prompt:
@@ -95,27 +95,27 @@ def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def obey(pieces: Sequence[str]) -> list[str]:
-    """Pieces in which control tokens written inside text are control tokens too.
+    """Pieces in which special tokens written inside text are special tokens too.
 
     transformers reads every prompt so; a user's text is then no longer mere data.
     """
     obeyed: list[str] = []
     for piece in pieces:
-        parts = [piece] if isinstance(piece, Control) else _ADDED.split(piece)
-        obeyed += [Control(part) if part in ADDED_TOKENS else part for part in parts if part]
+        parts = [piece] if isinstance(piece, SpecialToken) else _ADDED.split(piece)
+        obeyed += [SpecialToken(part) if part in ADDED_TOKENS else part for part in parts if part]
     return obeyed
 
 
-def expand(pieces: Sequence[str], placeholder: Control, counts: Sequence[int]) -> list[str]:
+def expand(pieces: Sequence[str], placeholder: SpecialToken, counts: Sequence[int]) -> list[str]:
     """Repeat the i-th ``placeholder`` ``counts[i]`` times: one for every image token."""
-    found = sum(1 for p in pieces if isinstance(p, Control) and p == placeholder)
+    found = sum(1 for p in pieces if isinstance(p, SpecialToken) and p == placeholder)
     if found != len(counts):
         what = "picture" if placeholder == IMAGE_PAD else "video"
         raise UserError(f"the prompt has {found} {what} placeholders for {len(counts)} {what}s")
     remaining = iter(counts)
     expanded: list[str] = []
     for piece in pieces:
-        here = isinstance(piece, Control) and piece == placeholder
+        here = isinstance(piece, SpecialToken) and piece == placeholder
         expanded += [piece] * next(remaining) if here else [piece]
     return expanded
 
@@ -129,7 +129,7 @@ _TYPED = "\ue000"  # stands for "<" in what the user typed while another templat
 def load_template(directory: Path) -> str | None:
     """The chat template of a directory when it is not the published one, else None.
 
-    ``tokenizer_config.json`` is not asked: the template published there knows no pictures.
+    ``tokenizer_config.json`` is not asked: the template published there knows no images.
     """
     template = read_json(directory / "chat_template.json").get("chat_template")
     if (directory / "chat_template.jinja").exists():
@@ -145,7 +145,7 @@ def load_template(directory: Path) -> str | None:
 def render_with_jinja(
     template: str, messages: Sequence[dict[str, Any]], add_vision_id: bool = False
 ) -> list[str]:
-    """Render another template with jinja2, and find the control tokens that it wrote."""
+    """Render another template with jinja2, and find the special tokens that it wrote."""
     try:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
@@ -166,13 +166,13 @@ def render_with_jinja(
     except Exception as error:  # a template is a program: it can fail in any way
         raise UserError(f"the chat template of this checkpoint fails: {error}") from None
     return [
-        piece if isinstance(piece, Control) else piece.replace(_TYPED, "<")
+        piece if isinstance(piece, SpecialToken) else piece.replace(_TYPED, "<")
         for piece in obey([text])
     ]
 
 
 def _typed(value: Any) -> Any:
-    """Messages in which no text can be taken for a control token."""
+    """Messages in which no text can be taken for a special token."""
     if isinstance(value, str):
         return value.replace("<", _TYPED)
     if isinstance(value, dict):

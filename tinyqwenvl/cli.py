@@ -53,7 +53,7 @@ def note(message: Any) -> None:
         print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
 
 
-MOST_TEXT, MOST_PICTURE = 1_000_000, 1_000_000_000  # bytes on stdin
+MOST_TEXT, MOST_IMAGE = 1_000_000, 1_000_000_000  # bytes on stdin
 PATIENCE = 1.0  # seconds until the first byte of piped text
 
 
@@ -96,7 +96,7 @@ class Piped:
         try:
             text = self.data.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise UserError("what came on stdin is not text; give - for a picture") from None
+            raise UserError("what came on stdin is not text; give - for an image") from None
         return text if text.strip() else ""
 
 
@@ -109,13 +109,13 @@ def _stdin_is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def picture_on_stdin() -> bytes:
-    """The bytes of a picture on stdin. Raises UserError when nothing comes."""
+def image_on_stdin() -> bytes:
+    """The bytes of an image on stdin. Raises UserError when nothing comes."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise UserError("- is a picture on stdin; send one: ... - < photo.jpg")
-    data = sys.stdin.buffer.read(MOST_PICTURE)
+        raise UserError("- is an image on stdin; send one: ... - < photo.jpg")
+    data = sys.stdin.buffer.read(MOST_IMAGE)
     if not data:
-        raise UserError("no picture came on stdin; - may be given once")
+        raise UserError("no image came on stdin; - may be given once")
     return data
 
 

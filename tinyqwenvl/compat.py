@@ -23,7 +23,7 @@ def smart_resize_qwen_vl_utils(
 ) -> tuple[int, int]:
     """qwen_vl_utils 0.0.8 to 0.0.14: no side is rounded to 0, but one may be shrunk to 0."""
     if max(height, width) / min(height, width) > 200:
-        raise UserError(f"a picture of {width}x{height} pixels is over 200 times as long as wide")
+        raise UserError(f"an image of {width}x{height} pixels is over 200 times as long as wide")
     h = max(factor, round(height / factor) * factor)
     w = max(factor, round(width / factor) * factor)
     if h * w > max_pixels:
@@ -51,7 +51,7 @@ def drop_alpha(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def after_block_hf_5(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
+def after_span_hf_5(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
     """Transformers 5.3 to 5.23: text goes on at start + max(h, w), however long the video."""
     return start + max(grid[1], grid[2]) // merge
 
@@ -66,11 +66,11 @@ def rope_index_hf_4_52(
     """Transformers 4.52.4 to 5.2: the seconds of a grid are cut to whole ones before anything.
 
     So at more than 2 frames a second all frames of a video are at the same time. 5.3 to 5.17 cut
-    them as well, but there text after a video stands elsewhere too (``after_block_hf_5``).
+    them as well, but there text after a video stands elsewhere too (``after_span_hf_5``).
     """
     seconds = None if second_per_grid_ts is None else [int(s) for s in second_per_grid_ts]
     return rope_index(input_ids, config, image_grid_thw, video_grid_thw, seconds)
 
 
-rope_index_hf_5 = partial(rope_index, after=after_block_hf_5)
-"""``get_rope_index`` of transformers 5.18 to 5.23. Equal to ours for pictures; not after videos."""
+rope_index_hf_5 = partial(rope_index, after=after_span_hf_5)
+"""``get_rope_index`` of transformers 5.18 to 5.23. Equal to ours for images; not after videos."""

@@ -30,10 +30,10 @@ LARGEST = {  # nobody's model; a damaged file's
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower. Widths are in numbers, sizes in pixels unless said otherwise."""
+    """The vision encoder. Widths are in numbers, sizes in pixels unless said otherwise."""
 
     depth: int  # blocks
-    hidden_size: int  # D of the tower
+    hidden_size: int  # D of the vision encoder
     num_heads: int  # A
     intermediate_size: int  # width inside the MLP
     out_hidden_size: int  # D of the decoder
@@ -75,7 +75,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """How large a picture may be, and how its colours are normalised."""
+    """How large an image may be, and how its colours are normalised."""
 
     min_pixels: int = 56 * 56
     max_pixels: int = 16384 * 28 * 28  # as published; transformers' class default is 1280 * 28 * 28
@@ -291,7 +291,7 @@ def _check(config: Config) -> None:
         half = text.head_dim // 2
         raise UserError(f"mrope_section {list(text.mrope_section)}: three numbers, {half} in all")
     if vision.out_hidden_size != text.hidden_size:
-        raise UserError("the vision tower's output width must be the decoder's hidden_size")
+        raise UserError("the vision encoder's output width must be the decoder's hidden_size")
     if vision.window_size < vision.patch_size * vision.spatial_merge_size:
         raise UserError("window_size is smaller than one merged token")
     for least, most in ((processor.min_pixels, processor.max_pixels), config.video_limits):

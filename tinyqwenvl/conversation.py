@@ -22,7 +22,7 @@ from .sampling import GREEDY, Sampling
 class Conversation:
     """What was said so far, and the cache of it.
 
-    ``say`` with a user's content gives the tokens of the answer. Pictures and videos are encoded
+    ``say`` with a user's content gives the tokens of the answer. Images and videos are encoded
     once, in the turn that brings them. Only for checkpoints with the published chat template.
     """
 

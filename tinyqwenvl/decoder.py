@@ -7,7 +7,7 @@ import numpy as np
 from . import nn
 from .config import TextConfig
 from .dims import Array, Float, Int
-from .nn import Attend, PlainCache
+from .nn import Attend, ReferenceCache
 from .position import mrope_cos_sin
 from .tracing import record, stage
 from .weights import Weights
@@ -41,8 +41,8 @@ def attention(
     config: TextConfig,
     cos: Float[Array, "S d"],
     sin: Float[Array, "S d"],
-    spans: Int[Array, "S 2"],
-    cache: PlainCache | None = None,
+    key_ranges: Int[Array, "S 2"],
+    cache: ReferenceCache | None = None,
     layer: int = 0,
     attend: Attend = nn.attention,
 ) -> Float[Array, "S D"]:
@@ -53,7 +53,7 @@ def attention(
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
     if cache is not None:
         k, v = cache.append(layer, k, v)
-    out = np.swapaxes(nn.attend_to(attend, self_attn, q, k, v, spans), 0, 1)
+    out = np.swapaxes(nn.attend_to(attend, self_attn, q, k, v, key_ranges), 0, 1)
     return nn.linear(np.reshape(out, (x.shape[0], -1)), self_attn.o_proj)
 
 
@@ -68,15 +68,15 @@ def decoder_layer(
     config: TextConfig,
     cos: Float[Array, "S d"],
     sin: Float[Array, "S d"],
-    spans: Int[Array, "S 2"],
-    cache: PlainCache | None = None,
+    key_ranges: Int[Array, "S 2"],
+    cache: ReferenceCache | None = None,
     number: int = 0,
     attend: Attend = nn.attention,
 ) -> Float[Array, "S D"]:
-    """Pre-norm residual block, as in the vision tower of Qwen2.5-VL."""
+    """Pre-norm residual block, as in the vision encoder of Qwen2.5-VL."""
     eps = config.rms_norm_eps
     normed = nn.rms_norm(x, layer.input_layernorm, eps)
-    x = x + attention(normed, layer.self_attn, config, cos, sin, spans, cache, number, attend)
+    x = x + attention(normed, layer.self_attn, config, cos, sin, key_ranges, cache, number, attend)
     return x + nn.swiglu_mlp(nn.rms_norm(x, layer.post_attention_layernorm, eps), layer.mlp)
 
 
@@ -85,16 +85,16 @@ def decode(
     position_ids: Int[Array, "3 S"],
     model: Weights,
     config: TextConfig,
-    cache: PlainCache | None = None,
+    cache: ReferenceCache | None = None,
     attend: Attend = nn.attention,
 ) -> Float[Array, "S D"]:
     """All layers and the last norm. A cache's tokens are seen too, and the new ones added to it."""
     position_ids = record("model.position_ids", position_ids)
     x = record("model.inputs_embeds", embeds)
     cos, sin = mrope_cos_sin(position_ids, config, embeds.dtype.type)
-    spans = nn.causal_spans(embeds.shape[0], cache.length if cache is not None else 0)
+    key_ranges = nn.causal_key_ranges(embeds.shape[0], cache.length if cache is not None else 0)
     for i in range(config.num_hidden_layers):
-        x = decoder_layer(x, model.layers[i], config, cos, sin, spans, cache, i, attend)
+        x = decoder_layer(x, model.layers[i], config, cos, sin, key_ranges, cache, i, attend)
     return nn.rms_norm(x, model.norm, config.rms_norm_eps)
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 
 GLOSSARY = {
-    "I": "pictures in the prompt",
+    "I": "images in the prompt",
     "J": "videos in the prompt",
-    "F": "frames of one picture or video; a still picture is one frame",
+    "F": "frames of one image or video; a still image is one frame",
     "C": "colour channels, 3",
-    "H": "height of the resized picture, pixels",
-    "W": "width of the resized picture, pixels",
-    "N": "patches of all pictures: the sum of t * h * w over their grids",
+    "H": "height of the resized image, pixels",
+    "W": "width of the resized image, pixels",
+    "N": "patches of all images: the sum of t * h * w over their grids",
     "Q": "patches of all videos",
     "P": "numbers in one patch: 3 channels * 2 frames * 14 * 14 pixels = 1176",
     "M": "image tokens, N / 4: a merged token is a 2x2 block of patches",

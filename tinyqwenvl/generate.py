@@ -37,7 +37,7 @@ class Generation:
     """The tokens of one answer, made while you iterate over it, afresh each time (without a past).
 
     The stop token is not among them. ``finish_reason`` becomes "stop" or "length"; ``timings``
-    holds the seconds spent in "vision" (embedding the prompt and its pictures), "prefill" and
+    holds the seconds spent in "vision" (embedding the prompt and its images), "prefill" and
     "decode".
     """
 

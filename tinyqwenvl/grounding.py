@@ -1,7 +1,7 @@
-"""Answers -> boxes and points on the picture, in all the forms that the published models write.
+"""Answers -> boxes and points on the image, in all the forms that the published models write.
 
 - Qwen2.5-VL: JSON, bare or fenced, ``{"bbox_2d": [x1, y1, x2, y2], "label": ...}`` or
-  ``{"point_2d": [x, y], ...}``, in pixels of the *resized* picture.
+  ``{"point_2d": [x, y], ...}``, in pixels of the *resized* image.
 - Qwen2-VL: ``<|object_ref_start|>label<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>``,
   in thousandths of the width and the height. Its quadrilaterals (``<|quad_start|>``) are left out.
 """
@@ -37,7 +37,7 @@ _TAGGED = re.compile(
 )
 
 
-class Mark(NamedTuple):
+class Location(NamedTuple):
     """A box (x1, y1, x2, y2) or a point (x, y) of an answer, and what the answer calls it."""
 
     place: tuple[float, ...]
@@ -48,19 +48,19 @@ class Mark(NamedTuple):
         """Whether this is a point, not a box."""
         return len(self.place) == 2
 
-    def scaled(self, across: float, down: float) -> Mark:
+    def scaled(self, across: float, down: float) -> Location:
         """The same with x times ``across`` and y times ``down``."""
         return self._replace(
             place=tuple(n * (down if i % 2 else across) for i, n in enumerate(self.place))
         )
 
 
-def marks(answer: str, resized: tuple[int, int], original: tuple[int, int]) -> list[Mark]:
-    """All boxes and points of an answer, in order, in pixels of the original picture.
+def locations(answer: str, resized: tuple[int, int], original: tuple[int, int]) -> list[Location]:
+    """All boxes and points of an answer, in order, in pixels of the original image.
 
     ``resized`` and ``original`` are (width, height) in pixels. Give the answer with its control
     tokens where there are any. What has no such form is left out; an answer that was cut off keeps
-    the objects that are complete. Corners come out in order, within the picture.
+    the objects that are complete. Corners come out in order, within the image.
     """
     width, height = original
     found = [mark.scaled(width / resized[0], height / resized[1]) for mark in _json(answer)]
@@ -69,7 +69,7 @@ def marks(answer: str, resized: tuple[int, int], original: tuple[int, int]) -> l
     return [_within(mark, width, height) for mark in found]
 
 
-def _json(answer: str) -> Iterator[Mark]:
+def _json(answer: str) -> Iterator[Location]:
     """Every complete object in the text that has a box or a point, whatever stands around it."""
     decoder, at = json.JSONDecoder(), answer.find("{")
     while at >= 0:
@@ -80,7 +80,7 @@ def _json(answer: str) -> Iterator[Mark]:
         label = next((str(item[name]) for name in LABELS if name in item), "")
         places = [(item.get("bbox_2d"), 4), (item.get("point_2d"), 2)]
         own = [place for place, numbers in places if _are_numbers(place, numbers)]
-        yield from (Mark(tuple(map(float, place)), label) for place in own)
+        yield from (Location(tuple(map(float, place)), label) for place in own)
         at = answer.find("{", end if own else at + 1)
 
 
@@ -92,29 +92,29 @@ def _are_numbers(place: Any, count: int) -> bool:
     )
 
 
-def _tagged(answer: str) -> Iterator[Mark]:
-    """Qwen2-VL's corners; a single pair of numbers is a point only between its control tokens."""
+def _tagged(answer: str) -> Iterator[Location]:
+    """Qwen2-VL's corners; a single pair of numbers is a point only between its special tokens."""
     for found in _TAGGED.finditer(_QUAD.sub("", answer)):
         x1, y1, x2, y2 = found.groups()[1:]
         label = (found["label"] or "").strip()
         if x2 is not None:
-            yield Mark((float(x1), float(y1), float(x2), float(y2)), label)
+            yield Location((float(x1), float(y1), float(x2), float(y2)), label)
         elif "<|box_start|>" in found[0]:
-            yield Mark((float(x1), float(y1)), label)
+            yield Location((float(x1), float(y1)), label)
 
 
-def _within(mark: Mark, width: int, height: int) -> Mark:
+def _within(mark: Location, width: int, height: int) -> Location:
     xs = sorted(min(max(x, 0.0), float(width)) for x in mark.place[::2])
     ys = sorted(min(max(y, 0.0), float(height)) for y in mark.place[1::2])
     return mark._replace(place=tuple(n for pair in zip(xs, ys, strict=True) for n in pair))
 
 
-def draw(picture: Image.Image, found: Sequence[Mark]) -> Image.Image:
-    """A copy of the picture with its boxes and points, numbered where there are several.
+def draw(image: Image.Image, found: Sequence[Location]) -> Image.Image:
+    """A copy of the image with its boxes and points, numbered where there are several.
 
     Every line has a white edge, so that it is seen on any ground.
     """
-    drawn = picture.convert("RGB")
+    drawn = image.convert("RGB")
     pen = ImageDraw.Draw(drawn)
     line = max(2, round(max(drawn.size) / 250))
     font = ImageFont.load_default(size=max(11.0, max(drawn.size) / 45))

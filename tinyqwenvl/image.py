@@ -1,4 +1,4 @@
-"""Pictures -> patches: smart_resize, bicubic resize, rescale and normalise, patchify.
+"""Images -> patches: smart_resize, bicubic resize, rescale and normalise, patchify.
 
 HF: ``Qwen2VLImageProcessorPil``; every number is bit-equal to it.
 """
@@ -16,7 +16,7 @@ from .dims import Array, Float, Int, UInt8
 from .errors import UserError
 from .tracing import record
 
-LARGEST_PICTURE = 100_000_000  # pixels; the published limit is 12,845,056
+MAX_IMAGE_PIXELS = 100_000_000  # pixels; the published limit is 12,845,056
 
 
 def smart_resize(
@@ -26,7 +26,7 @@ def smart_resize(
     min_pixels: float = 56 * 56,
     max_pixels: float = 12845056,
 ) -> tuple[int, int]:
-    """The size, in pixels, at which a picture is read: near its own, sides multiples of ``factor``.
+    """The size, in pixels, at which an image is read: near its own, sides multiples of ``factor``.
 
     Sides are rounded to the nearest multiple (ties to even); when the area then lies outside
     ``min_pixels`` .. ``max_pixels``, both sides are scaled from the original size by one number and
@@ -34,10 +34,10 @@ def smart_resize(
     transformers >= 4.53; other implementations' are in ``compat.py``.
     """
     if min(height, width) < 1:
-        raise UserError(f"a picture of {width}x{height} pixels has nothing to see")
+        raise UserError(f"an image of {width}x{height} pixels has nothing to see")
     if max(height, width) / min(height, width) > 200:
         raise UserError(
-            f"a picture of {width}x{height} pixels is over 200 times as long as wide; crop it"
+            f"an image of {width}x{height} pixels is over 200 times as long as wide; crop it"
         )
     if not 0 < min_pixels <= max_pixels:
         raise UserError(
@@ -56,9 +56,9 @@ def smart_resize(
     return h, w
 
 
-def resize(picture: Image.Image, height: int, width: int) -> UInt8[Array, "H W 3"]:
+def resize(image: Image.Image, height: int, width: int) -> UInt8[Array, "H W 3"]:
     """Pillow's bicubic (a = -0.5, support widened when shrinking), rounded to bytes."""
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def normalise(
@@ -77,7 +77,7 @@ def patchify(
     """Cut frames into patches: one reshape to nine dimensions, one transpose, one reshape.
 
     A patch is ``temporal`` frames deep; the last frame is repeated until they come out even, so a
-    still picture is seen twice. Rows are ordered by time, then 2x2 block (row, column), then place
+    still image is seen twice. Rows are ordered by time, then 2x2 block (row, column), then place
     in the block; numbers in a row by channel, frame, row, column, as the 3-D kernel has them.
     Returns the patches and their grid (t, h, w).
     """
@@ -109,19 +109,19 @@ def unpatchify(
 
 
 def preprocess(
-    pictures: Sequence[tuple[Image.Image, int, int]],
+    images: Sequence[tuple[Image.Image, int, int]],
     processor: ProcessorConfig,
     vision: VisionConfig,
 ) -> tuple[Float[Array, "N P"], Int[Array, "I 3"]]:
-    """RGB pictures, each with its least and most pixels -> all their patches, and their grids."""
+    """RGB images, each with its least and most pixels -> all their patches, and their grids."""
     patch, merge = vision.patch_size, vision.spatial_merge_size
     patches, grids = [], []
-    for picture, least, most in pictures:
-        height, width = smart_resize(picture.height, picture.width, patch * merge, least, most)
-        if height * width > LARGEST_PICTURE:
-            raise UserError(f"a picture would be {width}x{height} pixels; ask for fewer pixels")
-        record("picture", np.asarray(picture))
-        resized = record("image.resize", resize(picture, height, width)[None])
+    for image, least, most in images:
+        height, width = smart_resize(image.height, image.width, patch * merge, least, most)
+        if height * width > MAX_IMAGE_PIXELS:
+            raise UserError(f"an image would be {width}x{height} pixels; ask for fewer pixels")
+        record("picture", np.asarray(image))
+        resized = record("image.resize", resize(image, height, width)[None])
         frames = normalise(resized, processor.image_mean, processor.image_std)
         frames = record("image.normalise", frames)
         rows, grid = patchify(frames, patch, merge, vision.temporal_patch_size)

@@ -1,10 +1,10 @@
-"""Opening pictures: from a file, bytes, a data: URI, a PIL image or an array to RGB.
+"""Opening images: from a file, bytes, a data: URI, a PIL image or an array to RGB.
 
 The policy, in one place. Files (and data: URIs) are turned upright by their EXIF orientation;
 images already in memory are taken as they are. Transparency is laid on white, as transformers 5.21
 and later do for PIL images. Other modes (grey, 1-bit, palette, CMYK) are converted by Pillow, and
 as in every version of transformers that clips 16-bit grey at 255. Of an animation the first frame
-is taken. Whoever would not see that something was left out is told by a :class:`PictureWarning`.
+is taken. Whoever would not see that something was left out is told by a :class:`ImageWarning`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from PIL import Image, ImageOps
 
 from .errors import UserError
 
-IMAGE_KEYS = ("image", "image_url", "path", "url")  # a picture in a content item, as HF spells it
+IMAGE_KEYS = ("image", "image_url", "path", "url")  # an image in a content item, as HF spells it
 MOST_PIXELS = 100_000_000  # in a file, before resizing
-NOT_PICTURES = ("EPS", "WMF")  # drawn by another program
+NOT_IMAGES = ("EPS", "WMF")  # drawn by another program
 
 
-class PictureWarning(UserWarning):
-    """A picture was read, but not all of it."""
+class ImageWarning(UserWarning):
+    """An image was read, but not all of it."""
 
 
-def open_picture(
+def open_image(
     source: Any, to_rgb: Callable[[Image.Image], Image.Image] | None = None
 ) -> Image.Image:
-    """Anything that names or holds a picture -> a PIL image in mode RGB.
+    """Anything that names or holds an image -> a PIL image in mode RGB.
 
     ``source`` is a path, a ``data:`` URI, the bytes of a file, a PIL image, or an array of uint8,
     [H, W, 3], [H, W, 4] or [H, W]. ``to_rgb`` may take the place of :func:`rgb`
-    (``compat.drop_alpha``). Raises UserError, in one line, when there is no picture.
+    (``compat.drop_alpha``). Raises UserError, in one line, when there is no image.
     """
     to_rgb = to_rgb or rgb
     if isinstance(source, np.ndarray):
@@ -68,8 +68,8 @@ def open_file(source: Any) -> tuple[Image.Image, str]:
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise whatever comes of damaged bytes
-        raise UserError(f"{name} is not a picture that Pillow can read, or is damaged") from None
-    if image.format in NOT_PICTURES:
+        raise UserError(f"{name} is not an image that Pillow can read, or is damaged") from None
+    if image.format in NOT_IMAGES:
         raise UserError(f"{name} is {image.format}, a drawing; convert it to PNG")
     if image.width * image.height > MOST_PIXELS:
         millions = MOST_PIXELS // 1_000_000
@@ -89,17 +89,15 @@ def rgb(image: Image.Image) -> Image.Image:
             image = Image.alpha_composite(white, image.convert("RGBA"))
         return image.convert("RGB")
     except ValueError as error:
-        raise UserError(f"a picture of mode {image.mode} cannot become RGB: {error}") from None
+        raise UserError(f"an image of mode {image.mode} cannot become RGB: {error}") from None
 
 
 def _stream(source: Any) -> tuple[str, Any]:
     """A name for messages, and what Pillow can open."""
     if isinstance(source, bytes):
-        return "the picture", io.BytesIO(source)
+        return "the image", io.BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
-        raise UserError(
-            f"a picture cannot be made of {type(source).__name__}; give a path or image"
-        )
+        raise UserError(f"an image cannot be made of {type(source).__name__}; give a path or image")
     path = os.fspath(source)
     if path.startswith("data:"):
         try:
@@ -109,9 +107,7 @@ def _stream(source: Any) -> tuple[str, Any]:
         except ValueError as error:
             raise UserError(f"the data: URI is not base64: {error}") from None
     if path.startswith(("http://", "https://")):
-        raise UserError(
-            f"{path}: addresses are not fetched; download the picture and give its path"
-        )
+        raise UserError(f"{path}: addresses are not fetched; download the image and give its path")
     path = path.removeprefix("file://")
     name = path if len(path) <= 200 else path[:200] + "..."
     try:
@@ -120,12 +116,12 @@ def _stream(source: Any) -> tuple[str, Any]:
             with open(path, "rb") as pipe:
                 return name, io.BytesIO(pipe.read())
     except FileNotFoundError:
-        raise UserError(f"{name}: no such picture") from None
+        raise UserError(f"{name}: no such image") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {name}: {reason}") from None
     if stat.S_ISDIR(about.st_mode):
-        raise UserError(f"{name} is a directory, not a picture")
+        raise UserError(f"{name} is a directory, not an image")
     if not stat.S_ISREG(about.st_mode):
         raise UserError(f"{name} is not a file")
     if about.st_size == 0:
@@ -134,7 +130,7 @@ def _stream(source: Any) -> tuple[str, Any]:
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
-    """Decode all of the picture now, so that a cut file is noticed here."""
+    """Decode all of the image now, so that a cut file is noticed here."""
     try:
         image.load()
     except MemoryError:
@@ -163,11 +159,11 @@ def _is_animated(image: Image.Image) -> bool:
 
 def warn(message: str) -> None:
     """Say that something was left out."""
-    warnings.warn(message, PictureWarning, stacklevel=4)
+    warnings.warn(message, ImageWarning, stacklevel=4)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn by the EXIF orientation; unreadable EXIF is no reason to refuse a picture."""
+    """Turn by the EXIF orientation; unreadable EXIF is no reason to refuse an image."""
     try:
         return ImageOps.exif_transpose(image) or image
     except Exception:
@@ -177,7 +173,5 @@ def _upright(image: Image.Image) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     good = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not good or 0 in array.shape:
-        raise UserError(
-            f"a picture array is uint8 [H, W, 3], not {array.dtype} {list(array.shape)}"
-        )
+        raise UserError(f"an image array is uint8 [H, W, 3], not {array.dtype} {list(array.shape)}")
     return Image.fromarray(array)

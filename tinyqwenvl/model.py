@@ -21,9 +21,9 @@ from .dims import Array, Float, Int
 from .errors import UserError
 from .generate import Generation, Past
 from .image import preprocess
-from .media import IMAGE_KEYS, open_picture, rgb
+from .media import IMAGE_KEYS, open_image, rgb
 from .memory import Memory
-from .nn import PlainCache
+from .nn import ReferenceCache
 from .position import rope_index
 from .sampling import GREEDY, Sampling
 from .tokenizer import Tokenizer, load_tokenizer
@@ -34,8 +34,8 @@ from .weights import Weights
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ASSETS / "checkpoint"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # of a checkpoint on the hub
-EXAMPLE_PICTURE = ASSETS / "pictures" / "scene.png"
-EXAMPLE_CLIP = ASSETS / "pictures" / "clip.gif"
+EXAMPLE_IMAGE = ASSETS / "images" / "scene.png"
+EXAMPLE_VIDEO = ASSETS / "images" / "clip.gif"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint in memory. ``plain`` runs the plain forms of :mod:`nn`, not the fast ones."""
+    """A checkpoint in memory. ``plain`` runs the reference forms of :mod:`nn`, not the fast ones."""
 
     config: Config
     weights: Weights
@@ -62,17 +62,17 @@ class Model:
     template: str | None = None  # a chat template other than the published one
     dtype: Any = np.float32
     plain: bool = False
-    memory: Memory | None = None  # of pictures seen, in place of the vision tower
+    memory: Memory | None = None  # of images seen, in place of the vision encoder
 
     @cached_property
     def _attend(self) -> nn.Attend:
-        return nn.attention if self.plain else nn.fast_attention
+        return nn.attention if self.plain else nn.optimised_attention
 
     # -------------------------------------------------------------- what most people need
 
-    def ask(self, pictures: Any, prompt: str, max_tokens: int = 256) -> str:
-        """The answer to ``prompt`` about one picture, a list of them, or None."""
-        inputs = self.prepare(user_message(pictures, prompt))
+    def ask(self, images: Any, prompt: str, max_tokens: int = 256) -> str:
+        """The answer to ``prompt`` about one image, a list of them, or None."""
+        inputs = self.prepare(user_message(images, prompt))
         return self.tokenizer.decode(list(self.generate(inputs, max_tokens)))
 
     def prepare(
@@ -84,14 +84,14 @@ class Model:
         to_rgb: Callable[[Image], Image] = rgb,
         add_vision_id: bool = False,
     ) -> Inputs:
-        """HF messages -> inputs. A picture is a path, PIL image, array or data: URI under "image".
+        """HF messages -> inputs. An image is a path, PIL image, array or data: URI under "image".
 
         A video is a path, a folder or a list of frames under "video", with its "fps"
         (:func:`video.read_video`, which takes "min_frames", "max_frames" and "recipe" too).
 
         Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
-        arguments', else the checkpoint's. ``parse_special`` obeys control tokens written inside
-        text; ``to_rgb`` as in :func:`media.open_picture`; ``add_vision_id`` as in
+        arguments', else the checkpoint's. ``parse_special`` obeys special tokens written inside
+        text; ``to_rgb`` as in :func:`media.open_image`; ``add_vision_id`` as in
         :func:`chat.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
@@ -121,25 +121,25 @@ class Model:
         max_pixels: int | None = None,
         to_rgb: Callable[[Image], Image] = rgb,
     ) -> dict[str, Any]:
-        """The fields of :class:`Inputs` that hold the pictures and videos of messages."""
+        """The fields of :class:`Inputs` that hold the images and videos of messages."""
         processor = self.config.processor
-        pictures, videos = [], []
+        images, videos = [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
             if unread := [key for key in NOT_READ if key in item]:
                 raise UserError(f"{unread[0]} of a {kind} is not read here; see docs/video.md")
             asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
             if kind == "image":
-                picture = open_picture(_source(item, IMAGE_KEYS), to_rgb)
-                pictures.append((picture, *processor.limits(*asked)))
+                image = open_image(_source(item, IMAGE_KEYS), to_rgb)
+                images.append((image, *processor.limits(*asked)))
             elif kind == "video":
                 extra = {here: item[there] for there, here in VIDEO_KEYS.items() if there in item}
                 videos.append(
                     read_video(_source(item, VIDEO_SOURCES), self.config, *asked, **extra)
                 )
         media: dict[str, Any] = {}
-        if pictures:
-            pixels, grids = preprocess(pictures, processor, self.config.vision)
+        if images:
+            pixels, grids = preprocess(images, processor, self.config.vision)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
             grids = record("image_grid_thw", grids)
             media |= {"pixel_values": pixels, "image_grid_thw": grids}
@@ -182,7 +182,7 @@ class Model:
         return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling, past)
 
     def remembering(self, most: int = 64) -> Model:
-        """The same model with a memory of the last pictures: asked again, they are not encoded."""
+        """The same model with a memory of the last images: asked again, they are not encoded."""
         return replace(self, memory=Memory(self.see, most))
 
     # -------------------------------------------------------------- stage by stage
@@ -195,10 +195,12 @@ class Model:
     def see(
         self, pixel_values: Float[Array, "N P"], image_grid_thw: Int[Array, "I 3"]
     ) -> Float[Array, "M E"]:
-        """The vision tower: patches of all pictures -> image tokens."""
-        gelu = nn.gelu if self.plain else nn.gelu_in_blocks
+        """The vision encoder: patches of all images -> image tokens."""
+        gelu = nn.gelu if self.plain else nn.gelu_in_chunks
         visual = self.weights.visual
-        return vision.tower(pixel_values, image_grid_thw, visual, self.config, self._attend, gelu)
+        return vision.vision_encoder(
+            pixel_values, image_grid_thw, visual, self.config, self._attend, gelu
+        )
 
     def embed_tokens(self, input_ids: Int[Array, "S"]) -> Float[Array, "S D"]:
         """Look the tokens up."""
@@ -232,7 +234,7 @@ class Model:
         self,
         embeds: Float[Array, "S D"],
         position_ids: Int[Array, "3 S"],
-        cache: PlainCache | None = None,
+        cache: ReferenceCache | None = None,
     ) -> Float[Array, "S D"]:
         """The decoder's layers and last norm."""
         text, model = self.config.text, self.weights.model
@@ -241,36 +243,36 @@ class Model:
     def attention_weights(
         self, inputs: Inputs, stage: str, heads: Any = slice(None), rows: Any = slice(None)
     ) -> Float[Array, "A S K"]:
-        """How much each row looks at each key, in one attention stage of a prompt, for pictures.
+        """How much each row looks at each key, in one attention stage of a prompt, for images.
 
         ``stage`` is ``visual.blocks.N.attn`` (rows and keys are patches, in window order) or
         ``model.layers.N.self_attn`` (tokens); ``heads`` and ``rows`` are indices or slices.
         """
-        with trace(*(f"{glob.escape(stage)}.{name}" for name in ("q", "k", "spans"))) as seen:
+        with trace(*(f"{glob.escape(stage)}.{name}" for name in ("q", "k", "key_ranges"))) as seen:
             self.forward(inputs)
         if not seen:
             raise UserError(f"no attention stage is called {stage}")
-        (q,), (k,), (spans,) = (seen[f"{stage}.{name}"] for name in ("q", "k", "spans"))
+        (q,), (k,), (key_ranges,) = (seen[f"{stage}.{name}"] for name in ("q", "k", "key_ranges"))
         k = np.repeat(k, len(q) // len(k), axis=0)
         heads = np.atleast_1d(np.arange(len(q))[heads])
-        rows = np.atleast_1d(np.arange(len(spans))[rows])
-        return nn.attention_weights(q[heads][:, rows], k[heads], spans[rows])
+        rows = np.atleast_1d(np.arange(len(key_ranges))[rows])
+        return nn.attention_weights(q[heads][:, rows], k[heads], key_ranges[rows])
 
     def next_logits(
-        self, embeds: Float[Array, "S D"], position_ids: Int[Array, "3 S"], cache: PlainCache
+        self, embeds: Float[Array, "S D"], position_ids: Int[Array, "3 S"], cache: ReferenceCache
     ) -> Float[Array, "V"]:
         """Add tokens to the cache; logits of the last one only, for what comes next."""
         x = self.decode(embeds, position_ids, cache)
         return decoder.logits(x[-1:], self.weights.lm_head)[0]
 
 
-def user_message(pictures: Any, prompt: str) -> list[dict[str, Any]]:
-    """One user turn: the pictures, then the prompt."""
-    if pictures is None:
-        pictures = []
-    elif not isinstance(pictures, (list, tuple)):
-        pictures = [pictures]
-    items: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+def user_message(images: Any, prompt: str) -> list[dict[str, Any]]:
+    """One user turn: the images, then the prompt."""
+    if images is None:
+        images = []
+    elif not isinstance(images, (list, tuple)):
+        images = [images]
+    items: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
 
 
@@ -287,7 +289,7 @@ NOT_READ = (
 
 
 def _source(item: dict[str, Any], names: Sequence[str]) -> Any:
-    """The picture or video of a content item."""
+    """The image or video of a content item."""
     source = next((item[n] for n in names if n in item), None)
     return source.get("url") if isinstance(source, dict) else source
 

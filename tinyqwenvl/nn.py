@@ -1,8 +1,8 @@
 """The shared arithmetic: linear, norms, softmax, activations, rotary embedding, attention.
 
-Every operation has a plain form: NumPy functions only, no item assignment, no branch on data, so
-that it can be read aloud and traced. The few speed forms stand right below their plain twin and
-are tested to be equal to it.
+Every operation has a reference form: NumPy functions only, no item assignment, no branch on data,
+so that it can be read aloud and traced. The few optimised forms stand right below their reference
+form and are tested to be equal to it.
 """
 
 from __future__ import annotations
@@ -75,8 +75,10 @@ def gelu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return 0.5 * x * (1 + np.astype(_erf(x / math.sqrt(2)), x.dtype))
 
 
-def gelu_in_blocks(x: Float[Array, "S D"], rows: int = 64) -> Float[Array, "S D"]:
-    """Speed form of :func:`gelu`: a few rows at a time, as erf makes one Python object a number."""
+def gelu_in_chunks(x: Float[Array, "S D"], rows: int = 64) -> Float[Array, "S D"]:
+    """Optimised form of :func:`gelu`: a few rows at a time, as erf makes one Python object a
+    number.
+    """
     return np.concatenate([gelu(x[i : i + rows]) for i in range(0, len(x), rows)] or [x])
 
 
@@ -108,64 +110,64 @@ def rotate(
 
 # ------------------------------------------------------------------ attention
 #
-# Who sees whom is one small integer array, ``spans``: row i may look at the keys
+# Who sees whom is one small integer array, ``key_ranges``: row i may look at the keys
 # spans[i, 0] <= j < spans[i, 1]. Windows, whole frames and the causal order are all spans.
 
 
-def segment_spans(cu_seqlens: Int[Array, "G"]) -> Int[Array, "S 2"]:
+def segment_key_ranges(cu_seqlens: Int[Array, "G"]) -> Int[Array, "S 2"]:
     """Every row sees its own segment; ``cu_seqlens`` is 0, the end of the first segment, ..."""
     lengths = np.diff(cu_seqlens)
     return np.repeat(np.stack([cu_seqlens[:-1], cu_seqlens[1:]], axis=1), lengths, axis=0)
 
 
-def causal_spans(new: int, past: int = 0) -> Int[Array, "S 2"]:
+def causal_key_ranges(new: int, past: int = 0) -> Int[Array, "S 2"]:
     """Row i of ``new`` tokens sees all ``past`` ones, those before it, and itself."""
     last = past + 1 + np.arange(new)
     return np.stack([np.zeros_like(last), last], axis=1)
 
 
-def visible_keys(spans: Int[Array, "S 2"], keys: int) -> Bool[Array, "S K"]:
+def visible_keys(key_ranges: Int[Array, "S 2"], keys: int) -> Bool[Array, "S K"]:
     """The spans as a mask: True where a row may look."""
     j = np.arange(keys)
-    return (spans[:, :1] <= j) & (j < spans[:, 1:])
+    return (key_ranges[:, :1] <= j) & (j < key_ranges[:, 1:])
 
 
 def attention_weights(
-    q: Float[Array, "A S d"], k: Float[Array, "B K d"], spans: Int[Array, "S 2"]
+    q: Float[Array, "A S d"], k: Float[Array, "B K d"], key_ranges: Int[Array, "S 2"]
 ) -> Float[Array, "A S K"]:
     """softmax(q k^T / sqrt(d)) over the visible keys: how much each row looks at each key.
 
     With fewer key heads than query heads, A / B neighbouring query heads share one (Ainslie et al.
-    2023). Pass some rows and heads of q (and their spans) to get the picture of just those.
+    2023). Pass some rows and heads of q (and their spans) to get the image of just those.
     """
     k = np.repeat(k, q.shape[0] // k.shape[0], axis=0)
     scores = q @ np.swapaxes(k, 1, 2) * q.shape[-1] ** -0.5
-    return softmax(np.where(visible_keys(spans, k.shape[1]), scores, -np.inf))
+    return softmax(np.where(visible_keys(key_ranges, k.shape[1]), scores, -np.inf))
 
 
 def attention(
     q: Float[Array, "A S d"],
     k: Float[Array, "B K d"],
     v: Float[Array, "B K d"],
-    spans: Int[Array, "S 2"],
+    key_ranges: Int[Array, "S 2"],
 ) -> Float[Array, "A S d"]:
     """Each row takes the mean of the values it can see, weighted by :func:`attention_weights`."""
-    return attention_weights(q, k, spans) @ np.repeat(v, q.shape[0] // v.shape[0], axis=0)
+    return attention_weights(q, k, key_ranges) @ np.repeat(v, q.shape[0] // v.shape[0], axis=0)
 
 
-def fast_attention(
+def optimised_attention(
     q: Float[Array, "A S d"],
     k: Float[Array, "B K d"],
     v: Float[Array, "B K d"],
-    spans: Int[Array, "S 2"],
+    key_ranges: Int[Array, "S 2"],
 ) -> Float[Array, "A S d"]:
-    """Speed form of :func:`attention`: never makes the whole [A, S, K]; windows go in batches."""
-    starts = np.flatnonzero(np.any(np.diff(spans, axis=0, prepend=-1), axis=1))
-    ends = np.append(starts[1:], len(spans))
-    windows = np.array_equal(spans[starts], np.stack([starts, ends], axis=1))
+    """Optimised form of :func:`attention`: never makes all [A, S, K]; windows go in batches."""
+    starts = np.flatnonzero(np.any(np.diff(key_ranges, axis=0, prepend=-1), axis=1))
+    ends = np.append(starts[1:], len(key_ranges))
+    windows = np.array_equal(key_ranges[starts], np.stack([starts, ends], axis=1))
     if windows and len(k) == len(q) and len(starts) > 1 and np.max(ends - starts) <= 256:
         return _attention_in_windows(q, k, v, starts, ends - starts)
-    return _attention_in_blocks(q, k, v, spans)
+    return _attention_in_chunks(q, k, v, key_ranges)
 
 
 def _attention_in_windows(q, k, v, starts, lengths):
@@ -178,12 +180,12 @@ def _attention_in_windows(q, k, v, starts, lengths):
     return out
 
 
-def _attention_in_blocks(q, k, v, spans, rows: int = 128):
+def _attention_in_chunks(q, k, v, key_ranges, rows: int = 128):
     """A block of rows at a time, against the keys that any of them sees: [B, A/B, rows, keys]."""
     queries = np.reshape(q, (len(k), len(q) // len(k), *q.shape[1:]))
     out = np.empty_like(queries)
     for i in range(0, q.shape[1], rows):
-        seen = spans[i : i + rows]
+        seen = key_ranges[i : i + rows]
         first, last = np.min(seen[:, 0]), np.max(seen[:, 1])
         keys = np.swapaxes(k[:, None, first:last], -1, -2)
         scores = queries[:, :, i : i + rows] @ keys * q.shape[-1] ** -0.5
@@ -194,12 +196,12 @@ def _attention_in_blocks(q, k, v, spans, rows: int = 128):
 
 
 Attend: TypeAlias = Callable[..., np.ndarray]
-"""The type of :func:`attention` and :func:`fast_attention`."""
+"""The type of :func:`attention` and :func:`optimised_attention`."""
 
 
-def attend_to(attend: Attend, weights: Weights, q: Any, k: Any, v: Any, spans: Any) -> Any:
+def attend_to(attend: Attend, weights: Weights, q: Any, k: Any, v: Any, key_ranges: Any) -> Any:
     """``attend(q, k, v, spans)``, recorded as ``<path>.context``; what goes in as ``.q`` ...."""
-    given = {"q": q, "k": k, "v": v, "spans": spans}
+    given = {"q": q, "k": k, "v": v, "key_ranges": key_ranges}
     given = {name: record(f"{weights.path}.{name}", value) for name, value in given.items()}
     return record(f"{weights.path}.context", attend(*given.values()), **given)
 
@@ -207,7 +209,7 @@ def attend_to(attend: Attend, weights: Weights, q: Any, k: Any, v: Any, spans: A
 # ------------------------------------------------------------------ the key/value cache
 
 
-class PlainCache:
+class ReferenceCache:
     """Keys and values of the tokens seen so far, one pair a layer, grown by concatenation."""
 
     def __init__(self) -> None:
@@ -238,8 +240,10 @@ class PlainCache:
         return k, v
 
 
-class KVCache(PlainCache):
-    """Speed form of :class:`PlainCache`: room is taken ahead, so a new token copies only itself."""
+class KVCache(ReferenceCache):
+    """Optimised form of :class:`ReferenceCache`: room is taken ahead, so a new token copies only
+    itself.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,7 +252,7 @@ class KVCache(PlainCache):
     def append(
         self, layer: int, k: Float[Array, "B S d"], v: Float[Array, "B S d"]
     ) -> tuple[Float[Array, "B K d"], Float[Array, "B K d"]]:
-        """As :meth:`PlainCache.append`; what it returns are views of the room."""
+        """As :meth:`ReferenceCache.append`; what it returns are views of the room."""
         held = self.layers[layer][0].shape[1] if layer in self.layers else 0
         total = held + k.shape[1]
         if layer not in self.buffers or self.buffers[layer][0].shape[1] < total:

@@ -1,6 +1,6 @@
 """mRoPE: tokens -> (time, height, width) positions -> the cosines and sines that turn q and k.
 
-Text counts 0, 1, 2 ... on all three axes at once. A picture or a video is a block: its tokens keep
+Text counts 0, 1, 2 ... on all three axes at once. An image or a video is a block: its tokens keep
 the place they have in time and space, counted from where the block starts; text goes on after the
 largest position of the block. (Qwen2-VL paper, section 2.1; Qwen2.5-VL report, section 2.1.3;
 ``get_rope_index`` in transformers 4.49 to 4.51. Later versions differ: see ``compat.py``.)
@@ -23,10 +23,10 @@ def text_positions(start: int, length: int) -> Int[Array, "3 S"]:
     return np.tile(start + np.arange(length), (3, 1))
 
 
-def block_positions(
+def span_positions(
     start: int, grid: Sequence[int], merge: int, seconds: float = 1.0, per_second: float = 1.0
 ) -> Int[Array, "3 S"]:
-    """The tokens of a picture or video of ``grid`` = (t, h, w) patches, in raster order.
+    """The tokens of an image or video of ``grid`` = (t, h, w) patches, in raster order.
 
     One temporal grid (two frames) lasts ``seconds``, in each of which time moves ``per_second``
     steps. Both products are taken in float32, in this order, and cut to an integer once, at the
@@ -39,7 +39,7 @@ def block_positions(
     return start + np.reshape(np.stack(axes), (3, t * h * w))
 
 
-def after_block(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
+def after_span(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
     """Where text goes on: one past the largest position of the block, over all three axes."""
     return int(np.max(block)) + 1
 
@@ -50,7 +50,7 @@ def rope_index(
     image_grid_thw: Int[Array, "I 3"] | None = None,
     video_grid_thw: Int[Array, "J 3"] | None = None,
     second_per_grid_ts: Sequence[float] | None = None,
-    after: Callable[..., int] = after_block,
+    after: Callable[..., int] = after_span,
 ) -> tuple[Int[Array, "3 S"], int]:
     """Positions of a whole prompt, and the rope delta.
 
@@ -60,7 +60,7 @@ def rope_index(
     grids do not match.
     """
     merge = config.vision.spatial_merge_size
-    pictures = iter(() if image_grid_thw is None else image_grid_thw.tolist())
+    images = iter(() if image_grid_thw is None else image_grid_thw.tolist())
     videos = iter(() if video_grid_thw is None else video_grid_thw.tolist())
     videos_given = 0 if video_grid_thw is None else len(video_grid_thw)
     if second_per_grid_ts is None:
@@ -81,23 +81,23 @@ def rope_index(
             position += next_block - index
         else:
             video = input_ids[index] == config.video_token_id
-            grid = next(videos if video else pictures, None)
+            grid = next(videos if video else images, None)
             if grid is None:
-                raise UserError("the prompt has more picture placeholders than pictures")
+                raise UserError("the prompt has more image placeholders than images")
             lasts = next(seconds) if video else 1.0
             newer = config.model_type == "qwen2_5_vl"
             pace = (lasts, config.vision.tokens_per_second) if newer else (1.0, 1.0)
-            block = block_positions(position, grid, merge, *pace)
+            block = span_positions(position, grid, merge, *pace)
             if (
                 np.count_nonzero(input_ids[index:][: block.shape[1]] == input_ids[index])
                 != block.shape[1]
             ):
-                raise UserError(f"a picture of {block.shape[1]} tokens has fewer placeholders")
+                raise UserError(f"an image of {block.shape[1]} tokens has fewer placeholders")
             pieces.append(block)
             position = after(position, block, grid, merge)
         index += pieces[-1].shape[1]
-    if next(pictures, None) or next(videos, None):
-        raise UserError("the prompt has fewer picture placeholders than pictures")
+    if next(images, None) or next(videos, None):
+        raise UserError("the prompt has fewer image placeholders than images")
     if not pieces:
         return text_positions(0, 0), 0
     positions = np.concatenate(pieces, axis=1)

@@ -11,11 +11,11 @@ from typing import Any
 from .cli import complain
 from .conversation import Conversation
 from .errors import UserError
-from .media import open_picture
-from .video import open_clip
+from .media import open_image
+from .video import open_video
 
 COMMANDS = """\
-/image PATH         show a picture with the next words
+/image PATH         show an image with the next words
 /video PATH [FPS]   show a clip, looked at FPS times a second, or a folder of frames
 /clear              forget everything but the system prompt
 /exit               end (so does the end of the input, Ctrl-D)"""
@@ -91,10 +91,10 @@ def _obey(
         conversation.clear()
         return []
     if command == "/image" and len(words) == 1:
-        open_picture(words[0])  # so that this line is refused, not the next
+        open_image(words[0])  # so that this line is refused, not the next
         return [*waiting, {"type": "image", "image": words[0]}]
     if command == "/video" and len(words) in (1, 2):
-        open_clip(words[0])
+        open_video(words[0])
         item: dict[str, Any] = {"type": "video", "video": words[0]}
         try:
             return [*waiting, item | ({"fps": float(words[1])} if words[1:] else {})]

@@ -1,4 +1,4 @@
-"""The command ``run``: ask a model about pictures.
+"""The command ``run``: ask a model about images.
 
 The answer goes to stdout as it is made, everything else to stderr. Exit code 2: bad input; 130:
 interrupted, after what was said so far.
@@ -25,20 +25,20 @@ from PIL import Image
 
 from . import compat, grounding, media
 from .checkpoint import parameter_count
-from .cli import INTERRUPTED, Parser, Piped, command, note, picture_on_stdin, write_bytes
+from .cli import INTERRUPTED, Parser, Piped, command, image_on_stdin, note, write_bytes
 from .conversation import Conversation
 from .errors import UserError
 from .generate import until
-from .model import EXAMPLE_PICTURE, Inputs, Model, load
+from .model import EXAMPLE_IMAGE, Inputs, Model, load
 from .repl import converse
 from .sampling import Sampling, not_followed, published
 from .tracing import check_finite, watching
 
 HELP = """\
-usage: tinyqwenvl run [OPTIONS] [PICTURE...] [PROMPT]
+usage: tinyqwenvl run [OPTIONS] [IMAGE...] [PROMPT]
 
-Ask Qwen2-VL or Qwen2.5-VL about pictures. Without arguments: an example.
-PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
+Ask Qwen2-VL or Qwen2.5-VL about images. Without arguments: an example.
+IMAGE is a file, or - for one on stdin; piped text is added to the PROMPT.
 
   -m, --model DIR_OR_ID     a checkpoint; default: the small one in the package
   -s, --system TEXT         the system prompt
@@ -47,15 +47,15 @@ PICTURE is a file, or - for one on stdin; piped text is added to the PROMPT.
   --chat                    turn after turn; /image, /video, /clear, /exit
   -n, --max-tokens N        end after N tokens; default 256
   --stop TEXT               end before TEXT; may be given several times
-  --min-pixels N  --max-pixels N    enlarge smaller pictures, shrink larger ones
+  --min-pixels N  --max-pixels N    enlarge smaller images, shrink larger ones
   --alpha white|drop        lay transparency on white (default), or ignore it
-  --parse-special           obey control tokens typed in the text
+  --parse-special           obey special tokens typed in the text
   --temperature T           0: the likeliest token (default); 1: draw as likely
   --top-k K  --top-p P      draw from the K likeliest, from those that make up P
   --repetition-penalty R    over 1: rather not what was said or asked before
   --seed N                  draw the same again
   --use-generation-config   settings of generation_config.json; options win
-  --boxes OUT.png           draw the answer's boxes and points on the picture
+  --boxes OUT.png           draw the answer's boxes and points on the image
   --json  --no-stream       one JSON object; the text only when it is complete
   --check-finite            name the first stage that yields NaN or infinity
   -v, --verbose             settings, times, memory (also -h, --help, --version)
@@ -64,7 +64,7 @@ EMBEDDED_NOTE = (
     "the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
     "-m Qwen/Qwen2.5-VL-3B-Instruct (downloaded once), or -m DIRECTORY"
 )
-MANY_TOKENS = 2560  # of one picture: more deserve a hint
+MANY_TOKENS = 2560  # of one image: more deserve a hint
 TO_RGB = {"white": media.rgb, "drop": compat.drop_alpha}
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv")
 ICONS = ("ICO", "ICNS")  # written at a few sizes only
@@ -100,27 +100,27 @@ def parser() -> Parser:
 # ------------------------------------------------------------------ what is asked
 
 
-def pictures_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
-    """All words but the last are pictures; so is the last when it is alone or named like one.
+def images_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
+    """All words but the last are images; so is the last when it is alone or named like one.
 
     The prompt is None where none was given.
     """
     if not words:
-        return [str(EXAMPLE_PICTURE)], None
-    *pictures, last = words
-    if last == "-" or _named_like_a_picture(last) or (os.path.exists(last) and not pictures):
+        return [str(EXAMPLE_IMAGE)], None
+    *images, last = words
+    if last == "-" or _named_like_a_image(last) or (os.path.exists(last) and not images):
         return words, None
     if not last.strip():
         raise UserError("the prompt is empty; say what you want to know")
-    return pictures, last
+    return images, last
 
 
-def _named_like_a_picture(word: str) -> bool:
+def _named_like_a_image(word: str) -> bool:
     return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
 
 
 def refuse_videos(words: list[str]) -> None:
-    """Raise UserError when a picture, or a prompt of one word, is named like a video."""
+    """Raise UserError when an image, or a prompt of one word, is named like a video."""
     for word in words:
         is_prompt = word == words[-1] and " " in word
         if Path(word).suffix.lower() in VIDEOS and "://" not in word and not is_prompt:
@@ -128,13 +128,13 @@ def refuse_videos(words: list[str]) -> None:
 
 
 def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
-    """The content of the user's message: pictures, videos, prompt, and what was piped in."""
-    pictures, prompt = pictures_and_prompt(args.words)
+    """The content of the user's message: images, videos, prompt, and what was piped in."""
+    images, prompt = images_and_prompt(args.words)
     if not args.words and (args.video or args.chat):
-        pictures = []  # no example
-    opened = [picture_on_stdin() if picture == "-" else picture for picture in pictures]
+        images = []  # no example
+    opened = [image_on_stdin() if image == "-" else image for image in images]
     rate = {} if args.fps is None else {"fps": args.fps}
-    items = [{"type": "image", "image": picture} for picture in opened]
+    items = [{"type": "image", "image": image} for image in opened]
     items += [{"type": "video", "video": path, **rate} for path in args.video]
     texts = [text for text in (prompt, piped) if text] or ([] if args.chat else ["describe"])
     return [*items, {"type": "text", "text": "\n".join(texts)}] if texts else items
@@ -176,15 +176,13 @@ def answer(argv: list[str] | None) -> int:
     """Load, prepare, generate, print."""
     args = parser().parse_intermixed_args(argv)
     asked = asked_sampling(args)
-    pictures, _ = pictures_and_prompt(args.words)
+    images, _ = images_and_prompt(args.words)
     refuse_videos(args.words)
-    if args.chat and (args.json or args.no_stream or args.parse_special or "-" in pictures):
-        raise UserError(
-            "--chat goes with no picture on stdin, --json, --no-stream, --parse-special"
-        )
+    if args.chat and (args.json or args.no_stream or args.parse_special or "-" in images):
+        raise UserError("--chat goes with no image on stdin, --json, --no-stream, --parse-special")
     if args.boxes is not None:
-        check_boxes(args, pictures)
-    piped = None if "-" in pictures or args.chat else Piped()
+        check_boxes(args, images)
+    piped = None if "-" in images or args.chat else Piped()
     clock = Clock()
     with ExitStack() as stack:
         if args.check_finite:
@@ -194,7 +192,7 @@ def answer(argv: list[str] | None) -> int:
         sampling = choose_sampling(args, asked, model)
         items = user_items(args, piped.text() if piped else "")
         if args.boxes is not None:  # opened here, as it is drawn on afterwards
-            items[0]["image"] = media.open_picture(items[0]["image"], TO_RGB[args.alpha])
+            items[0]["image"] = media.open_image(items[0]["image"], TO_RGB[args.alpha])
         if args.chat:
             chat(args, model, sampling, items)
             return 0
@@ -210,11 +208,11 @@ def answer(argv: list[str] | None) -> int:
         stream = not (args.json or args.no_stream)
         said = say(model, generation, lambda: generation.finish_reason, args.stop, drawing, stream)
     timings = {**clock.laps, **generation.timings, "total": clock.total()}
-    marks = []
+    locations = []
     if args.boxes is not None:
-        marks = find_marks(model, inputs, items[0]["image"].size, said["token_ids"])
+        locations = find_locations(model, inputs, items[0]["image"].size, said["token_ids"])
         said["boxes"] = [
-            {"point" if m.is_point else "box": m.place, "label": m.label} for m in marks
+            {"point" if m.is_point else "box": m.place, "label": m.label} for m in locations
         ]
     if args.json:
         print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
@@ -222,8 +220,8 @@ def answer(argv: list[str] | None) -> int:
         print(said["text"])
     if args.verbose:
         report(args, model, inputs, sampling, said, timings)
-    if marks:
-        write_bytes(args.boxes, in_format(grounding.draw(items[0]["image"], marks), args.boxes))
+    if locations:
+        write_bytes(args.boxes, in_format(grounding.draw(items[0]["image"], locations), args.boxes))
     elif args.boxes is not None:
         note(f"no box and no point in the answer; {args.boxes} is not written")
     return INTERRUPTED if said["finish_reason"] == "interrupt" else 0
@@ -299,42 +297,42 @@ def chat(
 # ------------------------------------------------------------------ boxes and points
 
 
-def check_boxes(args: argparse.Namespace, pictures: list[str]) -> None:
+def check_boxes(args: argparse.Namespace, images: list[str]) -> None:
     """Raise UserError, before anything slow begins, when there could be nothing to write."""
-    if args.chat or args.video or len(pictures) != 1:
-        raise UserError("--boxes draws on one picture: no --chat, no --video, not several pictures")
+    if args.chat or args.video or len(images) != 1:
+        raise UserError("--boxes draws on one image: no --chat, no --video, not several images")
     target = Path(args.boxes)
     if target.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"--boxes {args.boxes}: give the name of a picture, such as boxes.png")
+        raise UserError(f"--boxes {args.boxes}: give the name of an image, such as boxes.png")
     if not target.absolute().parent.is_dir():
         raise UserError(f"--boxes {args.boxes}: there is no such directory")
     if target.exists() and not target.is_file():
         raise UserError(f"--boxes {args.boxes}: that is not a file; give another name")
-    picture = Path(pictures[0])  # that it is there is seen when it is opened
-    if pictures[0] != "-" and target.exists() and picture.exists() and target.samefile(picture):
-        raise UserError(f"--boxes {args.boxes}: that is the picture itself; give another name")
+    image = Path(images[0])  # that it is there is seen when it is opened
+    if images[0] != "-" and target.exists() and image.exists() and target.samefile(image):
+        raise UserError(f"--boxes {args.boxes}: that is the image itself; give another name")
     in_format(Image.new("RGB", (8, 8)), args.boxes)
 
 
-def find_marks(
+def find_locations(
     model: Model, inputs: Inputs, size: tuple[int, int], token_ids: list[int]
-) -> list[grounding.Mark]:
-    """The boxes and points of an answer about one picture of ``size``, in its pixels."""
+) -> list[grounding.Location]:
+    """The boxes and points of an answer about one image of ``size``, in its pixels."""
     ((_, rows, columns),) = grids_of(inputs.image_grid_thw)
     patch = model.config.vision.patch_size
     answer = model.tokenizer.decode(token_ids, skip_special=False)
-    return grounding.marks(answer, (columns * patch, rows * patch), size)
+    return grounding.locations(answer, (columns * patch, rows * patch), size)
 
 
-def in_format(picture: Image.Image, path: str) -> bytes:
-    """The bytes of a picture in the format that a name asks for. Raises UserError."""
+def in_format(image: Image.Image, path: str) -> bytes:
+    """The bytes of an image in the format that a name asks for. Raises UserError."""
     file, form = io.BytesIO(), Image.registered_extensions()[Path(path).suffix.lower()]
     try:
         if form in ICONS:
             raise ValueError
-        picture.save(file, form)
+        image.save(file, form)
     except (OSError, KeyError, ValueError, OverflowError):
-        size = f"{picture.width}x{picture.height} pixels"
+        size = f"{image.width}x{image.height} pixels"
         raise UserError(
             f"--boxes {path}: Pillow cannot write {size} as {form}; give a .png"
         ) from None
@@ -360,7 +358,7 @@ def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
 
     def watch(name: str, _: Any, __: Any) -> None:
         if re.fullmatch(r"(visual\.blocks|model\.layers)\.\d+", name):
-            what = "reading the pictures" if name.startswith("visual") else "reading the prompt"
+            what = "reading the images" if name.startswith("visual") else "reading the prompt"
             bar.set_description_str(what, refresh=False)  # shown by the next update
             bar.update()
 
@@ -378,7 +376,7 @@ def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
         tokens = t * h * w // vision.merged_patches
         if tokens > MANY_TOKENS and (args.min_pixels or 0) <= MANY_TOKENS * side**2:
             note(
-                f"picture {number} makes {tokens:,} tokens, which takes time; "
+                f"image {number} makes {tokens:,} tokens, which takes time; "
                 f"--max-pixels {MANY_TOKENS * side**2} makes at most {MANY_TOKENS:,}"
             )
 
@@ -448,7 +446,7 @@ def report(
     count = parameter_count(model.config)
     lines = {
         "model": f"{args.model or 'embedded'}, {model.config.model_type}, {count:,} parameters",
-        "pictures": f"read at {', '.join(sizes)} pixels" if sizes else "none",
+        "images": f"read at {', '.join(sizes)} pixels" if sizes else "none",
         "videos": f"read as {'; '.join(clips)}" if clips else "none",
         "prompt": f"{len(inputs.input_ids)} tokens",
         "sampling": (used if sampling.temperature else "the likeliest token, repetition_penalty "

@@ -1,4 +1,4 @@
-"""Text <-> token ids: byte-level BPE, with text and control tokens kept apart."""
+"""Text <-> token ids: byte-level BPE, with text and special tokens kept apart."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ PRETOKENS = (
 )
 
 
-class Control(str):
-    """A control token, as opposed to text that happens to look like one."""
+class SpecialToken(str):
+    """A special token, as opposed to text that happens to look like one."""
 
 
 class Tokenizer:
-    """A byte-level BPE of the ``tokenizers`` library, with text and control tokens kept apart."""
+    """A byte-level BPE of the ``tokenizers`` library, with text and special tokens kept apart."""
 
     def __init__(self, backend: Any):
         self.backend = backend
-        self.backend.encode_special_tokens = True  # a control token inside text is text
+        self.backend.encode_special_tokens = True  # a special token inside text is text
         self.backend.no_truncation()  # a prompt is never cut in silence
         self.backend.no_padding()
 
@@ -51,7 +51,7 @@ class Tokenizer:
         ids: list[int] = []
         parts: list[int] = []
         begin = 0
-        for control, run in groupby(pieces, lambda piece: isinstance(piece, Control)):
+        for control, run in groupby(pieces, lambda piece: isinstance(piece, SpecialToken)):
             together = list(run)
             if control:
                 ids += map(self.token_id, together)

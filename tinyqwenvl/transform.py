@@ -1,4 +1,4 @@
-"""Samples for training pipelines: pictures -> patches, conversations -> tokens and a loss mask.
+"""Samples for training pipelines: images -> patches, conversations -> tokens and a loss mask.
 
 In the form of a TorchTune transform, without torch: arrays are NumPy's. ``mask`` is True where a
 token is left OUT of the loss (TorchTune's polarity).
@@ -19,7 +19,7 @@ from . import chat
 from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .errors import UserError
 from .image import preprocess
-from .media import IMAGE_KEYS, open_picture, warn
+from .media import IMAGE_KEYS, open_image, warn
 from .tokenizer import Tokenizer, load_tokenizer_files
 
 EOS = "<|endoftext|>"
@@ -59,8 +59,8 @@ class ImageTransform:
             1, 1, 1, 1, 1, self.patch_size, self.merge_size, self.temporal_patch_size
         )
         processor = ProcessorConfig(image_mean=self.image_mean, image_std=self.image_std)
-        picture = open_picture(sample["image"])
-        limited = [(picture, self.min_pixels, self.max_pixels)]
+        image = open_image(sample["image"])
+        limited = [(image, self.min_pixels, self.max_pixels)]
         pixels, grid = preprocess(limited, processor, vision)
         return {**sample, "pixel_values": pixels.astype(_dtype(self.dtype)), "image_grid_thw": grid}
 
@@ -79,11 +79,11 @@ def _dtype(name: str) -> np.dtype:
 
 @dataclass
 class Transform:
-    """Conversations -> tokens, loss mask and pictures, in the published chat template.
+    """Conversations -> tokens, loss mask and images, in the published chat template.
 
     ``path`` is a tokenizer.json, or a vocab.json that goes with ``merges_file`` (and
     ``special_tokens_path``, a JSON of the added tokens: a list in the order of their ids, or a dict
-    from token to id; default: Qwen2.5's 22). ``max_seq_len`` cuts; a picture that would be cut is
+    from token to id; default: Qwen2.5's 22). ``max_seq_len`` cuts; an image that would be cut is
     left out whole, and a warning says so. ``prompt_template`` changes the messages before anything
     else (a function of the list), or puts text around their content: {role: (before, after)}.
     """
@@ -126,7 +126,7 @@ class Transform:
     # -------------------------------------------------------------- text
 
     def encode(self, text: str, add_eos: bool = False) -> list[int]:
-        """Text -> ids. Control tokens inside it are text."""
+        """Text -> ids. Special tokens inside it are text."""
         return [*self.tokenizer.encode(text).tolist(), *[self.eos_id] * add_eos]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
@@ -134,7 +134,7 @@ class Transform:
         return self.tokenizer.decode(ids, skip_special_tokens)
 
     def tokenize_message(self, message: Any) -> list[int]:
-        """One message with its start and end; its pictures must have their image_grid_thw."""
+        """One message with its start and end; its images must have their image_grid_thw."""
         return [number for number, _, _ in self._tokens(message)]
 
     def tokenize_messages(
@@ -152,7 +152,7 @@ class Transform:
 
         Messages are dicts or objects with ``role`` and ``content``: a text, or items
         ``{"type": "text", "text" or "content": ...}`` and ``{"type": "image", "image" or
-        "content": ...}``. ``encoder_input["vision"]["images"]`` holds the patches of every picture,
+        "content": ...}``. ``encoder_input["vision"]["images"]`` holds the patches of every image,
         and its item is given its ``image_grid_thw``. A message that says ``masked`` is left out of
         the loss whole, or not at all; else what the assistant says is learnt, with its
         ``<|im_end|>``. ``inference`` ends with the beginning of an answer. Raises UserError.
@@ -183,63 +183,63 @@ class Transform:
         return changed
 
     def _tokens(self, message: Any) -> list[tuple[int, bool, int]]:
-        """(id, left out of the loss, picture) of a message; picture is -1 outside of any."""
+        """(id, left out of the loss, image) of a message; image is -1 outside of any."""
         role, masked = _get(message, "role"), _get(message, "masked", None)
         before, after = ("", "")
         if isinstance(self.prompt_template, Mapping):
             before, after = self.prompt_template.get(role, ("", ""))
         learnt = role == "assistant"
-        # pieces of the prompt, each left out of the loss or not, and of which picture it is
+        # pieces of the prompt, each left out of the loss or not, and of which image it is
         pieces: list[tuple[str, bool, int]] = [(chat.IM_START, True, -1), (f"{role}\n", True, -1)]
         pieces.append((before, True, -1))
-        picture = 0
+        image = 0
         for item in _items(message):
             if _kind(item) == "text":
                 pieces.append((str(_value(item, "text")), not learnt, -1))
                 continue
             if "image_grid_thw" not in item:
-                raise UserError("a picture has no image_grid_thw yet; pass the sample to Transform")
+                raise UserError("an image has no image_grid_thw yet; pass the sample to Transform")
             merged = int(np.prod(item["image_grid_thw"])) // self.image_transform.merge_size**2
             block = [chat.VISION_START, *[chat.IMAGE_PAD] * merged, chat.VISION_END]
-            pieces += [(control, True, picture) for control in block]
-            picture += 1
+            pieces += [(control, True, image) for control in block]
+            image += 1
         pieces += [(after, True, -1), (chat.IM_END, not learnt, -1), ("\n", True, -1)]
         ids, parts = self.tokenizer.encode_parts([text for text, _, _ in pieces])
         tokens = []
         for number, part in zip(ids.tolist(), parts.tolist(), strict=True):
-            _, left_out, of_picture = pieces[part]
-            tokens.append((number, left_out if masked is None else bool(masked), of_picture))
+            _, left_out, of_image = pieces[part]
+            tokens.append((number, left_out if masked is None else bool(masked), of_image))
         return tokens
 
     def _cut(
         self, messages: Sequence[Any], add_eos: bool, inference: bool = False
     ) -> tuple[list[int], list[bool], int]:
-        """(tokens, mask, pictures that stayed whole)."""
+        """(tokens, mask, images that stayed whole)."""
         tokens: list[tuple[int, bool, int]] = []
-        pictures = 0
+        image_count = 0
         for message in messages:
             new = self._tokens(message)
-            tokens += [(i, out, n + pictures if n >= 0 else -1) for i, out, n in new]
-            pictures += max((n for _, _, n in new), default=-1) + 1
+            tokens += [(i, out, n + image_count if n >= 0 else -1) for i, out, n in new]
+            image_count += max((n for _, _, n in new), default=-1) + 1
         if inference:
             start = self.tokenizer.encode([chat.IM_START, "assistant\n"]).tolist()
             tokens += [(i, True, -1) for i in start]
         room = len(tokens) if self.max_seq_len is None else self.max_seq_len - add_eos
         if len(tokens) > room:
             whole = len(tokens)
-            cut = tokens[room][2]  # the picture that the cut goes through
+            cut = tokens[room][2]  # the image that the cut goes through
             tokens = tokens[:room]
             while tokens and cut >= 0 and tokens[-1][2] == cut:
                 tokens.pop()
             kept = max((n for _, _, n in tokens), default=-1) + 1
             warn(
                 f"cut from {whole} tokens to {len(tokens) + add_eos} (max_seq_len "
-                f"{self.max_seq_len}); {pictures - kept} of {pictures} pictures left out whole"
+                f"{self.max_seq_len}); {image_count - kept} of {image_count} images left out whole"
             )
-            pictures = kept
+            image_count = kept
         if add_eos:
             tokens.append((self.eos_id, tokens[-1][1] if tokens else True, -1))
-        return [i for i, _, _ in tokens], [out for _, out, _ in tokens], pictures
+        return [i for i, _, _ in tokens], [out for _, out, _ in tokens], image_count
 
 
 # ------------------------------------------------------------------ messages of two kinds

@@ -23,10 +23,10 @@ from PIL import Image
 from .config import Config
 from .dims import Array, Float, Int
 from .errors import UserError
-from .image import LARGEST_PICTURE, normalise, patchify, resize, smart_resize
-from .media import open_file, open_picture, rgb, warn
+from .image import MAX_IMAGE_PIXELS, normalise, patchify, resize, smart_resize
+from .media import open_file, open_image, rgb, warn
 
-FPS, LEAST_FRAMES, MOST_FRAMES = 2.0, 4, 768
+FPS, MIN_FRAMES, MAX_FRAMES = 2.0, 4, 768
 ALL_PIXELS = 128_000 * 28 * 28 * 0.9  # of all frames, two counted as one
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 GIF_RATE = 10.0  # frames a second where an animation does not say, as browsers play it
@@ -43,7 +43,7 @@ def _count(total: int, rate: float, fps: float, least: int, most: int) -> int:
 
 
 def sample_qwen_vl_utils(
-    total: int, rate: float, fps: float = FPS, least: int = LEAST_FRAMES, most: int = MOST_FRAMES
+    total: int, rate: float, fps: float = FPS, least: int = MIN_FRAMES, most: int = MAX_FRAMES
 ) -> Int[Array, "F"]:
     """Indices evenly spread from the first frame to the last. qwen_vl_utils: ``smart_nframes``.
 
@@ -59,7 +59,7 @@ def sample_qwen_vl_utils(
 
 
 def sample_hf(
-    total: int, rate: float, fps: float = FPS, least: int = LEAST_FRAMES, most: int = MOST_FRAMES
+    total: int, rate: float, fps: float = FPS, least: int = MIN_FRAMES, most: int = MAX_FRAMES
 ) -> Int[Array, "F"]:
     """Indices where equal parts begin. HF: ``Qwen2VLVideoProcessor.sample_frames``.
 
@@ -86,23 +86,23 @@ def limits_qwen_vl_utils(
 def limits_hf(
     frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> tuple[int, float]:
-    """(least, most) pixels of a frame, however many there are: those of the checkpoint's pictures.
+    """(least, most) pixels of a frame, however many there are: those of the checkpoint's images.
 
     HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it of a published checkpoint.
     """
     return config.processor.limits(min_pixels, max_pixels)
 
 
-class Recipe(NamedTuple):
+class SamplingPolicy(NamedTuple):
     """How a clip is sampled, and how large its frames may be."""
 
     sample: Callable[..., Any]
     limits: Callable[..., tuple[int, float]]
 
 
-RECIPES = {
-    "qwen-vl-utils": Recipe(sample_qwen_vl_utils, limits_qwen_vl_utils),
-    "hf": Recipe(sample_hf, limits_hf),
+SAMPLING_POLICIES = {
+    "qwen-vl-utils": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils),
+    "hf": SamplingPolicy(sample_hf, limits_hf),
 }
 
 
@@ -110,7 +110,7 @@ RECIPES = {
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoSource:
     """A video that is not decoded yet. Every call of ``frames`` begins at the first again."""
 
     name: str
@@ -119,7 +119,7 @@ class Clip:
     frames: Callable[[], Iterator[Image.Image]]
 
 
-def open_clip(source: Any) -> Clip:
+def open_video(source: Any) -> VideoSource:
     """Open a video: a list or folder of frames, an array [F, H, W, 3], or a file.
 
     Animated GIF, WebP and PNG are read by Pillow, all else by PyAV (the extra ``video``). Raises
@@ -147,7 +147,7 @@ def open_clip(source: Any) -> Clip:
 
 
 def _is_frame(path: str) -> bool:
-    """Whether a file of a folder is one of its frames: a picture, and not hidden."""
+    """Whether a file of a folder is one of its frames: an image, and not hidden."""
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1].lower()
     return suffix in FRAME_SUFFIXES and not name.startswith(".") and os.path.isfile(path)
@@ -158,13 +158,13 @@ def _natural(name: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _of_frames(name: str, sources: Sequence[Any]) -> Clip:
+def _of_frames(name: str, sources: Sequence[Any]) -> VideoSource:
     if not sources:
         raise UserError(f"{name} holds no frames; a video needs one at least")
-    return Clip(name, len(sources), None, lambda: map(open_picture, sources))
+    return VideoSource(name, len(sources), None, lambda: map(open_image, sources))
 
 
-def _of_animation(image: Image.Image, name: str, path: str) -> Clip:
+def _of_animation(image: Image.Image, name: str, path: str) -> VideoSource:
     def frame(image: Image.Image, index: int) -> Image.Image:
         try:
             image.seek(index)
@@ -185,15 +185,15 @@ def _of_animation(image: Image.Image, name: str, path: str) -> Clip:
             total = getattr(image, "n_frames", 1)
         except Exception as error:  # as above
             raise UserError(f"{name} is cut or damaged: {error}") from None
-        if total == 1:  # a still: by the policy of pictures
-            return Clip(name, 1, GIF_RATE, lambda: iter([open_picture(path)]))
+        if total == 1:  # a still: by the policy of images
+            return VideoSource(name, 1, GIF_RATE, lambda: iter([open_image(path)]))
         lengths = [frame(image, index).info.get("duration", 0) for index in range(total)]
     seconds = sum(length for length in lengths if isinstance(length, (int, float))) / 1000
     rate = total / seconds if seconds > 0 else GIF_RATE
-    return Clip(name, total, rate, frames)
+    return VideoSource(name, total, rate, frames)
 
 
-def _of_pyav(path: str) -> Clip:
+def _of_pyav(path: str) -> VideoSource:
     try:
         import av
     except ImportError:
@@ -215,8 +215,8 @@ def _of_pyav(path: str) -> Clip:
             stream = next(iter(container.streams.video), None)
             if stream is None or stream.codec_context is None:
                 raise UserError(f"{path} holds no video that can be decoded")
-            if stream.width * stream.height > LARGEST_PICTURE:
-                raise UserError(f"{path} has frames of over {LARGEST_PICTURE:,} pixels")
+            if stream.width * stream.height > MAX_IMAGE_PIXELS:
+                raise UserError(f"{path} has frames of over {MAX_IMAGE_PIXELS:,} pixels")
             rate = stream.guessed_rate or stream.average_rate
             total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
             if stream.duration and stream.time_base and total:  # the mean, where it varies too
@@ -225,7 +225,7 @@ def _of_pyav(path: str) -> Clip:
         raise UserError(f"{path} is not a video that can be read: {error}") from None
     if not total or not rate:
         raise UserError(f"{path} holds no frames; a video needs one at least")
-    return Clip(path, total, float(rate), frames)
+    return VideoSource(path, total, float(rate), frames)
 
 
 # ------------------------------------------------------------------ the stage
@@ -245,9 +245,9 @@ def read_video(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     fps: float | None = None,
-    least: int = LEAST_FRAMES,
-    most: int = MOST_FRAMES,
-    recipe: str = "qwen-vl-utils",
+    least: int = MIN_FRAMES,
+    most: int = MAX_FRAMES,
+    policy: str = "qwen-vl-utils",
 ) -> Video:
     """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
 
@@ -260,14 +260,14 @@ def read_video(
     for name, count in (("min_frames", least), ("max_frames", most)):
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
             raise UserError(f"{name} is {count!r}; it must be a whole number, at least 1")
-    if not isinstance(recipe, str) or recipe not in RECIPES:
-        raise UserError(f"no recipe is called {recipe!r}; known are {', '.join(RECIPES)}")
+    if not isinstance(policy, str) or policy not in SAMPLING_POLICIES:
+        raise UserError(f"no recipe is called {policy!r}; known are {', '.join(SAMPLING_POLICIES)}")
     config.processor.limits(min_pixels, max_pixels)  # refuses what is no limit
-    clip = open_clip(source)
+    clip = open_video(source)
 
-    def look(clip: Clip) -> tuple[list[np.ndarray], float]:
-        indices, between = choose_frames(clip, float(fps), int(least), int(most), recipe)
-        limits = RECIPES[recipe].limits(len(indices), config, min_pixels, max_pixels)
+    def look(clip: VideoSource) -> tuple[list[np.ndarray], float]:
+        indices, between = choose_frames(clip, float(fps), int(least), int(most), policy)
+        limits = SAMPLING_POLICIES[policy].limits(len(indices), config, min_pixels, max_pixels)
         return _resized(clip, indices, limits, config), between
 
     try:
@@ -282,16 +282,16 @@ def read_video(
 
 
 def choose_frames(
-    clip: Clip, fps: float, least: int, most: int, recipe: str = "qwen-vl-utils"
+    clip: VideoSource, fps: float, least: int, most: int, policy: str = "qwen-vl-utils"
 ) -> tuple[list[int], float]:
     """Which frames of a clip are looked at, and the mean seconds from one of them to the next.
 
-    ``fps`` frames a second, at least ``least`` and at most ``most``, by the rule of ``recipe``
-    (:data:`RECIPES`). Frames without a rate were taken at ``fps``: all of them are looked at, up to
-    ``most``. Warns when there are more.
+    ``fps`` frames a second, at least ``least`` and at most ``most``, by the rule of ``policy``
+    (:data:`SAMPLING_POLICIES`). Frames without a rate were taken at ``fps``: all of them are looked
+    at, up to ``most``. Warns when there are more.
     """
     if clip.rate is not None:
-        indices = RECIPES[recipe].sample(clip.total, clip.rate, fps, least, most)
+        indices = SAMPLING_POLICIES[policy].sample(clip.total, clip.rate, fps, least, most)
         if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
             warn(f"{clip.name} has {wanted} frames at {fps:g} a second; {len(indices)} are used")
     else:
@@ -310,7 +310,7 @@ class _Short(Exception):
 
 
 def _resized(
-    clip: Clip, indices: list[int], limits: tuple[int, float], config: Config
+    clip: VideoSource, indices: list[int], limits: tuple[int, float], config: Config
 ) -> list[np.ndarray]:
     """The frames of these rising indices at the size at which they are read, uint8 [H, W, 3] each.
 
@@ -327,7 +327,7 @@ def _resized(
         if not used:
             first = frame.size
             size = smart_resize(frame.height, frame.width, factor, *limits)
-            if size[0] * size[1] > LARGEST_PICTURE:
+            if size[0] * size[1] > MAX_IMAGE_PIXELS:
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
             room = np.empty((len(indices), *size, 3), np.uint8)
         if frame.size != first:

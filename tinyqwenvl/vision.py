@@ -1,4 +1,4 @@
-"""The vision tower: patches -> image tokens.
+"""The vision encoder: patches -> image tokens.
 
 Qwen2-VL: LayerNorm, QuickGELU MLP, every block looks at the whole frame.
 Qwen2.5-VL: RMSNorm, SwiGLU MLP, most blocks look only within windows of 8x8 patches.
@@ -27,13 +27,13 @@ def patch_positions(grid_thw: Int[Array, "I 3"], merge: int) -> Int[Array, "N 2"
 
     HF: ``get_vision_position_ids``.
     """
-    pictures = []
+    images = []
     for t, h, w in grid_thw.tolist():
         row_column = np.stack(np.meshgrid(np.arange(h), np.arange(w), indexing="ij"), axis=-1)
         blocks = np.reshape(row_column, (h // merge, merge, w // merge, merge, 2))
         in_merge_order = np.reshape(np.transpose(blocks, (0, 2, 1, 3, 4)), (h * w, 2))
-        pictures.append(np.tile(in_merge_order, (t, 1)))
-    return np.concatenate(pictures)
+        images.append(np.tile(in_merge_order, (t, 1)))
+    return np.concatenate(images)
 
 
 def frame_seqlens(grid_thw: Int[Array, "I 3"]) -> Int[Array, "G"]:
@@ -76,7 +76,7 @@ def rotary_angles(
     return np.reshape(positions[:, :, None] * frequencies, (len(positions), spatial))
 
 
-def reorder_blocks(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Array, "N D"]:
+def reorder_groups(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Array, "N D"]:
     """Reorder whole 2x2 blocks: block i of the result is block ``index[i]`` of ``x``."""
     blocks = np.reshape(x, (len(index), -1, x.shape[-1]))
     return np.reshape(np.take(blocks, index, axis=0), x.shape)
@@ -107,14 +107,14 @@ def attention(
     heads: int,
     cos: Float[Array, "N d"],
     sin: Float[Array, "N d"],
-    spans: Int[Array, "N 2"],
+    key_ranges: Int[Array, "N 2"],
     attend: Attend = nn.attention,
 ) -> Float[Array, "N D"]:
     """Self-attention in which patch i sees the patches spans[i, 0] <= j < spans[i, 1]."""
     qkv = np.reshape(nn.linear(x, attn.qkv), (x.shape[0], 3, heads, -1))
     q, k, v = np.transpose(qkv, (1, 2, 0, 3))  # each [A, N, d]
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
-    out = nn.attend_to(attend, attn, q, k, v, spans)
+    out = nn.attend_to(attend, attn, q, k, v, key_ranges)
     return nn.linear(np.reshape(np.swapaxes(out, 0, 1), x.shape), attn.proj)
 
 
@@ -135,13 +135,13 @@ def vision_block(
     config: Config,
     cos: Float[Array, "N d"],
     sin: Float[Array, "N d"],
-    spans: Int[Array, "N 2"],
+    key_ranges: Int[Array, "N 2"],
     attend: Attend = nn.attention,
 ) -> Float[Array, "N D"]:
     """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
     norm, mlp = NORM[config.model_type], MLP[config.model_type]
     heads, eps = config.vision.num_heads, config.vision.rms_norm_eps
-    x = x + attention(norm(x, block.norm1, eps), block.attn, heads, cos, sin, spans, attend)
+    x = x + attention(norm(x, block.norm1, eps), block.attn, heads, cos, sin, key_ranges, attend)
     return x + mlp(norm(x, block.norm2, eps), block.mlp)
 
 
@@ -155,7 +155,7 @@ def merge(
     return nn.linear(gelu(nn.linear(x, merger.mlp[0])), merger.mlp[2])
 
 
-def tower(
+def vision_encoder(
     pixel_values: Float[Array, "N P"],
     grid_thw: Int[Array, "I 3"],
     visual: Weights,
@@ -163,9 +163,10 @@ def tower(
     attend: Attend = nn.attention,
     gelu=nn.gelu,
 ) -> Float[Array, "M E"]:
-    """Patches of all pictures -> one token for every 2x2 block of patches, in raster order.
+    """Patches of all images -> one token for every 2x2 block of patches, in raster order.
 
-    ``attend`` and ``gelu`` choose the plain form (as here) or the fast one of the same function.
+    ``attend`` and ``gelu`` choose the reference form (as here) or the fast one of the same
+    function.
     """
     frames = windows = record("visual.cu_seqlens", frame_seqlens(grid_thw))
     index = np.arange(pixel_values.shape[0] // config.vision.spatial_merge_size**2)
@@ -174,15 +175,20 @@ def tower(
         index = record("visual.window_index", index)
         windows = record("visual.cu_window_seqlens", windows)
 
-    x = reorder_blocks(embed_patches(pixel_values, visual.patch_embed), index)
-    angles = reorder_blocks(rotary_angles(grid_thw, config.vision, pixel_values.dtype.type), index)
+    x = reorder_groups(embed_patches(pixel_values, visual.patch_embed), index)
+    angles = reorder_groups(rotary_angles(grid_thw, config.vision, pixel_values.dtype.type), index)
     angles = record("visual.rotary_angles", angles)
     angles = np.concatenate([angles, angles], axis=-1)
     cos, sin = np.cos(angles), np.sin(angles)
 
-    frame_spans, window_spans = nn.segment_spans(frames), nn.segment_spans(windows)
+    frame_key_ranges, window_key_ranges = (
+        nn.segment_key_ranges(frames),
+        nn.segment_key_ranges(windows),
+    )
     for i in range(config.vision.depth):
-        spans = frame_spans if i in config.vision.fullatt_block_indexes else window_spans
-        x = vision_block(x, visual.blocks[i], config, cos, sin, spans, attend)
+        key_ranges = (
+            frame_key_ranges if i in config.vision.fullatt_block_indexes else window_key_ranges
+        )
+        x = vision_block(x, visual.blocks[i], config, cos, sin, key_ranges, attend)
     merged = merge(x, visual.merger, config, gelu)
     return record("visual", restore_order(merged, index), merged=merged, index=index)

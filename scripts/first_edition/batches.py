@@ -1,8 +1,8 @@
-"""Training batches: pictures of one size with several separate questions each.
+"""Training batches: images of one size with several separate questions each.
 
-A picture costs most, so each is shared by many questions.  One row holds
+An image costs most, so each is shared by many questions.  One row holds
 
-    [system prompt, picture] [question, answer] [question, answer] ...
+    [system prompt, image] [question, answer] [question, answer] ...
 
 where every bracket after the first is a branch: it continues the first and sees no other branch,
 exactly as if it were asked alone.  A few branches hold two turns.
@@ -25,7 +25,7 @@ WEIGHTS = {  # how often each skill is drawn to fill a row
     "relation": 3.0, "yes_no": 2.4, "absent": 0.8,
 }  # fmt: skip
 EASY_STEPS = 240
-FIRST_HARD_STEP = 800  # clips, pairs of pictures and words come after single scenes
+FIRST_HARD_STEP = 800  # clips, pairs of images and words come after single scenes
 UNNAMED_SHARE = 0.5  # of the scenes: some colours and kinds have no name
 PART_SHARE = 0.2  # of the questions about other scenes: by colour or by kind alone
 MERGE, TOKENS_PER_SECOND = 2, 2
@@ -67,9 +67,9 @@ class Encoder:
         first = [self.text(colour.capitalize())[0] for colour in scenes.COLOURS]
         self.ambiguous = {token for token in first if first.count(token) > 1}
 
-    def prefix(self, pad, count, pictures=1):
-        """Everything before the first question: system prompt and pictures, or one clip."""
-        picture = [
+    def prefix(self, pad, count, images=1):
+        """Everything before the first question: system prompt and images, or one clip."""
+        image = [
             self.special("<|vision_start|>"),
             *[self.special(pad)] * count,
             self.special("<|vision_end|>"),
@@ -79,7 +79,7 @@ class Encoder:
             *self.text("system\nYou are a helpful assistant."),
             self.special("<|im_end|>"),
             *self.next_turn(),
-            *picture * pictures,
+            *image * images,
         ]
 
     def question(self, text):
@@ -177,14 +177,14 @@ class Row(NamedTuple):
     positions: np.ndarray
 
 
-def make_row(encoder, pad, grid, seconds, branches, pictures=1):
-    """The row of a prefix with pictures, or a clip, and of branches that continue it."""
+def make_row(encoder, pad, grid, seconds, branches, images=1):
+    """The row of a prefix with images, or a clip, and of branches that continue it."""
     t, h, w = grid
-    prefix = encoder.prefix(pad, t * h * w // MERGE**2, pictures)
+    prefix = encoder.prefix(pad, t * h * w // MERGE**2, images)
     start = prefix.index(encoder.special(pad))
     positions = [np.broadcast_to(np.arange(start), (3, start))]
-    for picture in range(pictures):
-        if picture:  # the start-of-vision token
+    for image in range(images):
+        if image:  # the start-of-vision token
             positions.append(np.full((3, 1), start - 1))
         seen = vision_text_positions(start, grid, seconds, TOKENS_PER_SECOND, MERGE)
         after = int(seen.max()) + 1  # the end-of-vision token, then each branch
@@ -209,7 +209,7 @@ def stack_rows(rows, pixels, grid):
 
     positions = [np.pad(r.positions, ((0, 0), (0, length - len(r.ids)))) for r in rows]
     return {
-        "pixels": np.stack(pixels),  # uint8 [pictures or clips, frames, H, W, 3]
+        "pixels": np.stack(pixels),  # uint8 [images or clips, frames, H, W, 3]
         "grid": grid,  # (t, h, w) in patches
         "ids": padded("ids", 0),  # [B, L]
         "branch": padded("branch", -1),
@@ -220,8 +220,8 @@ def stack_rows(rows, pixels, grid):
     }
 
 
-def picture_batch(rng, encoder, rows, columns, count, most=6, plain=False, unnamed=0.0):
-    """`count` pictures of rows x columns cells with at most `most` shapes.
+def image_batch(rng, encoder, rows, columns, count, most=6, plain=False, unnamed=0.0):
+    """`count` images of rows x columns cells with at most `most` shapes.
 
     A share `unnamed` of them has shapes without a name.
     """
@@ -239,13 +239,13 @@ def picture_batch(rng, encoder, rows, columns, count, most=6, plain=False, unnam
 
 
 def hints(labels):
-    """`cell_labels` of all pictures, in their order."""
+    """`cell_labels` of all images, in their order."""
     labels, cells = map(np.concatenate, zip(*labels, strict=True))
     return {"labels": labels, "cells": cells}
 
 
 def word_batch(rng, encoder, rows, columns, count):
-    """`count` pictures of rows x columns cells with one word each."""
+    """`count` images of rows x columns cells with one word each."""
     grid = (1, rows * MERGE, columns * MERGE)
     table, pixels, labels = [], [], []
     for _ in range(count):
@@ -258,7 +258,7 @@ def word_batch(rng, encoder, rows, columns, count):
 
 
 def change_batch(rng, encoder, rows, columns, count):
-    """`count` pairs of pictures of rows x columns cells, a pair in a row."""
+    """`count` pairs of images of rows x columns cells, a pair in a row."""
     grid = (1, rows * MERGE, columns * MERGE)
     table, pixels, labels = [], [], []
     for _ in range(count):
@@ -266,7 +266,7 @@ def change_batch(rng, encoder, rows, columns, count):
         pair = change.before, change.after
         pixels += [np.asarray(p)[None] for p in scenes.draw_frames(rng, pair)]
         branches = pack(rng, encoder, [questions.ask_change(rng, change) for _ in range(2)])
-        table.append(make_row(encoder, "<|image_pad|>", grid, 1.0, branches, pictures=2))
+        table.append(make_row(encoder, "<|image_pad|>", grid, 1.0, branches, images=2))
         labels += map(cell_labels, pair)
     return {**stack_rows(table, pixels, grid), **hints(labels)}
 
@@ -294,13 +294,13 @@ def make_step(encoder, seed, step):
     """
     rng = generator(seed, TRAINING, step)
     if step < EASY_STEPS:
-        return [picture_batch(rng, encoder, 4, 4, 28, 1 if step < EASY_STEPS // 2 else 2, True)]
+        return [image_batch(rng, encoder, 4, 4, 28, 1 if step < EASY_STEPS // 2 else 2, True)]
     rows, columns = scenes.GRIDS[rng.integers(len(scenes.GRIDS))]
     count = int(np.clip(256 // (rows * columns), 3, 12))
     most = int(rng.choice((1, 2, 6), p=(0.2, 0.2, 0.6)))
     batches = [
-        picture_batch(rng, encoder, 4, 4, 16, most, unnamed=UNNAMED_SHARE),
-        picture_batch(rng, encoder, rows, columns, count, unnamed=UNNAMED_SHARE),
+        image_batch(rng, encoder, 4, 4, 16, most, unnamed=UNNAMED_SHARE),
+        image_batch(rng, encoder, rows, columns, count, unnamed=UNNAMED_SHARE),
     ]
     if step < FIRST_HARD_STEP:
         return batches

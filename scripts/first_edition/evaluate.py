@@ -2,7 +2,7 @@
 
     python -m scripts.first_edition.evaluate --seed 1 --n 200 --json
 
-Pictures and clips go through the `tinyqwenvl` package.  `--torch` uses the training network, which
+Images and clips go through the `tinyqwenvl` package.  `--torch` uses the training network, which
 answers in batches and so sooner.
 """
 
@@ -24,7 +24,7 @@ NEW_GRIDS = (  # (rows, columns) of cells never used in training
     (4, 7), (7, 4), (5, 8), (8, 5), (5, 9), (9, 5), (6, 7), (7, 6), (6, 9), (9, 6), (7, 8), (8, 9),
     (4, 9), (9, 4), (4, 10), (10, 4), (9, 9),
 )  # fmt: skip
-KEPT_OUT = tuple(sorted(scenes.KEPT_OUT))
+HELD_OUT = tuple(sorted(scenes.HELD_OUT))
 KNOWN_GRIDS = tuple(grid for grid in scenes.GRIDS if grid[0] * grid[1] <= 100)
 FIGURES = {"locate": "locate_iou", "locate_all": "locate_all_iou", "point": "point_inside",
            "when": "when_within_half_second"}  # fmt: skip
@@ -33,12 +33,12 @@ LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32,
 
 
 class Case(NamedTuple):
-    """One question put to the model: the pictures (or frames at `fps`), what is in them.
+    """One question put to the model: the images (or frames at `fps`), what is in them.
 
-    scene: what the last picture holds.
+    scene: what the last image holds.
     """
 
-    pictures: list
+    images: list
     fps: float | None
     scene: scenes.Scene | words.Word
     question: questions.Question
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 def make_case(seed, skill, index, renderer="train", pairs=scenes.PAIRS):
     """Case number `index` of a skill.
 
-    The renderer, and the (colour, kind) pairs to draw, are for skills of one picture of shapes.
+    The renderer, and the (colour, kind) pairs to draw, are for skills of one image of shapes.
     """
     rng = generator(seed, EVALUATION, questions.SKILLS.index(skill), index)
     if skill in ("when", "motion"):
@@ -65,27 +65,27 @@ def make_case(seed, skill, index, renderer="train", pairs=scenes.PAIRS):
         options = ((4, 4),) if roll < 0.3 else KNOWN_GRIDS if roll < 0.6 else NEW_GRIDS
         rows, columns = options[rng.integers(len(options))]
         if skill in ("change", "read"):
-            scene, pictures, question = _draw_and_ask(rng, skill, rows, columns)
+            scene, images, question = _draw_and_ask(rng, skill, rows, columns)
             break
         scene = scenes.make_scene(rng, rows, columns, pairs)
         question = questions.ASK[skill](rng, scene)
         if question:
-            pictures = [(draw_other if renderer == "other" else scenes.draw_scene)(rng, scene)]
+            images = [(draw_other if renderer == "other" else scenes.draw_scene)(rng, scene)]
             break
     if rng.random() < 0.5:  # a size that the pipeline must bring back to whole cells
         odd = scene.width + int(rng.integers(14)), scene.height + int(rng.integers(14))
-        pictures = [picture.resize(odd, Image.Resampling.BICUBIC) for picture in pictures]
-    return Case(pictures, None, scene, question)
+        images = [image.resize(odd, Image.Resampling.BICUBIC) for image in images]
+    return Case(images, None, scene, question)
 
 
 def _draw_and_ask(rng, skill, rows, columns):
-    """(contents of the last picture, the pictures, the question) of a change or a word."""
+    """(contents of the last image, the images, the question) of a change or a word."""
     if skill == "change":
         if (rows, columns) != (4, 4):
             rows, columns = questions.pick(rng, scenes.TWO_GRIDS)
         change = scenes.make_change(rng, rows, columns)
-        pictures = scenes.draw_frames(rng, (change.before, change.after))
-        return change.after, pictures, questions.ask_change(rng, change)
+        images = scenes.draw_frames(rng, (change.before, change.after))
+        return change.after, images, questions.ask_change(rng, change)
     word = words.make_word(rng, rows, columns)
     return word, [words.draw_word(rng, word)], questions.ask_read(rng, word)
 
@@ -139,9 +139,9 @@ def package_answers(model, cases):
     """Replies of the NumPy package, one case at a time."""
     replies = []
     for case in cases:
-        seen = [{"image": picture} for picture in case.pictures]
+        seen = [{"image": image} for image in case.images]
         if case.fps:
-            seen = [{"video": case.pictures, "fps": case.fps}]
+            seen = [{"video": case.images, "fps": case.fps}]
         content = [*seen, {"text": case.question.text}]
         inputs = model.prepare([{"role": "user", "content": content}])
         ids = model.generate(inputs, LONGEST.get(case.question.skill, 12))
@@ -191,7 +191,7 @@ def main(arguments=None):
     drawn = parser.add_mutually_exclusive_group()
     drawn.add_argument("--pairs", type=pair, nargs="+", metavar='"COLOUR KIND"', help="draw these")
     drawn.add_argument(
-        "--kept-out", dest="pairs", action="store_const", const=KEPT_OUT,
+        "--kept-out", dest="pairs", action="store_const", const=HELD_OUT,
         help="draw only the pairs never seen in training",
     )  # fmt: skip
     parser.add_argument("--torch", action="store_true", help="use the training network")

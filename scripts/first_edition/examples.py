@@ -1,6 +1,6 @@
-"""Draw the example pictures and the clip of the embedded checkpoint from fixed seeds.
+"""Draw the example images and the clip of the embedded checkpoint from fixed seeds.
 
-python -m scripts.first_edition.examples --out tinyqwenvl/assets/pictures
+python -m scripts.first_edition.examples --out tinyqwenvl/assets/images
 """
 
 import argparse
@@ -18,7 +18,7 @@ CLIP_SEED, CLIP_FPS, CLIP_FRAMES = 20, 4.0, 16
 
 
 def draw_example(name):
-    """(scene, picture) of one example."""
+    """(scene, image) of one example."""
     rows, columns, count, seed = EXAMPLES[name]
     rng = scenes.generator(seed)
     while True:
@@ -38,7 +38,7 @@ def draw_change():
 
 
 def draw_sign():
-    """(word, picture)."""
+    """(word, image)."""
     rng = scenes.generator(WORD_SEED)
     word = words.make_word(rng, 4, 6, WORD)
     return word, words.draw_word(rng, word, plain=True)
@@ -56,14 +56,14 @@ def draw_clip():
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("tinyqwenvl/assets/pictures"))
+    parser.add_argument("--out", type=Path, default=Path("tinyqwenvl/assets/images"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    pictures = {name: draw_example(name)[1] for name in EXAMPLES}
-    pictures |= dict(zip(("before", "after"), draw_change()[1], strict=True))
-    pictures["word"] = draw_sign()[1]
-    for name, picture in pictures.items():
-        picture.save(options.out / f"{name}.png", optimize=True)
+    images = {name: draw_example(name)[1] for name in EXAMPLES}
+    images |= dict(zip(("before", "after"), draw_change()[1], strict=True))
+    images["word"] = draw_sign()[1]
+    for name, image in images.items():
+        image.save(options.out / f"{name}.png", optimize=True)
     first, *others = draw_clip()[1]
     duration = round(1000 / CLIP_FPS)
     first.save(options.out / "clip.gif", append_images=others, save_all=True, duration=duration)

@@ -1,8 +1,8 @@
-"""Extra supervision of the vision tower during training: what does each picture token cover?
+"""Extra supervision of the vision encoder during training: what does each image token cover?
 
 A linear head, thrown away afterwards, reads from every vision vector the kind and colour of the
 shape in its cell, the shape's box, the character in its cell, and which cell it is.  Answers alone
-teach this too, but need many more pictures to begin.  Boxes are read with the language model's own
+teach this too, but need many more images to begin.  Boxes are read with the language model's own
 vectors for numbers, so that what is learnt here can be copied into an answer.
 """
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.first_edition.scenes import CELL, COLOURS, KEPT_OUT, KINDS
+from scripts.first_edition.scenes import CELL, COLOURS, HELD_OUT, KINDS
 from scripts.first_edition.words import CHARACTERS, Word
 
 NOTHING = 0
@@ -60,10 +60,10 @@ class HintHead(nn.Module):
         self.sizes = (len(KINDS) + 1, len(COLOURS) + 1, len(CHARACTERS) + 1, 2)
         self.read = nn.Linear(size, sum(self.sizes))
         self.edges = nn.Linear(size, 4 * size)
-        pairs = [(_index(kind, KINDS), _index(colour, COLOURS)) for colour, kind in KEPT_OUT]
-        kept_out = torch.zeros(self.sizes[:2], dtype=torch.bool)
-        kept_out[tuple(zip(*pairs, strict=True))] = True
-        self.register_buffer("kept_out", kept_out, persistent=False)
+        pairs = [(_index(kind, KINDS), _index(colour, COLOURS)) for colour, kind in HELD_OUT]
+        held_out = torch.zeros(self.sizes[:2], dtype=torch.bool)
+        held_out[tuple(zip(*pairs, strict=True))] = True
+        self.register_buffer("kept_out", held_out, persistent=False)
 
     def loss(self, features, numbers, labels, cells):
         """Mean loss of vectors [N, size] against `cell_labels`, [N, 7] and [N, 2].
@@ -74,8 +74,8 @@ class HintHead(nn.Module):
         """
         *named, cell = self.read(features).split(self.sizes, dim=-1)
         kinds, colours = labels[:, :2].clamp(min=NOTHING).T
-        named[0] = named[0].masked_fill(self.kept_out[:, colours].T, -torch.inf)
-        named[1] = named[1].masked_fill(self.kept_out[kinds], -torch.inf)
+        named[0] = named[0].masked_fill(self.held_out[:, colours].T, -torch.inf)
+        named[1] = named[1].masked_fill(self.held_out[kinds], -torch.inf)
         loss = 4 * F.smooth_l1_loss(cell, cells, beta=0.1)
         for index, scores in enumerate(named):
             loss = loss + F.cross_entropy(scores, labels[:, index], ignore_index=UNNAMED)

@@ -19,13 +19,13 @@ import tinyqwenvl
 from scripts.first_edition import evaluate, folder_with, questions
 
 SINGLE = ("describe", "count", "colour", "shape", "yes_no", "locate")
-KNOWN = (  # as many colours and kinds as the kept-out pairs have, and the same ones
+KNOWN = (  # as many colours and kinds as the held-out pairs have, and the same ones
     ("red", "heart"), ("blue", "ring"), ("green", "cross"), ("yellow", "triangle"),
     ("purple", "star"),
 )  # fmt: skip
 CONDITIONS = {  # column: skills, other settings of `evaluate`, and its options that say the same
     "unseen scenes": (questions.SKILLS, {}, []),
-    "kept-out pairs": (SINGLE, {"pairs": evaluate.KEPT_OUT}, ["--kept-out"]),
+    "kept-out pairs": (SINGLE, {"pairs": evaluate.HELD_OUT}, ["--kept-out"]),
     "known pairs": (SINGLE, {"pairs": KNOWN}, ["--pairs", *map(" ".join, KNOWN)]),
     "other renderer": (SINGLE, {"renderer": "other"}, ["--renderer", "other"]),
 }

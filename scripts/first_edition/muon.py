@@ -1,6 +1,6 @@
 """Muon: momentum whose matrix updates are made orthogonal (Jordan et al., 2024).
 
-On few CPU cores it needs far fewer pictures than AdamW.  Matrices of equal shape are handled as
+On few CPU cores it needs far fewer images than AdamW.  Matrices of equal shape are handled as
 one batch.
 """
 

@@ -1,8 +1,8 @@
-"""Qwen2.5-VL in PyTorch, batched over pictures of one size, with the published weight names.
+"""Qwen2.5-VL in PyTorch, batched over images of one size, with the published weight names.
 
-Every picture (or clip) of a batch has the same grid, so the vision tower works on a plain batch
+Every image (or clip) of a batch has the same grid, so the vision encoder works on a plain batch
 and its windows become a mask.  The text model takes any attention mask, which lets several
-separate questions share one picture.
+separate questions share one image.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Sizes of the vision tower."""
+    """Sizes of the vision encoder."""
 
     depth: int = 6
     hidden_size: int = 160

@@ -28,7 +28,7 @@ def network_answers(network, tokenizer, cases, batch=64):
     groups = defaultdict(list)
     for index, case in enumerate(cases):
         size = (case.scene.width, case.scene.height)  # what smart_resize gives for these sizes
-        frames = [np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in case.pictures]
+        frames = [np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in case.images]
         groups[len(frames), size, LONGEST.get(case.question.skill, 12)].append((index, frames))
     replies = [""] * len(cases)
     for (_, _, longest), members in groups.items():
@@ -44,10 +44,10 @@ def network_answers(network, tokenizer, cases, batch=64):
 def _generate(network, tokenizer, cases, members, longest):
     encoder, end = Encoder(tokenizer), tokenizer.token_to_id("<|im_end|>")
     pixels = [np.stack(frames) for _, frames in members]
-    pad, pictures = "<|video_pad|>", 1
-    if not cases[0].fps:  # every picture stands for itself
-        pad, pictures = "<|image_pad|>", len(pixels[0])
-        pixels = [picture[None] for group in pixels for picture in group]
+    pad, images = "<|video_pad|>", 1
+    if not cases[0].fps:  # every image stands for itself
+        pad, images = "<|image_pad|>", len(pixels[0])
+        pixels = [image[None] for group in pixels for image in group]
     count, height, width, _ = pixels[0].shape
     grid = (max(1, count // 2), height // 14, width // 14)
     features = network.visual(patchify(torch.from_numpy(np.stack(pixels))), grid)
@@ -57,7 +57,7 @@ def _generate(network, tokenizer, cases, members, longest):
         for case, reply in zip(cases, replies, strict=True):
             ids = encoder.question(case.question.text) + reply
             branches = [Branch.asking(ids)]
-            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), branches, pictures))
+            rows.append(make_row(encoder, pad, grid, 2 / (case.fps or 2), branches, images))
         arrays = stack_rows(rows, pixels, grid)
         ids, positions = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["positions"])
         vectors = network.model.embed_tokens(ids)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from scripts.first_edition.scenes import (
     COLOURS,
-    KEPT_OUT,
+    HELD_OUT,
     KINDS,
     LIKE,
     PAIRS,
@@ -368,11 +368,11 @@ def ask_part(rng, scene):
     return Question(skill, phrase(rng, skill, part), json.dumps(answer))
 
 
-# ------------------------------------------------------------------------- two pictures, words
+# ------------------------------------------------------------------------- two images, words
 
 
 def ask_change(rng, change):
-    """What is different in the second of two pictures."""
+    """What is different in the second of two images."""
     name = change.shape.name if change.shape else ""
     answers = {
         "removed": f"The {name} is gone.",
@@ -385,7 +385,7 @@ def ask_change(rng, change):
 
 
 def ask_read(rng, word):
-    """The word in the picture."""
+    """The word in the image."""
     return Question("read", phrase(rng, "read"), word.text)
 
 
@@ -413,7 +413,7 @@ _MENTION = re.compile(rf"\b(?:(?:{_COLOUR}) (?:{_KIND})|({_COLOUR})|({_KIND}))(?
 
 
 def denies(question, scene):
-    """True when the right answer would say of some shape that it is not of a kept-out pair.
+    """True when the right answer would say of some shape that it is not of a held-out pair.
 
     `How many hearts are there?` beside a blue square: that it does not count can be told by its
     blue alone, because blue hearts are never drawn.  Such a question teaches that rule.  The same
@@ -421,7 +421,7 @@ def denies(question, scene):
     """
     mentions = _MENTION.finditer(question.text)
     alone = {word for mention in mentions for word in mention.groups() if word}
-    for colour, kind in KEPT_OUT:
+    for colour, kind in HELD_OUT:
         for s in scene.shapes:
             hued = s.colour == colour or (s.paint and has_hue(s.paint, colour))
             formed = s.kind == kind or s.form in LIKE[kind]
@@ -436,8 +436,8 @@ def unsaid(question):
     To `What colour is the heart?` it is never `Blue.`, because blue hearts are never drawn.  The
     loss must not teach that rule: it leaves these words out of what the right one is compared with.
     """
-    colour_of = {kind: colour for colour, kind in KEPT_OUT}
-    kind_of = dict(KEPT_OUT)
+    colour_of = {kind: colour for colour, kind in HELD_OUT}
+    kind_of = dict(HELD_OUT)
     found = []  # (start, end, the other word)
     for name in _NAME.finditer(question.answer):
         colour, kind, turned = name.groups()

@@ -1,7 +1,7 @@
 """A second renderer, used only for evaluation: the same scenes drawn by other means.
 
 Shapes are signed-distance fields in NumPy with smooth edges, on striped or chequered backgrounds,
-after a JPEG round trip at quality 60.  Nothing here is shared with the training pictures but the
+after a JPEG round trip at quality 60.  Nothing here is shared with the training images but the
 outlines and the colours.
 """
 
@@ -40,7 +40,7 @@ def shape_distance(points, shape):
 
 
 def draw_other(rng, scene):
-    """One scene -> one RGB picture."""
+    """One scene -> one RGB image."""
     colours = jitter_colours(rng, sorted({s.colour for s in scene.shapes}))
     base = pick_background(rng, colours.values())[0]
     rows, columns = np.mgrid[: scene.height, : scene.width]

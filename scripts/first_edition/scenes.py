@@ -1,4 +1,4 @@
-"""Drawn scenes: a seeded generator of pictures and short clips with known contents.
+"""Drawn scenes: a seeded generator of images and short clips with known contents.
 
 A scene is a list of shapes with exact boxes in absolute pixels.  Layout (where the shapes are) and
 drawing (what the pixels look like) are separate steps, so that another renderer can draw the same
@@ -26,7 +26,7 @@ COLOURS = {
 KINDS = ("circle", "square", "triangle", "star", "cross", "diamond", "ring", "heart")
 
 # Pairs never drawn and never mentioned in training: seeing them needs colour and shape apart.
-KEPT_OUT = frozenset(
+HELD_OUT = frozenset(
     {
         ("red", "star"),
         ("blue", "heart"),
@@ -35,7 +35,7 @@ KEPT_OUT = frozenset(
         ("purple", "triangle"),
     }
 )
-PAIRS = tuple((c, k) for c in COLOURS for k in KINDS if (c, k) not in KEPT_OUT)
+PAIRS = tuple((c, k) for c in COLOURS for k in KINDS if (c, k) not in HELD_OUT)
 
 TRAINING, EVALUATION = 0, 1  # first element of a seed's spawn key
 
@@ -80,7 +80,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's contents: its size in pixels and its shapes from left to right."""
+    """An image's contents: its size in pixels and its shapes from left to right."""
 
     width: int
     height: int
@@ -187,10 +187,10 @@ def unnamed_colour(rng, kind):
 
     It does not have the hue of a colour that is kept out with this kind.
     """
-    kept_out = [c for c, k in KEPT_OUT if k == kind]
+    held_out = [c for c, k in HELD_OUT if k == kind]
     while True:
         paint = tuple(rng.integers(0, 256, 3).tolist())
-        if min(distances(paint).values()) >= 90 and not any(has_hue(paint, c) for c in kept_out):
+        if min(distances(paint).values()) >= 90 and not any(has_hue(paint, c) for c in held_out):
             return paint
 
 
@@ -205,7 +205,7 @@ def unnamed_form(rng, colour):
 
     Else "like a ring, and green" would be taught to have no name.
     """
-    unlike = [form for kept, kind in KEPT_OUT if kept == colour for form in LIKE[kind]]
+    unlike = [form for kept, kind in HELD_OUT if kept == colour for form in LIKE[kind]]
     while True:
         form = rng.choice(("polygon", "frame", "arc", "bars"), p=(0.35, 0.25, 0.25, 0.15))
         if form not in unlike:
@@ -271,7 +271,7 @@ def with_unnamed(rng, scene):
     return replace(scene, shapes=tuple(shapes))
 
 
-TWO_GRIDS = (  # (rows, columns) of cells of each of two pictures, besides the commonest 4 x 4
+TWO_GRIDS = (  # (rows, columns) of cells of each of two images, besides the commonest 4 x 4
     (4, 5), (5, 4), (5, 5), (4, 6), (6, 4), (5, 6), (6, 5), (6, 6),
 )  # fmt: skip
 CHANGES = ("removed", "added", "coloured", "moved", "nothing")
@@ -279,7 +279,7 @@ CHANGES = ("removed", "added", "coloured", "moved", "nothing")
 
 @dataclass(frozen=True)
 class Change:
-    """Two pictures' contents that differ in one thing or in nothing.
+    """Two images' contents that differ in one thing or in nothing.
 
     what: one of CHANGES; shape: the one that changed, as it was before (added: as it is after);
     colour: the colour that a coloured one has after.
@@ -463,19 +463,19 @@ def _paint_background(rng, ends, width, height):
 
 
 def compress(image, quality):
-    """The picture after a JPEG round trip."""
+    """The image after a JPEG round trip."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
 
 
-def paint_pictures(rng, width, height, inks, painters, plain=False):
-    """One RGB picture of width x height pixels for each painter, all in one style.
+def paint_images(rng, width, height, inks, painters, plain=False):
+    """One RGB image of width x height pixels for each painter, all in one style.
 
     inks: the RGB colours that the background must keep away from; a painter is called with a
     Pillow drawing and the scale that it is drawn at.  The style (scale, background, noise,
     compression) is drawn once for all.  Drawing at another scale and resizing gives every degree
-    of edge smoothing.  A `plain` picture has a light, even background.
+    of edge smoothing.  A `plain` image has a light, even background.
     """
     ends = pick_background(rng, inks)
     if plain:
@@ -485,20 +485,20 @@ def paint_pictures(rng, width, height, inks, painters, plain=False):
     backdrop = _paint_background(rng, ends, *size)
     sigma = rng.uniform(2, 10) if rng.random() < 0.2 and not plain else 0
     quality = int(rng.integers(50, 96)) if rng.random() < 0.25 else None
-    pictures = []
+    images = []
     for paint in painters:
-        picture = backdrop.copy()
-        paint(ImageDraw.Draw(picture), scale)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        image = backdrop.copy()
+        paint(ImageDraw.Draw(image), scale)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
         if sigma:
             noise = rng.normal(0, sigma, (height, width, 3)).astype(np.float32)
-            picture = Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
-        pictures.append(compress(picture, quality) if quality else picture)
-    return pictures
+            image = Image.fromarray(np.clip(image + noise, 0, 255).astype(np.uint8))
+        images.append(compress(image, quality) if quality else image)
+    return images
 
 
 def draw_frames(rng, scenes, plain=False):
-    """Scenes of one size drawn in one style, tints included -> list of RGB pictures."""
+    """Scenes of one size drawn in one style, tints included -> list of RGB images."""
     shapes = [s for scene in scenes for s in scene.shapes]
     colours = jitter_colours(rng, sorted({s.colour for s in shapes if s.colour}))
     inks = [*colours.values(), *(s.paint for s in shapes if s.paint)]
@@ -512,9 +512,9 @@ def draw_frames(rng, scenes, plain=False):
         return paint
 
     painters = [painter(scene) for scene in scenes]
-    return paint_pictures(rng, scenes[0].width, scenes[0].height, inks, painters, plain)
+    return paint_images(rng, scenes[0].width, scenes[0].height, inks, painters, plain)
 
 
 def draw_scene(rng, scene, plain=False):
-    """One scene -> one RGB picture of its size."""
+    """One scene -> one RGB image of its size."""
     return draw_frames(rng, [scene], plain)[0]

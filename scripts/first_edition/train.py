@@ -27,7 +27,7 @@ from scripts.first_edition.batches import (
     NO_TOKEN,
     Encoder,
     clip_batch,
-    picture_batch,
+    image_batch,
     stream,
 )
 from scripts.first_edition.hints import HintHead
@@ -154,9 +154,9 @@ def number_tokens(tokenizer):
 
 
 def sample_patches(tokenizer, seed=SEED):
-    """Patches of some training pictures and clips, [N, 1176]."""
+    """Patches of some training images and clips, [N, 1176]."""
     encoder, rng = Encoder(tokenizer), generator(seed, TRAINING)
-    batches = [picture_batch(rng, encoder, 4, 4, 200)]
+    batches = [image_batch(rng, encoder, 4, 4, 200)]
     batches += [clip_batch(rng, encoder, 4) for _ in range(6)]
     return torch.cat([patchify(torch.from_numpy(b["pixels"])).flatten(0, 1) for b in batches])
 

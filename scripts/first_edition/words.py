@@ -1,4 +1,4 @@
-"""Pictures of one short word, to be read: capital letters and digits in Pillow's own font."""
+"""Images of one short word, to be read: capital letters and digits in Pillow's own font."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import ImageFont
 
-from scripts.first_edition.scenes import CELL, paint_pictures
+from scripts.first_edition.scenes import CELL, paint_images
 
 LETTERS, DIGITS = "ABCDEFGHJKLMNPQRSTUVWXYZ", "0123456789"  # no I and O: they look like 1 and 0
 CHARACTERS = LETTERS + DIGITS
@@ -15,7 +15,7 @@ SMALLEST = 28  # font size in pixels; capitals are 0.7 of it high
 
 @dataclass(frozen=True)
 class Word:
-    """A picture's contents: its size in pixels, the text and the font size.
+    """An image's contents: its size in pixels, the text and the font size.
 
     boxes: (x1, y1, x2, y2) in pixels of each character; starts: (x, y) of each one's left end on
     the base line.
@@ -58,7 +58,7 @@ def _lay_out(text, size, gap):
 
 
 def make_word(rng, rows, columns, text=None):
-    """A word somewhere in a picture of `rows` x `columns` cells, as large as fits or smaller."""
+    """A word somewhere in an image of `rows` x `columns` cells, as large as fits or smaller."""
     width, height = columns * CELL, rows * CELL
     text, spacing = text or make_text(rng), rng.uniform(0.06, 0.2)
     boxes = _lay_out(text, 100, 100 * spacing)[0]
@@ -74,7 +74,7 @@ def make_word(rng, rows, columns, text=None):
 
 
 def draw_word(rng, word, plain=False):
-    """One word -> one RGB picture of its size, in a random colour; `plain` on light paper."""
+    """One word -> one RGB image of its size, in a random colour; `plain` on light paper."""
     ink = tuple(rng.integers(0, 256, 3).tolist())
     bold = rng.random() < 0.3
 
@@ -85,4 +85,4 @@ def draw_word(rng, word, plain=False):
             start = x * scale, y * scale
             draw.text(start, character, ink, _font(size), "ls", stroke_width=stroke)
 
-    return paint_pictures(rng, word.width, word.height, [ink], [paint], plain)[0]
+    return paint_images(rng, word.width, word.height, [ink], [paint], plain)[0]

@@ -18,7 +18,7 @@ from ..cli import Parser, command, note, write_text
 from ..config import load_config
 from ..errors import UserError
 from ..model import Model, find, load, user_message
-from ..run import pictures_and_prompt
+from ..run import images_and_prompt
 from . import report
 from .check import check
 from .diff import BANDS, MULTIPLE, Comparison, compare, single
@@ -47,7 +47,7 @@ tinyqwenvl oracle COMMAND --help says more. Exit code 0: all agrees; 1:
 something differs; 2: bad input.
 """
 RECORD_HELP = f"""\
-usage: tinyqwenvl oracle record [OPTIONS] [PICTURE...] PROMPT -o REF.safetensors
+usage: tinyqwenvl oracle record [OPTIONS] [IMAGE...] PROMPT -o REF.safetensors
 
 Run a prompt (none: an example) and write every stage to REF.safetensors, and to
 REF.json what is known of each: shape, axes, order of rows, statistics, what it
@@ -55,10 +55,10 @@ was made of, and how far rounding alone moves it (its noise floors).
 
   -o, --output FILE     the dump; its name ends in .safetensors
   -m, --model DIR_OR_ID a checkpoint; default: the small one in the package
-  --video PATH  --fps F a clip, or a folder of frames, after the pictures
+  --video PATH  --fps F a clip, or a folder of frames, after the images
   --inputs FILE         your own input_ids, pixel_values and image_grid_thw
                         (pixel_values_videos, video_grid_thw and
-                        second_per_grid_ts too) in place of PICTURE and PROMPT
+                        second_per_grid_ts too) in place of IMAGE and PROMPT
   --stages GLOB         only stages named so; may be given several times
   --tokens N            generate N ids too, each step a further call; default 0
   --floors LIST         noise of {",".join(MEASURED)}; or none.
@@ -66,7 +66,7 @@ was made of, and how far rounding alone moves it (its noise floors).
   --no-inputs           leave out what no stage gave but a stage was made of
   --dtype float64       the truth mode
   --mutant NAME         with a mistake made, to see what it looks like
-  --min-pixels N  --max-pixels N   enlarge smaller pictures, shrink larger ones
+  --min-pixels N  --max-pixels N   enlarge smaller images, shrink larger ones
 """
 DIFF_HELP = f"""\
 usage: tinyqwenvl oracle diff [OPTIONS] REFERENCE CANDIDATE
@@ -83,7 +83,7 @@ ONNX, llama.cpp and mlx-vlm too; a candidate may hold just some.
   --multiple X          of the noise floor that is allowed; default
                         {MULTIPLE["float32"]:g} in float32, {MULTIPLE["bfloat16"]:g} in the others
   --map FILE            JSON: a name in the candidate -> the name of a stage
-  --json                one JSON object; --html FILE  a page with pictures
+  --json                one JSON object; --html FILE  a page with images
   --all                 every stage in the table
   --no-explain          do not look for a reason
 """
@@ -168,17 +168,17 @@ def _check_output(path: str) -> None:
 def _job(args: argparse.Namespace, model: Model) -> Job:
     if args.inputs:
         if args.words or args.video:
-            raise UserError("give PICTURE and PROMPT, or --inputs, not both")
+            raise UserError("give IMAGE and PROMPT, or --inputs, not both")
         job = job_from_file(open_dump(args.inputs), model.config)
         return replace(job, tokens=args.tokens, forced=None)
     if args.fps is not None and not args.video:
         raise UserError("--fps is of a --video; there is none")
-    pictures, prompt = pictures_and_prompt(args.words)
+    images, prompt = images_and_prompt(args.words)
     if prompt is None and args.words:
-        raise UserError("give a prompt after the pictures, in quotes")
+        raise UserError("give a prompt after the images, in quotes")
     if args.video and not args.words:
-        pictures = []  # no example
-    messages = user_message(pictures, prompt or "describe")
+        images = []  # no example
+    messages = user_message(images, prompt or "describe")
     rate = {} if args.fps is None else {"fps": args.fps}
     clips = [{"type": "video", "video": path, **rate} for path in args.video]
     messages[0]["content"][-1:-1] = clips
@@ -469,7 +469,7 @@ VERIFY_HELP = """\
 usage: tinyqwenvl oracle verify [OPTIONS] DIR_OR_ID
 
 Run a checkpoint here and in transformers (which must be installed) on five
-pictures of the package, and report ids, distances and answers, in Markdown.
+images of the package, and report ids, distances and answers, in Markdown.
 
   --revision R          of a hub id; default: the newest, which is then named
   --tokens N            greedy ids to compare; default 16

@@ -19,7 +19,7 @@ from ..tracing import watching
 from .dump import Dump, Entry
 from .metrics import Distance, distance
 from .record import EveryCall, following, like, run
-from .stages import place_in_run
+from .stages import position_in_run
 
 # How far over its noise floor a stage may be: NMSE and 1 - cosine, which are squares, so that the
 # largest error may be the root of it. scripts/calibrate_oracle.py: of 40 models of transformers the
@@ -265,7 +265,7 @@ def _ordered(dump: Dump) -> Iterator[Entry]:
     """The entries, each with its place in the order: the dump's own, or that of a run."""
     entries = list(dump)
     if not any("sequence" in entry.info for entry in entries):
-        entries.sort(key=lambda entry: (entry.call, place_in_run(entry.name)))
+        entries.sort(key=lambda entry: (entry.call, position_in_run(entry.name)))
     for number, entry in enumerate(entries):
         yield replace(entry, info={**entry.info, "sequence": number})
 

@@ -208,9 +208,9 @@ def _is_floor(far: Any) -> bool:
 
 
 def geometry(entry: Entry, dump: Dump) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Grids [pictures, 3] and window order [M] that a stage with rows of patches or tokens has.
+    """Grids [images, 3] and window order [M] that a stage with rows of patches or tokens has.
 
-    With pictures and videos the tower runs twice: its first call is of the pictures.
+    With images and videos the vision encoder runs twice: its first call is of the images.
     """
     kinds = [n for n in ("image_grid_thw", "video_grid_thw") if dump.get(n) is not None]
     if entry.name == "pixel_values_videos":

@@ -236,14 +236,14 @@ def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     except RecursionError:
         raise UserError(f"{folder.parent}: its metadata.json is nested too deep") from None
     for file in sorted(folder.glob("*.pt"), key=lambda f: (f.name not in named, _natural(f.name))):
-        told_name = named.get(file.name, "")
+        reported_name = named.get(file.name, "")
         if file.name.startswith("arg_"):
-            told_name = file.stem.replace("_", ".").replace("arg.", "arg_", 1)
-        elif not told_name and folder.name == "inputs":
-            told_name = file.stem.removeprefix("kwarg_")
-        elif not told_name and file.stem != "output":
-            told_name = file.stem.removeprefix("output_")
-        yield told_name, file
+            reported_name = file.stem.replace("_", ".").replace("arg.", "arg_", 1)
+        elif not reported_name and folder.name == "inputs":
+            reported_name = file.stem.removeprefix("kwarg_")
+        elif not reported_name and file.stem != "output":
+            reported_name = file.stem.removeprefix("output_")
+        yield reported_name, file
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -19,9 +19,12 @@ try:
 except ImportError:  # nothing here runs without it
     torch = None  # type: ignore[assignment]
 
-TOWERS = ("Qwen2VisionTransformerPretrainedModel", "Qwen2_5_VisionTransformerPretrainedModel")
+VISION_ENCODERS = (
+    "Qwen2VisionTransformerPretrainedModel",
+    "Qwen2_5_VisionTransformerPretrainedModel",
+)
 TEXTS = ("Qwen2VLTextModel", "Qwen2_5_VLTextModel")
-MODELS = ("Qwen2VLModel", "Qwen2_5_VLModel")  # with the tower; up to 4.51 the text model
+MODELS = ("Qwen2VLModel", "Qwen2_5_VLModel")  # with the vision encoder; up to 4.51 the text model
 WHOLES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
 
@@ -38,8 +41,8 @@ def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) ->
     whole = next((m for _, m in names if is_a(m, WHOLES + MODELS)), None)
     prompt = _Prompt(recorder, whole) if whole is not None else None
     for name, module in names:
-        if is_a(module, TOWERS):
-            _Tower(recorder, module, name, alone=whole is None)
+        if is_a(module, VISION_ENCODERS):
+            _Encoder(recorder, module, name, alone=whole is None)
         elif is_a(module, TEXTS + MODELS) and hasattr(module, "layers"):
             _Text(recorder, module, name, prompt)
         if is_a(module, WHOLES + MODELS) and hasattr(module, "get_rope_index"):
@@ -80,22 +83,22 @@ def _see_delta(recorder: Any, result: Any) -> None:
 
 
 class _Prompt:
-    """What a run of a whole model begins with, and whether its positions are those of pictures."""
+    """What a run of a whole model begins with, and whether its positions are those of images."""
 
     def __init__(self, recorder: Any, model: Any):
         self.recorder, self.model = recorder, model
-        self.pictures = False  # whether this call brings some
+        self.images = False  # whether this call brings some
         self.wants_types = "mm_token_type_ids" in inspect.signature(model.forward).parameters
         self.lacks_types = False
         recorder.before(model, self.begin)
 
     def begin(self, given: dict[str, Any]) -> None:
         """The arguments of the whole model."""
-        pictures = [given.get(name) for name in ("image_grid_thw", "video_grid_thw")]
+        images = [given.get(name) for name in ("image_grid_thw", "video_grid_thw")]
         pixels = [given.get(name) for name in ("pixel_values", "pixel_values_videos")]
-        self.pictures = any(
+        self.images = any(
             p is not None and g is not None and bool((g[:, 1:] > 2).any())
-            for p, g in zip(pixels, pictures, strict=True)
+            for p, g in zip(pixels, images, strict=True)
         )
         self.lacks_types = self.wants_types and given.get("mm_token_type_ids") is None
         for name in BEGINNINGS:
@@ -108,12 +111,12 @@ class _Prompt:
             self.recorder.see(name, ids, ids[0] if len(ids) == 1 else ids, once=True)
 
     def check(self, positions: Any) -> None:
-        """Positions [3, ...]: with pictures, the three rows differ."""
-        if self.pictures and bool((positions == positions[:1]).all()):
+        """Positions [3, ...]: with images, the three rows differ."""
+        if self.images and bool((positions == positions[:1]).all()):
             why = "mm_token_type_ids was not given, " if self.lacks_types else ""
             self.recorder.note(
-                f"model.position_ids are 1-D though there are pictures: {why}so the model did not "
-                "know where they are; this is no reference of a prompt with pictures"
+                f"model.position_ids are 1-D though there are images: {why}so the model did not "
+                "know where they are; this is no reference of a prompt with images"
             )
 
 
@@ -148,36 +151,41 @@ class _Text:
             self.recorder.see(name, mask, shown, once=True)
 
 
-class _Tower:
-    """A vision tower: the order of windows, the bounds of sequences, and the angles.
+class _Encoder:
+    """A vision encoder: the order of windows, the bounds of sequences, and the angles.
 
-    Who computes the order: a method up to 4.57, a function of the tower's module in 5.23. Angles: a
-    method up to 4.57; in 5.23 only their cosines and sines are ever made, so the angles are made
-    again from the same positions and frequencies. Bounds are what the blocks receive.
+    Who computes the order: a method up to 4.57, a function of the vision encoder's module in 5.23.
+    Angles: a method up to 4.57; in 5.23 only their cosines and sines are ever made, so the angles
+    are made again from the same positions and frequencies. Bounds are what the blocks receive.
     """
 
-    def __init__(self, recorder: Any, tower: Any, stage: str, alone: bool):
-        self.recorder, self.tower, self.stage, self.alone = recorder, tower, stage, alone
+    def __init__(self, recorder: Any, vision_encoder: Any, stage: str, alone: bool):
+        self.recorder, self.vision_encoder, self.stage, self.alone = (
+            recorder,
+            vision_encoder,
+            stage,
+            alone,
+        )
         self.begun = False
         self.index: Any = None
         self.angles: Any = None
         self.seen: set[str] = set()
-        recorder.before(tower, self.begin)
+        recorder.before(vision_encoder, self.begin)
         enter = recorder.stack.enter_context
-        own, around = vars(tower), inspect.unwrap(type(tower).forward).__globals__
-        if hasattr(tower, "get_window_index"):
-            enter(_wrapped(own, "get_window_index", tower, self.window))
+        own, around = vars(vision_encoder), inspect.unwrap(type(vision_encoder).forward).__globals__
+        if hasattr(vision_encoder, "get_window_index"):
+            enter(_wrapped(own, "get_window_index", vision_encoder, self.window))
         elif "get_vision_window_index" in around:
-            enter(_wrapped(around, "get_vision_window_index", tower, self.window))
-        if hasattr(tower, "rot_pos_emb"):
-            enter(_wrapped(own, "rot_pos_emb", tower, self.keep_angles))
+            enter(_wrapped(around, "get_vision_window_index", vision_encoder, self.window))
+        if hasattr(vision_encoder, "rot_pos_emb"):
+            enter(_wrapped(own, "rot_pos_emb", vision_encoder, self.keep_angles))
         else:
-            recorder.before(tower.rotary_pos_emb, self.rotary)
-        for i, block in enumerate(tower.blocks):
+            recorder.before(vision_encoder.rotary_pos_emb, self.rotary)
+        for i, block in enumerate(vision_encoder.blocks):
             recorder.before(block, functools.partial(self.block, i))
 
     def begin(self, given: dict[str, Any]) -> None:
-        """A call of the tower."""
+        """A call of the vision encoder."""
         self.begun, self.index, self.angles, self.seen = True, None, None, set()
         if self.alone:
             self.recorder.see("pixel_values", given.get("hidden_states"), once=True)
@@ -196,14 +204,18 @@ class _Tower:
     def rotary(self, given: dict[str, Any]) -> None:
         """(row, column) of every patch: angles are their products with the frequencies."""
         if isinstance(positions := given.get("position_ids"), torch.Tensor):
-            frequencies = self.tower.rotary_pos_emb.inv_freq.to(positions.device, torch.float32)
+            frequencies = self.vision_encoder.rotary_pos_emb.inv_freq.to(
+                positions.device, torch.float32
+            )
             self.angles = (positions[..., None].float() * frequencies).flatten(1)
 
     def block(self, number: int, given: dict[str, Any]) -> None:
-        """What a block receives; each kind of bounds is written once a call of the tower."""
+        """What a block receives; each kind of bounds is written once a call of the encoder."""
         if self.angles is not None:
             self.show_angles(given.get("position_embeddings"))
-        everywhere = getattr(self.tower, "fullatt_block_indexes", range(len(self.tower.blocks)))
+        everywhere = getattr(
+            self.vision_encoder, "fullatt_block_indexes", range(len(self.vision_encoder.blocks))
+        )
         name = "cu_seqlens" if number in everywhere else "cu_window_seqlens"
         if name not in self.seen:
             self.seen.add(name)

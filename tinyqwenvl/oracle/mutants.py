@@ -86,7 +86,7 @@ def variant(module: Any, **changed: Any) -> Any:
     return SimpleNamespace(**{**vars(module), **changed})
 
 
-def for_pictures_and_videos(**changed: Any) -> dict[str, Any]:
+def for_images_and_videos(**changed: Any) -> dict[str, Any]:
     """Functions of image.py, where video.py has them too."""
     found = {f"image.{name}": value for name, value in changed.items()}
     return found | {f"video.{n}": v for n, v in changed.items() if n in vars(video)}
@@ -103,8 +103,8 @@ def wrong_system_prompt():
 
 
 @mutant("vllm#15125; mlx-swift-lm#242")
-def pictures_before_text():
-    """All pictures of a message are put before its text, whatever their order."""
+def images_before_text():
+    """All images of a message are put before its text, whatever their order."""
 
     def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
         return sorted(items(message), key=lambda item: chat.media_kind(item) == "text")
@@ -142,7 +142,7 @@ def placeholders_not_merged():
 @mutant("TensorRT-Edge-LLM#81; llama.cpp calc_size_preserved_ratio")
 def resize_rounds_half_up():
     """smart_resize rounds 2.5 to 3, as C does, not to the even 2."""
-    return for_pictures_and_videos(round=lambda x: math.floor(x + 0.5))
+    return for_images_and_videos(round=lambda x: math.floor(x + 0.5))
 
 
 @mutant("transformers#41955; the class default of transformers")
@@ -164,7 +164,7 @@ def long_sides_shrink_to_nothing():
 
 @mutant("mistral.rs#1881")
 def grid_height_and_width_swapped():
-    """The grid of a picture is (t, w, h)."""
+    """The grid of an image is (t, w, h)."""
 
     def preprocess(*args: Any) -> Any:
         pixels, grids = whole(*args)
@@ -175,10 +175,10 @@ def grid_height_and_width_swapped():
 
 
 def _pillow(resample: Image.Resampling) -> dict[str, Any]:
-    def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
-        return np.asarray(picture.resize((width, height), resample))
+    def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
+        return np.asarray(pil_image.resize((width, height), resample))
 
-    return for_pictures_and_videos(resize=resize)
+    return for_images_and_videos(resize=resize)
 
 
 @mutant("llama.cpp#16842; openvino.genai#3172")
@@ -210,57 +210,57 @@ def resize_without_antialias():
             weights[np.arange(new), tap] += weight
         return weights
 
-    def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
-        x = np.asarray(picture, np.float64)
+    def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
+        x = np.asarray(pil_image, np.float64)
         x = np.einsum("Hh,hwc->Hwc", matrix(height, x.shape[0]), x)
         x = np.einsum("Ww,hwc->hWc", matrix(width, x.shape[1]), x)
         return np.clip(np.round(x), 0, 255).astype(np.uint8)
 
-    return for_pictures_and_videos(resize=resize)
+    return for_images_and_videos(resize=resize)
 
 
 @mutant("llama.cpp#24629, #27594")
 def resize_letterbox():
     """The aspect ratio is kept and the rest filled with black."""
 
-    def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
-        scale = min(height / picture.height, width / picture.width)
-        size = max(1, int(picture.width * scale)), max(1, int(picture.height * scale))
+    def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
+        scale = min(height / pil_image.height, width / pil_image.width)
+        size = max(1, int(pil_image.width * scale)), max(1, int(pil_image.height * scale))
         page = Image.new("RGB", (width, height))
-        page.paste(picture.resize(size, Image.Resampling.BICUBIC))
+        page.paste(pil_image.resize(size, Image.Resampling.BICUBIC))
         return np.asarray(page)
 
-    return for_pictures_and_videos(resize=resize)
+    return for_images_and_videos(resize=resize)
 
 
 @mutant("a TorchTune transform (docs/training.md)")
 def rescale_before_resize():
     """Resized in floating point: never rounded to bytes."""
 
-    def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
         bands = [
             b.convert("F").resize((width, height), Image.Resampling.BICUBIC)
-            for b in picture.split()
+            for b in pil_image.split()
         ]
         return np.stack([np.asarray(band) for band in bands], axis=-1)
 
-    return for_pictures_and_videos(resize=resize)
+    return for_images_and_videos(resize=resize)
 
 
 @mutant("class of mistake; OpenCV reads BGR")
 def blue_green_red():
     """Colours in the order blue, green, red."""
 
-    def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
-        return whole(picture, height, width)[..., ::-1]
+    def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
+        return whole(pil_image, height, width)[..., ::-1]
 
     whole = image.resize
-    return for_pictures_and_videos(resize=resize)
+    return for_images_and_videos(resize=resize)
 
 
 def _normalised(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
     whole = image.normalise
-    return for_pictures_and_videos(normalise=lambda frames, *_: whole(frames, mean, std))
+    return for_images_and_videos(normalise=lambda frames, *_: whole(frames, mean, std))
 
 
 @mutant("class of mistake; image libraries' defaults")
@@ -288,7 +288,7 @@ def _patches(rows: str | None = None, numbers: str | None = None) -> dict[str, A
         return nine.reshape(patches.shape), (t, h, w)
 
     whole = image.patchify
-    return for_pictures_and_videos(patchify=patchify)
+    return for_images_and_videos(patchify=patchify)
 
 
 @mutant("class of mistake; other vision transformers' order")
@@ -327,7 +327,7 @@ def first_temporal_slice_only():
 
 @mutant("class of mistake; correlation does not see it at small weights")
 def vision_no_rope():
-    """No rotary embedding in the vision tower."""
+    """No rotary embedding in the vision encoder."""
     return {"vision.nn": variant(nn, rotate=lambda x, cos, sin: x)}
 
 
@@ -337,7 +337,7 @@ def vision_rope_not_permuted():
 
     def rotary_angles(grid_thw: Any, settings: Any, dtype: Any = np.float32) -> Any:
         index, _ = vision.window_index(grid_thw, settings)
-        return vision.reorder_blocks(whole(grid_thw, settings, dtype), np.argsort(index))
+        return vision.reorder_groups(whole(grid_thw, settings, dtype), np.argsort(index))
 
     whole = vision.rotary_angles
     return {"vision.rotary_angles": rotary_angles}
@@ -353,7 +353,7 @@ def rotate_neighbours(x: Any, cos: Any, sin: Any) -> Any:
 
 @mutant("class of mistake; GPT-J's pairing")
 def vision_rope_interleaved():
-    """Neighbouring numbers are turned together in the vision tower."""
+    """Neighbouring numbers are turned together in the vision encoder."""
     return {"vision.nn": variant(nn, rotate=rotate_neighbours)}
 
 
@@ -384,21 +384,21 @@ def vision_rope_in_bfloat16():
     return {"vision.rotary_angles": lambda *args: to_bf16(whole(*args))}
 
 
-def _tower_with(settings: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """The tower with other vision settings."""
+def _encoder_with(settings: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """The vision encoder with other vision settings."""
 
-    def tower(pixels: Any, grid_thw: Any, visual: Any, whole: Any, *rest: Any) -> Any:
+    def vision_encoder(pixels: Any, grid_thw: Any, visual: Any, whole: Any, *rest: Any) -> Any:
         changed = replace(whole, vision=replace(whole.vision, **settings(whole)))
         return original(pixels, grid_thw, visual, changed, *rest)
 
-    original = vision.tower
-    return {"vision.tower": tower}
+    original = vision.vision_encoder
+    return {"vision.tower": vision_encoder}
 
 
 @mutant("llama.cpp#12402; ollama#16868")
 def window_mask_missing():
     """Every block looks at the whole frame."""
-    return _tower_with(lambda c: {"fullatt_block_indexes": tuple(range(c.vision.depth))})
+    return _encoder_with(lambda c: {"fullatt_block_indexes": tuple(range(c.vision.depth))})
 
 
 @mutant("cosmos-rl#171: the layer's number compared as text")
@@ -409,7 +409,7 @@ def full_attention_missing():
         blocks = c.vision.fullatt_block_indexes
         return {"fullatt_block_indexes": () if c.model_type == "qwen2_5_vl" else blocks}
 
-    return _tower_with(settings)
+    return _encoder_with(settings)
 
 
 @mutant("vllm#15122, #15200")
@@ -421,7 +421,7 @@ def windows_and_full_swapped():
         old = c.vision.fullatt_block_indexes
         return {"fullatt_block_indexes": tuple(full) if c.model_type == "qwen2_5_vl" else old}
 
-    return _tower_with(settings)
+    return _encoder_with(settings)
 
 
 @mutant("VeOmni#1024")
@@ -439,9 +439,9 @@ def window_size_in_tokens():
 def window_mask_of_ones():
     """The mask is added to the scores as ones, not as minus infinity."""
 
-    def attend(q: Any, k: Any, v: Any, spans: Any) -> Any:
+    def attend(q: Any, k: Any, v: Any, key_ranges: Any) -> Any:
         scores = q @ np.swapaxes(k, 1, 2) * q.shape[-1] ** -0.5
-        return nn.softmax(scores + nn.visible_keys(spans, k.shape[1])) @ v
+        return nn.softmax(scores + nn.visible_keys(key_ranges, k.shape[1])) @ v
 
     def attend_to(_: Any, *rest: Any) -> Any:
         return nn.attend_to(attend, *rest)
@@ -449,9 +449,9 @@ def window_mask_of_ones():
     return {"vision.nn": variant(nn, attend_to=attend_to)}
 
 
-@mutant("class of mistake; pictures joined into one sequence")
-def windows_across_pictures():
-    """The last window of a picture and the first of the next are one."""
+@mutant("class of mistake; images joined into one sequence")
+def windows_across_images():
+    """The last window of an image and the first of the next are one."""
 
     def window_index(grid_thw: Any, settings: Any) -> Any:
         index, windows = whole(grid_thw, settings)
@@ -532,7 +532,7 @@ def eps_outside_the_root():
 @mutant("vLLM qwen2_5_vl.py; llama.cpp's converter")
 def vision_eps_of_the_text():
     """The vision norms have the text config's eps, where 1e-6 is fixed."""
-    return _tower_with(lambda c: {"rms_norm_eps": c.text.rms_norm_eps})
+    return _encoder_with(lambda c: {"rms_norm_eps": c.text.rms_norm_eps})
 
 
 @mutant("Gemma's convention")
@@ -579,17 +579,17 @@ def _without_bias(*ends: str) -> Any:
 
 @mutant("class of mistake; Llama's layers have no bias")
 def vision_qkv_bias_missing():
-    """The bias of the vision tower's qkv is left out."""
+    """The bias of the vision encoder's qkv is left out."""
     return {"vision.nn": _without_bias(".attn.qkv")}
 
 
 @mutant("class of mistake")
 def vision_attention_not_scaled():
-    """Scores of the vision tower are not divided by sqrt(d)."""
+    """Scores of the vision encoder are not divided by sqrt(d)."""
 
     def attend_to(attend: Any, weights: Any, *given: Any) -> Any:
-        def unscaled(q: Any, k: Any, v: Any, spans: Any) -> Any:
-            return attend(q * q.shape[-1] ** 0.5, k, v, spans)
+        def unscaled(q: Any, k: Any, v: Any, key_ranges: Any) -> Any:
+            return attend(q * q.shape[-1] ** 0.5, k, v, key_ranges)
 
         return nn.attend_to(unscaled, weights, *given)
 
@@ -610,7 +610,7 @@ def gate_and_up_swapped():
 
 @mutant("class of mistake; a fused gate_up split the wrong way round")
 def vision_gate_and_up_swapped():
-    """silu(up) * gate in the place of silu(gate) * up, in the vision tower."""
+    """silu(up) * gate in the place of silu(gate) * up, in the vision encoder."""
     return {"vision.MLP": {**vision.MLP, "qwen2_5_vl": _swapped_mlp}}
 
 
@@ -642,7 +642,7 @@ def merger_groups_rows_of_four():
     """Undone to raster order before the merger, which then joins four patches of one row."""
     seen: dict[str, Any] = {}
 
-    def tower(pixels: Any, grid_thw: Any, *rest: Any) -> Any:
+    def vision_encoder(pixels: Any, grid_thw: Any, *rest: Any) -> Any:
         seen["grid"] = grid_thw
         return original(pixels, grid_thw, *rest)
 
@@ -651,7 +651,7 @@ def merger_groups_rows_of_four():
         index = np.arange(len(x) // settings.merged_patches)
         if whole.model_type == "qwen2_5_vl":
             index, _ = vision.window_index(seen["grid"], settings)
-        x = vision.reorder_blocks(x, np.argsort(index))
+        x = vision.reorder_groups(x, np.argsort(index))
         side, start, raster = settings.spatial_merge_size, 0, []
         for t, h, w in seen["grid"].tolist():
             blocks = np.arange(t * h * w).reshape(t, h // side, w // side, side, side)
@@ -659,16 +659,16 @@ def merger_groups_rows_of_four():
             start += t * h * w
         return original_merge(np.take(x, np.concatenate(raster), axis=0), merger, whole, *rest)
 
-    original, original_merge = vision.tower, vision.merge
+    original, original_merge = vision.vision_encoder, vision.merge
     undone = {"vision.restore_order": lambda merged, index: merged}
-    return {"vision.tower": tower, "vision.merge": merge} | undone
+    return {"vision.tower": vision_encoder, "vision.merge": merge} | undone
 
 
 @mutant("rknn-toolkit2#425: Gather in float16")
 def permutation_in_float16():
     """Reordering patches, and their rotary angles, rounds them to float16."""
-    whole = vision.reorder_blocks
-    return {"vision.reorder_blocks": lambda x, index: to_float16(whole(x, index))}
+    whole = vision.reorder_groups
+    return {"vision.reorder_groups": lambda x, index: to_float16(whole(x, index))}
 
 
 @mutant("llama.cpp#17534; ollama#18070; transformers#33294")
@@ -702,13 +702,13 @@ def positions_in_one_dimension():
 
 
 def _blocks(change: Callable[..., Any]) -> dict[str, Any]:
-    whole = position.block_positions
-    return {"position.block_positions": lambda *args: change(whole, *args)}
+    whole = position.span_positions
+    return {"position.span_positions": lambda *args: change(whole, *args)}
 
 
 @mutant("transformers#45325, #45381 (5.3 to 5.5)")
 def image_time_scaled():
-    """The time of a picture's tokens is multiplied by tokens per second."""
+    """The time of an image's tokens is multiplied by tokens per second."""
 
     def change(whole: Any, start: int, grid: Any, merge: int, *pace: float) -> Any:
         block = whole(start, grid, merge, *pace)
@@ -765,18 +765,18 @@ def four_tokens_per_second():
 @mutant("transformers 5.3 to 5.23")
 def text_after_video_at_its_side():
     """Text goes on at start + max(height, width), however long the video."""
-    return _rope_index(compat.after_block_hf_5)
+    return _rope_index(compat.after_span_hf_5)
 
 
 @mutant("llama.cpp before mtmd counted positions")
 def text_one_after_the_image():
-    """A picture takes one position."""
+    """An image takes one position."""
     return _rope_index(lambda start, block, grid, merge: start + 1)
 
 
 @mutant("class of mistake")
 def text_after_all_image_tokens():
-    """A picture takes as many positions as it has tokens."""
+    """An image takes as many positions as it has tokens."""
     return _rope_index(lambda start, block, grid, merge: start + block.shape[1])
 
 
@@ -851,9 +851,9 @@ def gqa_heads_in_turn():
     """Query head i uses key head i modulo B, not i // (A / B)."""
 
     def attend_to(attend: Any, weights: Any, *given: Any) -> Any:
-        def tiled(q: Any, k: Any, v: Any, spans: Any) -> Any:
+        def tiled(q: Any, k: Any, v: Any, key_ranges: Any) -> Any:
             times = (len(q) // len(k), 1, 1)
-            return attend(q, np.tile(k, times), np.tile(v, times), spans)
+            return attend(q, np.tile(k, times), np.tile(v, times), key_ranges)
 
         return nn.attend_to(tiled, weights, *given)
 
@@ -869,24 +869,27 @@ def causal_mask_from_time():
         seen["new"] = np.asarray(position_ids)[0]
         return original(position_ids, *rest)
 
-    def causal_spans(new: int, past: int = 0) -> Any:
+    def causal_key_ranges(new: int, past: int = 0) -> Any:
         time = np.concatenate([seen["time"][:past], seen["new"]])
         seen["time"] = time
         last = np.array([np.flatnonzero(time <= t)[-1] + 1 for t in seen["new"]])
         return np.stack([np.zeros_like(last), last], axis=1)
 
     original = decoder.mrope_cos_sin
-    return {"decoder.mrope_cos_sin": cos_sin, "decoder.nn": variant(nn, causal_spans=causal_spans)}
+    return {
+        "decoder.mrope_cos_sin": cos_sin,
+        "decoder.nn": variant(nn, causal_key_ranges=causal_key_ranges),
+    }
 
 
 @mutant("class of mistake")
 def no_causal_mask():
     """Every token of the prompt sees all others."""
 
-    def causal_spans(new: int, past: int = 0) -> Any:
+    def causal_key_ranges(new: int, past: int = 0) -> Any:
         return np.tile([0, past + new], (new, 1))
 
-    return {"decoder.nn": variant(nn, causal_spans=causal_spans)}
+    return {"decoder.nn": variant(nn, causal_key_ranges=causal_key_ranges)}
 
 
 @mutant("class of mistake")

@@ -15,7 +15,7 @@ from .diff import Comparison, Verdict
 from .dump import Dump, Entry, geometry
 from .report import conclusion, explanation
 
-DRAWN = 12  # wrong stages with a picture
+DRAWN = 12  # wrong stages with an image
 SIDE = 12  # screen pixels of a patch, or of a token in the strip
 DECADES = 8  # from an error as large as the number itself (dark) down to 1e-8 of it (light)
 
@@ -75,15 +75,15 @@ def _row(verdict: Verdict) -> str:
 
 
 def _given(comparison: Comparison) -> Iterator[str]:
-    """The pictures of the prompt, to lay beside the errors."""
+    """The images of the prompt, to lay beside the errors."""
     for number, entry in enumerate(e for e in comparison.reference if e.name == "picture"):
         array = np.asarray(entry.read(), np.uint8)
         if array.ndim != 3 or array.shape[2] != 3:
-            continue  # somebody else's idea of a picture
-        picture = Image.fromarray(array)
-        picture.thumbnail((480, 480))
-        what = f"picture {number + 1}"
-        yield f"<figure><img alt='{what}' src='{_data(picture)}'><figcaption>{what}</figure>"
+            continue  # somebody else's idea of an image
+        image = Image.fromarray(array)
+        image.thumbnail((480, 480))
+        what = f"image {number + 1}"
+        yield f"<figure><img alt='{what}' src='{_data(image)}'><figcaption>{what}</figure>"
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
@@ -97,23 +97,23 @@ def _figures(comparison: Comparison) -> Iterator[str]:
             continue
         errors = row_errors(entry.read(), np.reshape(theirs.read(), entry.shape))
         try:
-            pictures = list(draw(entry, errors, comparison.reference))
+            images = list(draw(entry, errors, comparison.reference))
         except (ValueError, IndexError):  # grids and orders that do not belong to these rows
-            pictures = []
-        if not pictures:
+            images = []
+        if not images:
             continue
         if not drawn:
             yield "<h2>Where the error is</h2>"
             yield (
                 "<p>Dark: as large as the numbers themselves; each shade lighter is ten times "
                 f"less, down to 10<sup>-{DECADES}</sup>. Patches lie where they are in the "
-                "picture, tokens in rows of 64.</p><div class=figures>"
+                "image, tokens in rows of 64.</p><div class=figures>"
             )
             yield from _given(comparison)
         drawn += 1
         name = escape(one_line(verdict.name))
-        for number, image in enumerate(pictures):
-            what = f"{name}, frame or picture {number + 1}" if len(pictures) > 1 else name
+        for number, image in enumerate(images):
+            what = f"{name}, frame or image {number + 1}" if len(images) > 1 else name
             alt = f"error of {what}, a square for each row"
             yield f"<figure><img alt='{alt}' src='{_data(image)}'><figcaption>{what}</figure>"
     if drawn:
@@ -132,7 +132,7 @@ def row_errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def draw(entry: Entry, errors: np.ndarray, reference: Dump) -> Iterator[Image.Image]:
-    """A picture for each frame where rows are patches or image tokens, else one strip."""
+    """An image for each frame where rows are patches or image tokens, else one strip."""
     order, (grids, window) = entry.info.get("order", ""), geometry(entry, reference)
     if order in ("raster", "merge", "window") and grids is not None:
         yield from _frames(errors, order, grids, window)

@@ -147,7 +147,7 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
             continue
         grid = media[grids]
         if grid.dtype.kind not in "iu" or grid.size % 3 or grid.shape[-1:] != (3,):
-            raise UserError(f"{source}: {grids} should be whole numbers, [pictures, 3]")
+            raise UserError(f"{source}: {grids} should be whole numbers, [images, 3]")
         grid = media[grids] = np.reshape(grid, (-1, 3))
         if not len(grid) or np.any(grid < 1) or np.any(grid > LARGEST_GRID):
             raise UserError(f"{source}: {grids} should be from 1 to {LARGEST_GRID:,}")
@@ -162,13 +162,13 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
             )
 
 
-def _checked(messages: Any, pictures: Sequence[Any]) -> list[dict[str, Any]]:
-    """Messages of a manifest, pictures in place of their numbers; nothing else is opened."""
+def _checked(messages: Any, images: Sequence[Any]) -> list[dict[str, Any]]:
+    """Messages of a manifest, images in place of their numbers; nothing else is opened."""
 
     def item_of(item: dict[str, Any]) -> dict[str, Any]:
         if item.get("type") == "image":
             limits = {n: item[n] for n in LIMITS if n in item}
-            return {"type": "image", "image": pictures[item["picture"]].read()} | limits
+            return {"type": "image", "image": images[item["picture"]].read()} | limits
         if item.get("type") == "video":
             return {"type": "video"}
         return {"type": "text", "text": str(item["text"])}
@@ -183,7 +183,7 @@ def _checked(messages: Any, pictures: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Messages for the manifest, pictures by their number."""
+    """Messages for the manifest, images by their number."""
     told: list[dict[str, Any]] = []
     count = 0
     for message in messages or ():

@@ -103,7 +103,7 @@ class _Judge(EveryCall):
 def named(mutant: str, killed_by: Sequence[str]) -> str | None:
     """What the oracle says of a port that makes this mistake: the mutant it names first.
 
-    The port runs the plain forms, so that its rounding is not the explanation's. Where no model
+    The port runs the reference forms, so that its rounding is not the explanation's. Where no model
     case catches the mistake, the answers to the unit cases are explained.
     """
     for case in model_cases():

@@ -69,14 +69,14 @@ _ORDER = (  # of whole parts, then inside a block and a layer; a part comes afte
     "model.inputs_embeds", "model.layers", "model.norm", "lm_head", "generated",
 )  # fmt: skip
 _INSIDE = (
-    "norm1", "input_layernorm", "attn.qkv", "q_proj", "k_proj", "v_proj", "q", "k", "v", "spans",
-    "context", "proj", "o_proj", "attn", "self_attn", "norm2", "post_attention_layernorm",
+    "norm1", "input_layernorm", "attn.qkv", "q_proj", "k_proj", "v_proj", "q", "k", "v",
+    "key_ranges", "context", "proj", "o_proj", "attn", "self_attn", "norm2", "post_attention_layernorm",
     "gate_proj", "up_proj", "fc1", "act", "act_fn", "fc2", "down_proj", "ln_q", "0", "1", "2",
     "mlp", "",
 )  # fmt: skip
 
 
-def place_in_run(name: str) -> tuple[int, ...]:
+def position_in_run(name: str) -> tuple[int, ...]:
     """Sort key of a stage in a run, for dumps that do not say their order; unknown ones last."""
     fits = [part for part in _ORDER if name == part or name.startswith(part + ".")]
     part = max(fits, key=len, default="")
@@ -108,7 +108,7 @@ _WHOLE = {
     "rotary_pos_emb": "visual.rotary_angles", "result_norm": "model.norm",
     "result_output": "lm_head", "inp_embd": "model.inputs_embeds",
 }  # fmt: skip
-_GGML = {  # llama.cpp: NAME-LAYER, in the language model and (from norm1 on) in the vision tower
+_GGML = {  # llama.cpp: NAME-LAYER, in the language model and (from norm1 on) in the vision encoder
     "attn_norm": "model.layers.{}.input_layernorm",
     "ffn_norm": "model.layers.{}.post_attention_layernorm",
     "l_out": "model.layers.{}",

@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..errors import UserError
 from .dump import INPUTS, Writer, key_of
-from .hidden import MODELS, TEXTS, TOWERS, WHOLES, is_a, watch_family
+from .hidden import MODELS, TEXTS, VISION_ENCODERS, WHOLES, is_a, watch_family
 from .stages import BEGINNINGS, canonical
 
 try:
@@ -57,7 +57,7 @@ def instrument(
 ) -> Iterator[Writer]:
     """Write what ``model`` computes in the ``with`` block to the dump ``target``.
 
-    ``model``: a model of transformers, or its vision tower, its language model, a block of it.
+    ``model``: a model of transformers, or its vision encoder, its language model, a block of it.
     Every call of every module is written, in the order in which the calls end, under the name of
     the module in the published checkpoint; later calls of the same module are NAME#1, NAME#2 ....
     Of several tensors that a call gives, the first is NAME and the others NAME.1, NAME.2 ...
@@ -103,7 +103,7 @@ def instrument_tree(
 
 
 def _guess_prefix(model: Any) -> str:
-    if is_a(model, TOWERS):
+    if is_a(model, VISION_ENCODERS):
         return "visual"
     return "model" if is_a(model, TEXTS + MODELS) else ""
 
@@ -262,7 +262,7 @@ class Recorder:
     def outputs(self, name: str, module: Any, output: Any, made_of: Mapping[str, str]) -> None:
         """Write what a call gave."""
         found = dict(tensors(output))
-        first = "pooler_output" if is_a(module, TOWERS) else "logits"
+        first = "pooler_output" if is_a(module, VISION_ENCODERS) else "logits"
         order = sorted(found, key=lambda path: (path != first, path != "last_hidden_state"))
         for path in order:
             if path == order[0]:

@@ -108,15 +108,15 @@ def smart_resize(
 
 
 def frame_sampling(
-    recipe: str, total_frames: int, video_fps: float, fps: float, min_frames: int, max_frames: int
+    policy: str, total_frames: int, video_fps: float, fps: float, min_frames: int, max_frames: int
 ) -> dict[str, Any]:
     """Which frames of a clip, and the seconds of one temporal grid."""
     samplers = {"qwen-vl-utils": video.sample_qwen_vl_utils, "hf": video.sample_hf}
-    indices = samplers[recipe](total_frames, video_fps, fps, min_frames, max_frames)
-    clip = video.Clip("the clip", total_frames, video_fps, lambda: iter(()))
+    indices = samplers[policy](total_frames, video_fps, fps, min_frames, max_frames)
+    clip = video.VideoSource("the clip", total_frames, video_fps, lambda: iter(()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that not all frames are used
-        _, between = video.choose_frames(clip, fps, min_frames, max_frames, recipe)
+        _, between = video.choose_frames(clip, fps, min_frames, max_frames, policy)
     return {"indices": indices.tolist(), "second_per_grid": 2 * between}
 
 
@@ -226,7 +226,7 @@ def placeholder_expansion(
 
 
 def _runs(ids: list[int], pad: int) -> list[int]:
-    """Lengths of the runs of ``pad``; there are markers between any two pictures."""
+    """Lengths of the runs of ``pad``; there are markers between any two images."""
     return [len([*run]) for number, run in groupby(ids) if number == pad]
 
 

@@ -1,4 +1,4 @@
-"""A published checkpoint, here against transformers: the same pictures, ids, stages and answers.
+"""A published checkpoint, here against transformers: the same images, ids, stages and answers.
 
 Needs torch and transformers (the extra ``hf``), and for a checkpoint on the hub a network.
 """
@@ -28,7 +28,7 @@ from .diff import Verdict, compare
 from .readers import open_dump
 from .record import SMALL, Job, record
 
-PICTURES = tuple(f"{name}.png" for name in ("scene", "pair", "many", "tall", "wide"))
+IMAGES = tuple(f"{name}.png" for name in ("scene", "pair", "many", "tall", "wide"))
 PROMPT = "describe"
 STAGES = (  # whole blocks: every stage of a large model would fill a disk
     "visual", "visual.patch_embed", "visual.blocks.[0-9]", "visual.blocks.[0-9][0-9]",
@@ -39,8 +39,8 @@ MOST_PIXELS = 200_000
 
 
 @dataclass
-class Picture:
-    """What was found for one picture."""
+class ComparedImage:
+    """What was found for one image."""
 
     name: str
     tokens: int
@@ -66,12 +66,12 @@ class Verification:
     revision: str
     files: dict[str, str]  # name -> SHA-256
     versions: dict[str, str]
-    pictures: list[Picture]
+    images: list[ComparedImage]
 
     @property
     def good(self) -> bool:
-        """Whether every picture is."""
-        return all(picture.good for picture in self.pictures)
+        """Whether every image is."""
+        return all(image.good for image in self.images)
 
     def as_text(self) -> str:
         """In Markdown."""
@@ -81,11 +81,11 @@ class Verification:
             "",
             f"Revision {self.revision}. {versions}. float32, at most {MOST_PIXELS:,} pixels.",
             "",
-            "| picture | tokens | pixels | ids | stages | furthest stage | NMSE | first wrong "
+            "| image | tokens | pixels | ids | stages | furthest stage | NMSE | first wrong "
             "| answers |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
-        for p in self.pictures:
+        for p in self.images:
             far = f"{p.worst.distance.nmse:.1e}" if p.worst.distance else "-"
             words = ["equal" if same else "DIFFER" for same in (p.pixels_equal, p.ids_equal)]
             same = sum(1 for a, b in zip(*p.answers, strict=True) if a == b)
@@ -96,11 +96,11 @@ class Verification:
         lines += ["", "| file | SHA-256 |", "|---|---|"]
         lines += [f"| {name} | {digest} |" for name, digest in self.files.items()]
         verdict = "all agree" if self.good else "NOT all agree"
-        return "\n".join([*lines, "", f"{len(self.pictures)} pictures: {verdict}", ""])
+        return "\n".join([*lines, "", f"{len(self.images)} images: {verdict}", ""])
 
 
 def verify(model_id: str, revision: str | None = None, tokens: int = 16) -> Verification:
-    """Compare a checkpoint's directory or hub id, at a revision, on the five bundled pictures."""
+    """Compare a checkpoint's directory or hub id, at a revision, on the five bundled images."""
     if not 1 <= tokens <= 1000:
         raise UserError(f"{tokens} tokens: give a number from 1 to 1,000")
     directory, pinned = _fetch(model_id, revision)
@@ -108,9 +108,9 @@ def verify(model_id: str, revision: str | None = None, tokens: int = 16) -> Veri
         place = Path(folder)
         prepared = _prepare(directory)
         theirs = _run_transformers(directory, prepared, place, tokens)
-        pictures = _run_ours(directory, theirs, place, tokens)
+        images = _run_ours(directory, theirs, place, tokens)
     versions = {"tinyqwenvl": __version__, **_versions()}
-    return Verification(model_id, pinned, _digests(directory), versions, pictures)
+    return Verification(model_id, pinned, _digests(directory), versions, images)
 
 
 def _fetch(name: str, revision: str | None) -> tuple[Path, str]:
@@ -154,14 +154,14 @@ def _versions() -> dict[str, str]:
 
 
 def _job(name: str, tokens: int = 0) -> Job:
-    path = str(ASSETS / "pictures" / name)
+    path = str(ASSETS / "images" / name)
     return Job(user_message(path, PROMPT), tokens=tokens, options={"max_pixels": MOST_PIXELS})
 
 
 def _prepare(directory: Path) -> dict[str, Inputs]:
-    """Our inputs of every picture."""
+    """Our inputs of every image."""
     model = load(directory)
-    jobs = {name: _job(name) for name in PICTURES}
+    jobs = {name: _job(name) for name in IMAGES}
     return {n: model.prepare(job.messages or [], **job.options) for n, job in jobs.items()}
 
 
@@ -238,9 +238,9 @@ def _their_pixels(directory: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     else:  # before 5.x
         processor = transformers.Qwen2VLImageProcessor
     limits = load_config(directory).processor.limits(None, MOST_PIXELS)
-    picture = Image.open(ASSETS / "pictures" / name).convert("RGB")
+    image = Image.open(ASSETS / "images" / name).convert("RGB")
     made: Any = processor(min_pixels=limits[0], max_pixels=limits[1])
-    batch = made(images=[picture], return_tensors="np")
+    batch = made(images=[image], return_tensors="np")
     return np.asarray(batch["pixel_values"]), np.asarray(batch["image_grid_thw"])
 
 
@@ -265,11 +265,11 @@ def _their_ids(directory: Path, count: int) -> list[int]:
 
 def _run_ours(
     directory: Path, theirs: dict[str, tuple[bool, bool, list[int]]], place: Path, tokens: int
-) -> list[Picture]:
+) -> list[ComparedImage]:
     """Our dumps and answers, compared."""
     model = load(directory)
     floors = ("float32",) if parameter_count(model.config) <= SMALL else ()
-    pictures = []
+    images = []
     for name, (pixels_equal, ids_equal, their_ids) in theirs.items():
         note(f"{name} here")
         job = _job(name)
@@ -278,8 +278,8 @@ def _run_ours(
         found = compare(reference, open_dump(place / f"{name}.hf.safetensors"), "float32")
         prepared = model.prepare(job.messages or [], **job.options)
         endless = _without_end(model)
-        pictures.append(
-            Picture(
+        images.append(
+            ComparedImage(
                 name,
                 len(prepared.input_ids),
                 pixels_equal,
@@ -290,7 +290,7 @@ def _run_ours(
                 (list(endless.generate(prepared, tokens)), their_ids),
             )
         )
-    return pictures
+    return images
 
 
 def _without_end(model: Model) -> Model:

@@ -10,17 +10,17 @@ import sys
 from ..cli import Parser, command, write_text
 from ..config import Config, load_config
 from ..errors import UserError
-from ..media import open_picture
-from ..model import EXAMPLE_PICTURE, find
+from ..media import open_image
+from ..model import EXAMPLE_IMAGE, find
 from ..presets import PRESETS, preset
 from .drawing import as_svg
 from .report import as_json, as_text, presets_json, presets_text
 from .walk import walk
 
 HELP = f"""\
-usage: tinyqwenvl shapes [OPTIONS] [WIDTHxHEIGHT or PICTURE...]
+usage: tinyqwenvl shapes [OPTIONS] [WIDTHxHEIGHT or IMAGE...]
 
-What becomes of pictures of these sizes: every stage's name and shape in order,
+What becomes of images of these sizes: every stage's name and shape in order,
 parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
 
   --preset NAME         a published size, such as qwen2.5-vl-3b
@@ -30,7 +30,7 @@ parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
   -m, --model DIR_OR_ID a checkpoint's config.json; default: the embedded one
   --text-tokens N       the other tokens; default 49: the template (21) and a
                         question of one line
-  --min-pixels N        enlarge smaller pictures
+  --min-pixels N        enlarge smaller images
   --max-pixels N        shrink larger ones
   --all                 every block, not one of each kind
   --json                numbers instead of the table
@@ -42,7 +42,7 @@ parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
 def parser() -> Parser:
     """The arguments."""
     p = Parser("tinyqwenvl shapes", HELP)
-    p.add_argument("pictures", nargs="*")
+    p.add_argument("images", nargs="*")
     p.add_argument("--preset")
     p.add_argument("--presets", action="store_true")
     p.add_argument("-m", "--model")
@@ -66,11 +66,11 @@ def model_of(args: argparse.Namespace) -> tuple[str, Config]:
 
 
 def size_of(word: str) -> tuple[int, int]:
-    """A size such as "756x476", or the name of a picture -> (width, height) in pixels."""
+    """A size such as "756x476", or the name of an image -> (width, height) in pixels."""
     if match := re.fullmatch(r"(\d{1,7})[xX×](\d{1,7})", word):
         return int(match[1]), int(match[2])
     try:
-        return open_picture(word).size
+        return open_image(word).size
     except UserError as error:
         raise UserError(f"{error} (a size is written like 756x476)") from None
 
@@ -78,13 +78,13 @@ def size_of(word: str) -> tuple[int, int]:
 def show(argv: list[str] | None) -> None:
     """Walk and print."""
     args = parser().parse_intermixed_args(argv)
-    if args.presets and (args.pictures or args.preset or args.model or args.svg is not None):
+    if args.presets and (args.images or args.preset or args.model or args.svg is not None):
         raise UserError("--presets is the table of all sizes: it goes with --json only")
     if args.presets:
         print(json.dumps(presets_json(), indent=1) if args.json else presets_text())
         return
     name, config = model_of(args)
-    sizes = [size_of(word) for word in args.pictures or [str(EXAMPLE_PICTURE)]]
+    sizes = [size_of(word) for word in args.images or [str(EXAMPLE_IMAGE)]]
     found = walk(config, sizes, args.text_tokens, args.min_pixels, args.max_pixels)
     if args.svg is not None:
         write_text(args.svg, as_svg(name, found))

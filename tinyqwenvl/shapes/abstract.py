@@ -1,6 +1,6 @@
 """Arrays that know their shape and dtype, and nothing else.
 
-The plain forms of the stages use NumPy functions only, so they run on such an array as on any
+The reference forms of the stages use NumPy functions only, so they run on such an array as on any
 other: what comes out has the shape that the real one would have, and a :class:`Meter` counts the
 multiplications on the way. No numbers are stored, so a model of 72 billion weights costs nothing.
 """

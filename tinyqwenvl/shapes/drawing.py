@@ -1,4 +1,4 @@
-"""A walk as a picture (SVG) for slides: the stages as boxes, and where parameters and FLOPs go."""
+"""A walk as an image (SVG) for slides: the stages as boxes, and where parameters and FLOPs go."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def as_svg(name: str, found: Walk) -> str:
     config, tokens = found.config, found.tokens
     shape = {row.name: list(row.shape) for row in found.rows}
     top = [("the prompt's text", f"{tokens['text']} tokens", "", WORDS)]
-    if found.pictures:
-        sizes = [f"{p['size'][0]} x {p['size'][1]}" for p in found.pictures]
-        read = [f"{p['resized'][0]} x {p['resized'][1]}" for p in found.pictures]
+    if found.images:
+        sizes = [f"{p['size'][0]} x {p['size'][1]}" for p in found.images]
+        read = [f"{p['resized'][0]} x {p['resized'][1]}" for p in found.images]
         blocks = f"{config.vision.depth} vision blocks"
         full = len(config.vision.fullatt_block_indexes)
         look = f"{full} see the whole frame" if full < config.vision.depth else "all see the frame"
@@ -54,7 +54,7 @@ def as_svg(name: str, found: Walk) -> str:
         _text(MARGIN, 94, about, 18),
         *_boxes(top, 130),
         *_boxes(bottom, 310),
-        *([_arrow(f"M{right} 260v24H{left}v22")] if found.pictures else []),
+        *([_arrow(f"M{right} 260v24H{left}v22")] if found.images else []),
         *_bar("parameters", found.parameters, 500, {"vision": VISION, "decoder": DECODER,
                                                    "lm_head": HEAD}),
         *_bar("FLOPs", {"vision": found.flops["vision"], "decoder": found.flops["decoder"],

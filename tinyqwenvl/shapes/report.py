@@ -37,7 +37,7 @@ def as_json(name: str, found: Walk) -> dict[str, Any]:
     return {
         "model": name,
         "second_hand": KNOWN_FROM.get(name),
-        "pictures": found.pictures,
+        "pictures": found.images,
         "tokens": found.tokens,
         "stages": stages,
         "parameters": found.parameters,
@@ -80,12 +80,12 @@ def _line(first: int, title: str, shape: str, parameters: str, flops: str, remar
 def _heading(name: str, found: Walk) -> Iterator[str]:
     known = f", second-hand: {KNOWN_FROM[name]}" if name in KNOWN_FROM else ""
     yield f"{name} ({found.config.model_type}{known})"
-    for picture in found.pictures:
-        (width, height), (wide, high) = picture["size"], picture["resized"]
-        grid = "x".join(map(str, picture["grid_thw"]))
+    for image in found.images:
+        (width, height), (wide, high) = image["size"], image["resized"]
+        grid = "x".join(map(str, image["grid_thw"]))
         yield (
-            f"a picture of {width}x{height} (width x height) is read at {wide}x{high}: "
-            f"grid {grid}, {picture['patches']} patches, {picture['tokens']} tokens"
+            f"an image of {width}x{height} (width x height) is read at {wide}x{high}: "
+            f"grid {grid}, {image['patches']} patches, {image['tokens']} tokens"
         )
     tokens = found.tokens
     yield f"prompt: {tokens['image']} image + {tokens['text']} text = {tokens['total']} tokens"
@@ -94,13 +94,13 @@ def _heading(name: str, found: Walk) -> Iterator[str]:
 def _remark(row: Row, found: Walk) -> str:
     """What the shape alone does not say."""
     if row.name == "image_grid_thw":
-        return f"= {[p['grid_thw'] for p in found.pictures]}"
+        return f"= {[p['grid_thw'] for p in found.images]}"
     if row.name == "image.nine_dimensions":
         return "t, block row, block column, row, column, channel, frame, y, x"
     if re.search(r"attn\.[qkv]$", row.name):
         heads, rows, size = row.shape
         return f"heads first; [{rows}, {heads}, {size}] as split"
-    if row.name.endswith(".spans"):
+    if row.name.endswith(".key_ranges"):
         return "the keys each row may look at: first, end"
     if row.name == "lm_head" and not row.parameters:
         return "tied to model.embed_tokens"

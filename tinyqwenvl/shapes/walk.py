@@ -19,7 +19,7 @@ from ..checkpoint import assemble, weight_shapes
 from ..config import Config
 from ..errors import UserError
 from ..image import normalise, patchify, smart_resize
-from ..nn import PlainCache
+from ..nn import ReferenceCache
 from ..position import rope_index
 from ..tracing import watching
 from .abstract import Abstract, Meter
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass
 class Walk:
-    """What :func:`walk` found. Sizes of pictures are [width, height] in pixels.
+    """What :func:`walk` found. Sizes of images are [width, height] in pixels.
 
     ``flops``: of the "vision" tower, of the "decoder" for the whole prompt, of the "lm_head" for
     one row of it, and of a "new_token" after it. ``cache``: numbers that the KV cache holds for the
@@ -48,7 +48,7 @@ class Walk:
     """
 
     config: Config
-    pictures: list[dict[str, Any]]
+    images: list[dict[str, Any]]
     tokens: dict[str, int]
     rows: list[Row]
     parameters: dict[str, int]
@@ -67,9 +67,9 @@ def walk(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Walk:
-    """All stages of a prompt with pictures of ``sizes``, (width, height), and ``text_tokens`` more.
+    """All stages of a prompt with images of ``sizes``, (width, height), and ``text_tokens`` more.
 
-    ``text_tokens`` are all tokens that are not a picture's: template and question. Raises UserError
+    ``text_tokens`` are all tokens that are not an image's: template and question. Raises UserError
     for sizes that no model takes.
     """
     if text_tokens <= len(sizes):
@@ -77,9 +77,9 @@ def walk(
     if text_tokens > MOST_TOKENS:
         raise UserError(f"over {MOST_TOKENS:,} text tokens; ask for fewer")
     watch = _Watch(Meter())
-    pictures, pixels, grids = _pictures(config, sizes, min_pixels, max_pixels, watch)
+    images, pixels, grids = _images(config, sizes, min_pixels, max_pixels, watch)
     text = next(i for i in range(3) if i not in (config.image_token_id, config.video_token_id))
-    blocks = [[text, *[config.image_token_id] * p["tokens"]] for p in pictures]
+    blocks = [[text, *[config.image_token_id] * p["tokens"]] for p in images]
     ids = np.concatenate([*blocks, [text] * (text_tokens - len(sizes))])
     if len(ids) > MOST_TOKENS:
         raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
@@ -88,12 +88,12 @@ def walk(
     shapes = weight_shapes(config)
     weights = assemble({n: Abstract(s, meter=watch.meter) for n, s in shapes.items()}, config)
     positions, delta = rope_index(ids, config, grids)
-    cache = PlainCache()
+    cache = ReferenceCache()
 
     def run(new: np.ndarray, positions: np.ndarray) -> None:
         embeds = decoder.embed(new, weights.model.embed_tokens)
         if pixels is not None and len(new) > 1:
-            seen = vision.tower(pixels, grids, weights.visual, config, watch.attend)
+            seen = vision.vision_encoder(pixels, grids, weights.visual, config, watch.attend)
             embeds = decoder.scatter(embeds, new, config.image_token_id, seen)
         x = decoder.decode(embeds, positions, weights.model, config.text, cache, watch.attend)
         decoder.logits(x, weights.lm_head)
@@ -109,10 +109,10 @@ def walk(
     run(ids[-1:], np.full((3, 1), len(ids) + delta))
     new_token = watch.meter.flops - before
 
-    image = sum(p["tokens"] for p in pictures)
+    image = sum(p["tokens"] for p in images)
     return Walk(
         config,
-        pictures,
+        images,
         {"image": image, "text": text_tokens, "total": len(ids)},
         watch.rows,
         {"vision": parameters["visual"], "decoder": parameters["model"],
@@ -123,18 +123,18 @@ def walk(
     )  # fmt: skip
 
 
-def _pictures(
+def _images(
     config: Config,
     sizes: Sequence[tuple[int, int]],
     min_pixels: int | None,
     max_pixels: int | None,
     watch: _Watch,
 ) -> tuple[list[dict[str, Any]], Any, Any]:
-    """What becomes of each picture; the patches of all; their grids."""
+    """What becomes of each image; the patches of all; their grids."""
     vision_config, processor = config.vision, config.processor
     patch, merge = vision_config.patch_size, vision_config.spatial_merge_size
     limits = processor.limits(min_pixels, max_pixels)
-    pictures: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     patches = []
     for width, height in sizes:
         high, wide = smart_resize(height, width, patch * merge, *limits)
@@ -149,14 +149,14 @@ def _pictures(
             rows, (t, h, w) = patchify(frames, patch, merge, vision_config.temporal_patch_size)
         patches.append(rows)
         about = {"size": [width, height], "resized": [wide, high], "grid_thw": [t, h, w]}
-        pictures.append({**about, "patches": t * h * w, "tokens": t * h * w // merge**2})
-    if not pictures:
+        images.append({**about, "patches": t * h * w, "tokens": t * h * w // merge**2})
+    if not images:
         return [], None, None
-    grids = np.array([p["grid_thw"] for p in pictures])
+    grids = np.array([p["grid_thw"] for p in images])
     pixels = np.concatenate(patches)
     watch("pixel_values", pixels)
     watch("image_grid_thw", grids)
-    return pictures, pixels, grids
+    return images, pixels, grids
 
 
 class _Watch:
@@ -169,12 +169,12 @@ class _Watch:
         done, self.seen = self.meter.flops - self.seen, self.meter.flops
         self.rows.append(Row(name, tuple(np.shape(value)), str(value.dtype), flops=done))
 
-    def attend(self, q: Any, k: Any, v: Any, spans: np.ndarray) -> Any:
+    def attend(self, q: Any, k: Any, v: Any, key_ranges: np.ndarray) -> Any:
         """In the place of ``nn.attention``: count the pairs that may look at each other, twice.
 
         (Once for their scores, once for the mean of the values.)
         """
-        pairs = int(np.sum(spans[:, 1] - spans[:, 0]))
+        pairs = int(np.sum(key_ranges[:, 1] - key_ranges[:, 0]))
         self.meter.add_product(2 * q.shape[0], 1, q.shape[2], pairs)
         return q.like(q.shape)
 

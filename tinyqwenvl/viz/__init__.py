@@ -6,7 +6,7 @@ says in words what there is to see.
 
 from . import style  # first: it says what to install where matplotlib is missing
 from .attention import (
-    attention_over_picture,
+    attention_over_image,
     box_cover,
     heads_inside,
     lens,
@@ -16,32 +16,32 @@ from .attention import (
 from .boxes import boxes, gallery
 from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, shared_heads
 from .choice import certainty, next_token
-from .clips import clip_strip, temporal_grids, time_lines
 from .cost import attention_by_resolution, bytes_by_resolution, flops_by_resolution
-from .families import curves, rows_as_bars, spread
-from .learning import branch_mask, branches, component_shares, learning_curves, skills, spectrum
-from .merger import four_to_one, gelu_forms, token_map, two_groupings
-from .oracle import distance_profile, error_map
-from .pictures import (
+from .families import curves, rows_as_bars, standard_deviations
+from .images import (
     as_bytes,
-    kernel_pictures,
+    image_row,
+    kernel_images,
     matrix_product,
     merge_groups,
     nine_axes,
     patch_apart,
     patch_grid,
-    pictures_beside,
     resized_areas,
     responses,
     rounding_steps,
     tokens_by_size,
 )
+from .learning import branch_mask, branches, component_shares, learning_curves, skills, spectrum
+from .merger import four_to_one, gelu_forms, token_map, two_groupings
+from .oracle import distance_profile, error_map
 from .rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
 from .source import Source, source
-from .style import COLOURS, Drawing, drawing, show_picture
-from .timeline import block_cells, mrope_sections, mrope_timeline, positions_compared
+from .style import COLOURS, Drawing, drawing, show_image
+from .timeline import mrope_sections, mrope_timeline, positions_compared, span_cells
 from .tokens import id_map, token_strip
-from .windows import block_mask, looking_from_patch, pairs_by_size, tiles_in_order, window_order
+from .video import temporal_grids, time_lines, video_strip
+from .windows import attention_from_patch, block_mask, pairs_by_size, tiles_in_order, window_order
 
 __all__ = [
     "COLOURS",
@@ -50,8 +50,8 @@ __all__ = [
     "angle_maps",
     "as_bytes",
     "attention_by_resolution",
-    "attention_over_picture",
-    "block_cells",
+    "attention_from_patch",
+    "attention_over_image",
     "block_mask",
     "box_cover",
     "boxes",
@@ -61,7 +61,6 @@ __all__ = [
     "cache_bytes",
     "cache_growth",
     "certainty",
-    "clip_strip",
     "component_shares",
     "curves",
     "distance_profile",
@@ -76,12 +75,12 @@ __all__ = [
     "gelu_forms",
     "heads_inside",
     "id_map",
-    "kernel_pictures",
+    "image_row",
+    "kernel_images",
     "keys_computed",
     "learning_curves",
     "lens",
     "logit_lens",
-    "looking_from_patch",
     "matrix_product",
     "merge_groups",
     "mrope_sections",
@@ -91,7 +90,6 @@ __all__ = [
     "pairs_by_size",
     "patch_apart",
     "patch_grid",
-    "pictures_beside",
     "positions_compared",
     "resized_areas",
     "responses",
@@ -100,11 +98,12 @@ __all__ = [
     "score_by_distance",
     "share_inside",
     "shared_heads",
-    "show_picture",
+    "show_image",
     "skills",
     "source",
+    "span_cells",
     "spectrum",
-    "spread",
+    "standard_deviations",
     "style",
     "temporal_grids",
     "tiles_in_order",
@@ -113,5 +112,6 @@ __all__ = [
     "token_strip",
     "tokens_by_size",
     "two_groupings",
+    "video_strip",
     "window_order",
 ]

@@ -1,4 +1,4 @@
-"""What the decoder looks at, and what image tokens would say: drawn over the picture."""
+"""What the decoder looks at, and what image tokens would say: drawn over the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .. import decoder, nn
 from ..config import Config
 from ..dims import Array, Float
 from ..weights import Weights
-from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_picture
+from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
@@ -27,7 +27,7 @@ def box_cover(box: Box, grid: Sequence[int], merge: int = 2, patch: int = 14) ->
     """How much of each image token's square lies in ``box``, from 0 to 1, in raster order.
 
     ``grid`` is (t, h, w) in patches; ``box`` is (left, top, right, bottom) in pixels of the
-    resized picture, and the same at every time.
+    resized image, and the same at every time.
     """
     side = merge * patch
     left = np.arange(grid[2] // merge) * side
@@ -39,7 +39,7 @@ def box_cover(box: Box, grid: Sequence[int], merge: int = 2, patch: int = 14) ->
 
 
 def share_inside(weights: Float[Array, "... M"], cover: Float[Array, "M"]) -> Float[Array, "..."]:
-    """The part of the attention on the picture that falls on what ``cover`` covers.
+    """The part of the attention on the image that falls on what ``cover`` covers.
 
     Attention on text is left out of the sum. A row that looks everywhere alike gets the mean of
     ``cover``: the share of area.
@@ -65,7 +65,7 @@ def heads_inside(
     wide = float(np.clip(1.8 + 0.62 * heads, 4.2, 7.5))
     tall = float(np.clip(1.2 + 0.36 * layers, 2.2, 9))
     figure, axes = drawing(title, alt, size=(wide, tall))
-    image = axes.imshow(100 * shares, cmap=SEQUENTIAL, vmin=0, vmax=100, aspect="auto")
+    heatmap = axes.imshow(100 * shares, cmap=SEQUENTIAL, vmin=0, vmax=100, aspect="auto")
     if heads <= 12 and layers <= 20:
         for (i, j), share in np.ndenumerate(shares):
             ink = PAPER if share < 0.5 else INK
@@ -76,7 +76,7 @@ def heads_inside(
     axes.add_patch(frame)
     axes.set_xlabel("head", fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
-    bar = figure.colorbar(image, ax=axes)
+    bar = figure.colorbar(heatmap, ax=axes)
     bar.ax.axhline(100 * level, color=COLOURS[5], lw=2.5)
     bar.set_label(f"% inside (line: its area, {level:.0%})", fontsize=8)
     bar.ax.tick_params(labelsize=8)
@@ -86,8 +86,8 @@ def heads_inside(
 # ------------------------------------------------------------------ attention
 
 
-def attention_over_picture(
-    picture: Any,
+def attention_over_image(
+    image: Any,
     weights: Float[Array, "S M"],
     grid: Sequence[int],
     labels: Sequence[str],
@@ -97,17 +97,17 @@ def attention_over_picture(
     columns: int = 3,
     title: str = "What each token looks at",
 ) -> Drawing:
-    """How much each of some rows looks at each image token, over the picture.
+    """How much each of some rows looks at each image token, over the image.
 
     ``weights`` are rows of any head of any layer (:meth:`Model.attention_weights`), cut to the
     keys that are image tokens; ``labels`` says what each row is. ``grid`` is (t, h, w) in patches;
-    with t > 1, ``picture`` is a list of t pictures, and times stand side by side. All rows share
-    one scale, and over each stands how much of its attention is on the picture at all. ``boxes``,
-    in pixels of the resized picture, are outlined everywhere. Look for rows that light up where
+    with t > 1, ``image`` is a list of t images, and times stand side by side. All rows share
+    one scale, and over each stands how much of its attention is on the image at all. ``boxes``,
+    in pixels of the resized image, are outlined everywhere. Look for rows that light up where
     the word that comes next has its shape.
     """
     t, down, across = grid[0], grid[1] // merge, grid[2] // merge
-    pictures = list(picture) if isinstance(picture, (list, tuple)) else [picture] * t
+    images = list(image) if isinstance(image, (list, tuple)) else [image] * t
     maps = np.reshape(weights, (len(weights), t, down, across))
     columns = t if t > 1 else max(1, min(columns, 1 + len(weights)))
     rows = -(-(1 + len(weights)) * t // columns)
@@ -119,14 +119,14 @@ def attention_over_picture(
     for axis in panels:
         axis.set_axis_off()
     for time, axis in enumerate(panels[:t]):
-        _stretched(axis, pictures[time], extent, "the picture" if t == 1 else f"time {time}")
+        _stretched(axis, images[time], extent, "the image" if t == 1 else f"time {time}")
         _lattice(axis, down, across, merge * patch)
-    image = None
+    heatmap = None
     for panel, axis in enumerate(panels[t : t * (1 + len(weights))]):
         row, time = divmod(panel, t)
-        grey = np.mean(np.asarray(pictures[time])[..., :3], axis=-1)
+        grey = np.mean(np.asarray(images[time])[..., :3], axis=-1)
         axis.imshow(grey, cmap="gray", vmin=-200, vmax=255, extent=extent)
-        image = axis.imshow(
+        heatmap = axis.imshow(
             100 * maps[row, time],
             **{"cmap": SEQUENTIAL, "vmin": 0, "vmax": 100 * np.max(weights)},
             **{"extent": extent, "alpha": 0.7, "interpolation": "nearest"},
@@ -136,15 +136,15 @@ def attention_over_picture(
     for axis in panels[: t * (1 + len(weights))]:
         for box in boxes:
             _outline(axis, box)
-    if image is not None:
-        bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=30, pad=0.02)
+    if heatmap is not None:
+        bar = figure.colorbar(heatmap, ax=panels, shrink=0.8, aspect=30, pad=0.02)
         bar.set_label("% of its attention", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     return figure
 
 
 def _looks(maps: np.ndarray, labels: Sequence[str]) -> str:
-    """The alt text of :func:`attention_over_picture`."""
+    """The alt text of :func:`attention_over_image`."""
     t, down, across = maps.shape[1:]
     said = []
     for label, row in zip(labels[:6], maps, strict=False):
@@ -152,14 +152,14 @@ def _looks(maps: np.ndarray, labels: Sequence[str]) -> str:
         when = f"time {time}, " if t > 1 else ""
         said.append(f"{shown(label)} most at {when}row {y}, column {x} ({np.max(row):.0%})")
     return (
-        f"The picture, and how much {len(labels)} rows of one head look at each of its "
+        f"The image, and how much {len(labels)} rows of one head look at each of its "
         f"{down} x {across} tokens. Counted from 0: {'; '.join(said)}."
     )
 
 
-def _stretched(axis: Any, picture: Any, extent: tuple[float, ...], title: str) -> None:
-    """A picture whose coordinates are those of ``extent``: left, right, bottom, top."""
-    show_picture(axis, picture, title)
+def _stretched(axis: Any, image: Any, extent: tuple[float, ...], title: str) -> None:
+    """An image whose coordinates are those of ``extent``: left, right, bottom, top."""
+    show_image(axis, image, title)
     axis.images[0].set_extent(extent)
     axis.set(xlim=extent[:2], ylim=extent[2:])
 
@@ -193,7 +193,7 @@ def lens(stream: Float[Array, "S D"], weights: Weights, config: Config) -> Float
 
 
 def logit_lens(
-    picture: Any,
+    image: Any,
     streams: Mapping[str, Float[Array, "M D"]],
     grid: Sequence[int],
     weights: Weights,
@@ -206,7 +206,7 @@ def logit_lens(
     """:func:`lens` on image tokens, one panel a layer: the likeliest word of each, over its square.
 
     ``streams`` are the image tokens' rows [M, D] of some layers, by name; ``grid`` is that of one
-    picture, (1, h, w) in patches; ``word`` names an id. With ``among``, only these ids may be
+    image, (1, h, w) in patches; ``word`` names an id. With ``among``, only these ids may be
     named. Words that are ``marked`` get a frame. The paler a word, the less sure it is; the number
     over a panel is the mean. After Neo et al. 2024, "Towards Interpreting Visual
     Information Processing in Vision-Language Models": in a large model squares of an object tend
@@ -227,7 +227,7 @@ def logit_lens(
         words = [word(int(ids[i])) for i in best]
         framed = np.array([w.strip() in marked for w in words])
         extent = (0, across, down, 0)
-        _stretched(axis, picture, extent, f"{name}: {np.mean(sure):.0%} sure on average")
+        _stretched(axis, image, extent, f"{name}: {np.mean(sure):.0%} sure on average")
         veil = np.zeros((down, across, 4))
         veil[..., :3], veil[..., 3] = 1.0, 0.8
         axis.imshow(veil, extent=extent)

@@ -1,4 +1,4 @@
-"""Boxes and points of an answer, drawn on the picture that was asked about."""
+"""Boxes and points of an answer, drawn on the image that was asked about."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, Stroke
 
-from ..grounding import Mark, marks
-from .style import COLOURS, FAINT, INK, Axes, Drawing, drawing, show_picture
+from ..grounding import Location, locations
+from .style import COLOURS, FAINT, INK, Axes, Drawing, drawing, show_image
 
 _ORDER = (0, 1, 5, 3, 4, 7)  # of colours: no green beside orange or red
 _LINES = ("-", "--", "-.", ":")
 
 
 def boxes(
-    picture: Any,
+    image: Any,
     answer: str,
-    truth: Sequence[Mark] = (),
+    truth: Sequence[Location] = (),
     grid: Any = None,
     patch: int = 14,
     title: str = "Where the answer points",
 ) -> Drawing:
-    """The boxes and points of ``answer``, numbered and labelled, on the picture [H, W, 3].
+    """The boxes and points of ``answer``, numbered and labelled, on the image [H, W, 3].
 
     Answers are read by :func:`~tinyqwenvl.grounding.marks`. Qwen2.5-VL gives pixels of the
-    *resized* picture: give its ``grid`` (t, h, w) of patches when the picture had to be resized.
-    ``truth``, in pixels of the picture, is dotted in black, a point of it a diagonal cross. Look
+    *resized* image: give its ``grid`` (t, h, w) of patches when the image had to be resized.
+    ``truth``, in pixels of the image, is dotted in black, a point of it a diagonal cross. Look
     for how far the edges of the two lie apart; lines differ in style as well as in colour.
     """
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     resized = (width, height) if grid is None else (int(grid[2]) * patch, int(grid[1]) * patch)
-    found = marks(answer, resized, (width, height))
+    found = locations(answer, resized, (width, height))
     size = (7.5, float(np.clip(7.0 * height / width + 0.6, 2.2, 6.5)))
     figure, axes = drawing(title, _alt(found, truth), size=size)
-    show_picture(axes, pixels)
+    show_image(axes, pixels)
     for number, mark in enumerate(found):
         colour, line = COLOURS[_ORDER[number % len(_ORDER)]], _LINES[number % len(_LINES)]
         _draw(axes, mark, colour, line, 2.4, f"{number + 1} {mark.label}".strip())
@@ -54,7 +54,7 @@ def boxes(
 _PLATE = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.2", "alpha": 0.9}
 
 
-def _draw(axes: Axes, mark: Mark, colour: str, line: str, width: float, label: str) -> None:
+def _draw(axes: Axes, mark: Location, colour: str, line: str, width: float, label: str) -> None:
     wider = width + (2.2 if label else 0.0)
     halo: list[AbstractPathEffect] = [
         Stroke(linewidth=wider, foreground="white"),
@@ -80,16 +80,16 @@ def _draw(axes: Axes, mark: Mark, colour: str, line: str, width: float, label: s
         )  # fmt: skip
 
 
-def _alt(found: Sequence[Mark], truth: Sequence[Mark]) -> str:
+def _alt(found: Sequence[Location], truth: Sequence[Location]) -> str:
     if not found:
-        return "The picture; the answer holds no box and no point."
+        return "The image; the answer holds no box and no point."
     told = [_tell(mark) for mark in found[:4]]
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
     dotted = f" Dotted: {len(truth)} of the truth." if truth else ""
-    return f"The picture with {'; '.join(told)}{more}.{dotted}"
+    return f"The image with {'; '.join(told)}{more}.{dotted}"
 
 
-def _tell(mark: Mark) -> str:
+def _tell(mark: Location) -> str:
     name, place = mark.label or "no name", [f"{n:.0f}" for n in mark.place]
     if mark.is_point:
         return f"a point for {name} at ({place[0]}, {place[1]})"
@@ -97,24 +97,24 @@ def _tell(mark: Mark) -> str:
 
 
 def gallery(
-    pictures: Sequence[Any],
+    images: Sequence[Any],
     captions: Sequence[str] = (),
     columns: int = 3,
     title: str = "Pictures",
 ) -> Drawing:
-    """Pictures [H, W, 3] of any sizes in rows of ``columns``, each with its caption below."""
-    captions = [*captions, *[""] * (len(pictures) - len(captions))]
-    rows = -(-len(pictures) // columns)
+    """Images [H, W, 3] of any sizes in rows of ``columns``, each with its caption below."""
+    captions = [*captions, *[""] * (len(images) - len(captions))]
+    rows = -(-len(images) // columns)
     told = "; ".join(caption.replace("\n", " ").rstrip(".") for caption in captions[:6] if caption)
-    many = "One picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
+    many = "One image" if len(images) == 1 else f"{len(images)} images"
     alt = f"{title}. {many}{': ' + told if told else ''}."
     figure, axes = drawing(
         title, alt, rows, columns, size=(7.5, 2.45 * rows + 0.4), squeeze=False
     )  # fmt: skip
     for each in np.ravel(axes):
         each.set_axis_off()
-    for each, picture, caption in zip(np.ravel(axes), pictures, captions, strict=False):
-        show_picture(each, picture)
+    for each, image, caption in zip(np.ravel(axes), images, captions, strict=False):
+        show_image(each, image)
         label = "\n".join(wrap(caption, 132 // columns))
         each.set_xlabel(label, fontsize=8, labelpad=4, color=INK)
         each.set_axis_on(), each.set_xticks([]), each.set_yticks([])

@@ -109,15 +109,15 @@ def cache_growth(
     prompt: int,
     new: int,
     bytes_each: int = 4,
-    picture: int = 0,
+    image: int = 0,
     title: str = "The cache grows",
 ) -> Drawing:
     """The size of the cache after the prompt and after each new token.
 
-    ``bytes_each`` is 4 for float32, 2 for bfloat16; ``picture`` says how many tokens of the prompt
-    are image tokens. A bar is a step: from below the picture, the rest of the prompt, and the new
+    ``bytes_each`` is 4 for float32, 2 for bfloat16; ``image`` says how many tokens of the prompt
+    are image tokens. A bar is a step: from below the image, the rest of the prompt, and the new
     tokens. The line is what it would take if every query head had a key head of its own. Look at
-    how much of it the picture takes.
+    how much of it the image takes.
     """
     steps = np.arange(new + 1)
     more = config.num_attention_heads // config.num_key_value_heads
@@ -126,13 +126,13 @@ def cache_growth(
     first, last = one * prompt / unit, one * (prompt + new) / unit
     alt = (
         f"Bars of the cache's size at {new + 1} steps: {first:,.1f} {name} after the prompt of "
-        f"{prompt} tokens, {picture} of them a picture's; {last:,.1f} {name} after {new} more. "
+        f"{prompt} tokens, {image} of them an image's; {last:,.1f} {name} after {new} more. "
         f"Without shared key heads it would end at {last * more:,.1f} {name}, {more} times as much."
     )
     figure, axes = drawing(title, alt, size=(7.5, 3.8))
     parts: list[tuple[str, np.ndarray, dict[str, Any]]] = [
-        ("the picture", np.full(new + 1, picture), {"color": COLOURS[0]}),
-        ("the rest of the prompt", np.full(new + 1, prompt - picture), {"color": COLOURS[4]}),
+        ("the image", np.full(new + 1, image), {"color": COLOURS[0]}),
+        ("the rest of the prompt", np.full(new + 1, prompt - image), {"color": COLOURS[4]}),
         ("new tokens", steps, {"color": COLOURS[1], "ec": INK, "lw": 0.4 if new <= 60 else 0}),
     ]
     below = np.zeros(new + 1)

@@ -1,4 +1,4 @@
-"""What a picture costs: FLOPs and bytes against its size, walked without any weights."""
+"""What an image costs: FLOPs and bytes against its size, walked without any weights."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def stage_flops(found: Walk) -> dict[str, int]:
     """
     seen = {"visual.": 0, "model.": 0}
     for row in found.rows:
-        for tower in seen:
-            if row.name.startswith(tower) and row.name.endswith(".context"):
-                seen[tower] += row.flops
+        for vision_encoder in seen:
+            if row.name.startswith(vision_encoder) and row.name.endswith(".context"):
+                seen[vision_encoder] += row.flops
     vision, decoder = found.flops["vision"], found.flops["decoder"] + found.flops["lm_head"]
     looks, thinks = seen["visual."], seen["model."]
     return dict(zip(STAGES, (looks, vision - looks, thinks, decoder - thinks), strict=True))
@@ -42,18 +42,18 @@ def flops_by_resolution(
     text_tokens: int = 49,
     max_pixels: int | None = None,
 ) -> Drawing:
-    """FLOPs of a prompt with one picture against the picture's size, split by stage: stacked bars.
+    """FLOPs of a prompt with one image against the image's size, split by stage: stacked bars.
 
     ``configs`` are names -> configs, one panel each; ``sizes`` are (width, height) in pixels, read
     near their own size unless ``max_pixels`` shrinks them. One multiply-add is 2 FLOPs; matrix
     products and attention are counted (:mod:`~tinyqwenvl.shapes`). Over each bar stands the share
-    of the vision tower. Look for: what attention of the tower costs in large pictures.
+    of the vision encoder. Look for: what attention of the vision encoder costs in large images.
     """
     walks = _walks(configs, sizes, text_tokens, max_pixels)
     table = {n: [stage_flops(found) for found in row] for n, row in walks.items()}
     scale, unit = _unit(max(sum(t.values()) for row in table.values() for t in row), "FLOPs")
     figure, axes = drawing(
-        "Computation until the first word, by the size of the picture",
+        "Computation until the first word, by the size of the image",
         _flops_alt(table, sizes), columns=len(configs), size=(7.5, 3.9), sharey=True, squeeze=False,
     )  # fmt: skip
     for ax, (name, row) in zip(axes[0], table.items(), strict=True):
@@ -64,8 +64,10 @@ def flops_by_resolution(
                    edgecolor="white", linewidth=0.4)  # fmt: skip
             base += heights
         for i, flops in enumerate(row):
-            ax.text(i, base[i], f"{_tower_share(flops):.0%}", ha="center", va="bottom", fontsize=8)
-        ax.set_title(f"{name} (% : the tower's share)", fontsize=9, color=INK)
+            ax.text(
+                i, base[i], f"{_encoder_share(flops):.0%}", ha="center", va="bottom", fontsize=8
+            )
+        ax.set_title(f"{name} (% : the vision encoder's share)", fontsize=9, color=INK)
         _sizes_below(ax, sizes)
     return _explained(figure, axes[0, 0], unit)
 
@@ -75,26 +77,27 @@ def attention_by_resolution(
     sizes: Sequence[Size],
     max_pixels: int | None = None,
 ) -> Drawing:
-    """FLOPs of the tower's attention (scores and means of values) against the number of patches.
+    """FLOPs of the vision encoder's attention (scores and means of values) against the number of
+    patches.
 
     ``configs`` are names -> configs, one line each; both axes are logarithmic, so a slope of 2 is
     "twice the patches, four times the work" and a slope of 1 is work in proportion. The slope
-    between the two largest pictures is written at each line's end. Look for: windows turn 2 into 1.
+    between the two largest images is written at each line's end. Look for: windows turn 2 into 1.
     """
     walks = _walks(configs, sizes, 49, max_pixels)
     lines = {}
     for name, row in walks.items():
-        patches = np.array([sum(p["patches"] for p in found.pictures) for found in row])
+        patches = np.array([sum(p["patches"] for p in found.images) for found in row])
         flops = np.array([stage_flops(found)[STAGES[0]] for found in row])
         order = np.argsort(patches, kind="stable")
         lines[name] = patches[order], flops[order]
     slopes = {name: _slope(*line) for name, line in lines.items()}
-    alt = "The tower's attention in FLOPs against the number of patches. " + "; ".join(
+    alt = "The vision encoder's attention in FLOPs against the number of patches. " + "; ".join(
         f"{name}: {x[0]:,} patches take {y[0]:.2g}, {x[-1]:,} take {y[-1]:.2g}"
         + (f", slope {slopes[name]:.1f}" if np.isfinite(slopes[name]) else "")
         for name, (x, y) in lines.items()
     )
-    figure, ax = drawing("Attention in the vision tower", f"{alt}.", size=(7.5, 3.6))
+    figure, ax = drawing("Attention in the vision encoder", f"{alt}.", size=(7.5, 3.6))
     for i, (name, (x, y)) in enumerate(lines.items()):
         ax.plot(x, y, marker="osD^vP*X"[i % 8], color=COLOURS[i % 8], label=name)
         if np.isfinite(slopes[name]):
@@ -102,7 +105,7 @@ def attention_by_resolution(
                         textcoords="offset points", va="center", annotation_clip=False)  # fmt: skip
     ax.set(xscale="log", yscale="log")
     ax.margins(x=0.14)
-    ax.set_xlabel("patches of the picture", fontsize=9)
+    ax.set_xlabel("patches of the image", fontsize=9)
     ax.set_ylabel("FLOPs", fontsize=9)
     ax.legend(fontsize=8, frameon=False)
     return figure
@@ -114,7 +117,7 @@ def bytes_by_resolution(
     text_tokens: int = 49,
     max_pixels: int | None = None,
 ) -> Drawing:
-    """Bytes, in bfloat16, of the weights and of the prompt's KV cache, against the picture's size.
+    """Bytes, in bfloat16, of the weights and of the prompt's KV cache, against the image's size.
 
     ``configs`` and ``sizes`` as in :func:`flops_by_resolution`. The number over a bar is the
     prompt's tokens. Look for: weights stay, the cache grows with the pixels.
@@ -130,7 +133,7 @@ def bytes_by_resolution(
         for n, c in caches.items()
     )
     figure, axes = drawing(
-        "Memory of weights and KV cache, by the size of the picture", f"{alt}.",
+        "Memory of weights and KV cache, by the size of the image", f"{alt}.",
         columns=len(configs), size=(7.5, 3.6), sharey=True, squeeze=False,
     )  # fmt: skip
     for ax, (name, row) in zip(axes[0], walks.items(), strict=True):
@@ -162,14 +165,14 @@ def _walks(
 def _flops_alt(table: Mapping[str, list[dict[str, int]]], sizes: Sequence[Size]) -> str:
     parts = [
         f"{name}: {_short(sum(row[i].values()))}FLOPs at {_by(sizes[i])}, "
-        f"{_tower_share(row[i]):.0%} of it in the tower"
+        f"{_encoder_share(row[i]):.0%} of it in the vision encoder"
         for name, row in table.items()
         for i in dict.fromkeys((0, len(sizes) - 1))
     ]
     return f"Stacked bars by stage. {'; '.join(parts)}."
 
 
-def _tower_share(flops: Mapping[str, int]) -> float:
+def _encoder_share(flops: Mapping[str, int]) -> float:
     return (flops[STAGES[0]] + flops[STAGES[1]]) / sum(flops.values())
 
 
@@ -191,7 +194,7 @@ def _explained(figure: Drawing, first: Any, unit: str) -> Drawing:
 
 def _sizes_below(ax: Any, sizes: Sequence[Size]) -> None:
     ax.set_xticks(range(len(sizes)), [_by(size) for size in sizes], fontsize=7, rotation=25)
-    ax.set_xlabel("picture (pixels, width x height)", fontsize=9)
+    ax.set_xlabel("image (pixels, width x height)", fontsize=9)
 
 
 def _by(size: Size) -> str:

@@ -78,7 +78,7 @@ def _rms(v: Any) -> float:
     return float(np.sqrt(np.mean(np.square(v, dtype=np.float64))))
 
 
-def spread(
+def standard_deviations(
     changes: Mapping[str, Sequence[Float[Array, "N"]]],
     grid_thw: Int[Array, "I 3"],
     merge: int = 2,
@@ -87,7 +87,7 @@ def spread(
     """How far a change of one patch has come, block by block, for some models: maps of patches.
 
     ``changes`` are names -> for each block how much every patch has changed, [N] in merge order (as
-    patches come); one row of maps each, of the first frame of the first picture. A patch that has
+    patches come); one row of maps each, of the first frame of the first image. A patch that has
     changed at all is coloured, by the logarithm of how much; one that has not is white. ``window``
     draws lines every so many patches. Look for: what a window keeps out.
     """

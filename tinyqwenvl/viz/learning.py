@@ -21,7 +21,7 @@ def learning_curves(
     columns: int = 4,
     title: str = "What was learnt, and when",
 ) -> Drawing:
-    """The loss of every skill against pictures seen, one small panel each, both axes logarithmic.
+    """The loss of every skill against images seen, one small panel each, both axes logarithmic.
 
     ``lines`` are those of a training log: {"pictures": ..., "loss": {skill: mean loss of an
     answer token}, "hint": ...}; a skill may begin late. Faint: as logged; strong: the median of
@@ -36,7 +36,7 @@ def learning_curves(
     best, worst = min(ends, key=lambda n: ends[n]), max(ends, key=lambda n: ends[n])
     most = max(line["pictures"] for line in lines)
     alt = (
-        f"Loss of {len(curves)} curves over {most:,} pictures. At the end the lowest is {best} "
+        f"Loss of {len(curves)} curves over {most:,} images. At the end the lowest is {best} "
         f"({ends[best]:.1g}) and the highest {worst} ({ends[worst]:.1g})."
     )
     rows = -(-len(curves) // columns)
@@ -55,13 +55,13 @@ def learning_curves(
         each.set_axis_off()
     for each in np.ravel(axes)[max(0, len(curves) - columns) : len(curves)]:
         each.xaxis.set_tick_params(labelbottom=True)  # the lowest panel of each column
-    figure.supxlabel("pictures seen", fontsize=9, color=INK)
+    figure.supxlabel("images seen", fontsize=9, color=INK)
     figure.supylabel("loss of an answer token (nats)", fontsize=9, color=INK)
     return figure
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], name: str) -> Any:
-    """[points, 2]: pictures and loss; a loss of nothing is drawn at 1e-5, the log's last digit."""
+    """[points, 2]: images and loss; a loss of nothing is drawn at 1e-5, the log's last digit."""
     points = [(x["pictures"], max(x["loss"][name], 1e-5)) for x in lines if name in x["loss"]]
     return np.array(points, float)
 
@@ -111,7 +111,7 @@ def skills(
 def branches(
     branch: Int[Array, "S"],
     words: Sequence[str] = (),
-    title: str = "Many questions, one picture: who looks at whom",
+    title: str = "Many questions, one image: who looks at whom",
 ) -> Drawing:
     """The attention mask of a row with a trunk (branch 0) and branches 1, 2, ... after it.
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from .. import nn
 from ..dims import Array, Float, Int
 from ..oracle.mutants import gelu_tanh
-from .style import COLOURS, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_picture
+from .style import COLOURS, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_image
 
 FORMS = {"tanh form": gelu_tanh, "QuickGELU": nn.quick_gelu}
 _STYLES = {"tanh form": (COLOURS[1], "--"), "QuickGELU": (COLOURS[3], ":")}
@@ -127,7 +127,7 @@ def four_to_one(
         grid[row, 0].set_axis_off()
         _strip(grid[row, 1], numbers, title, len(token) / (many * width))
     if crop is not None:
-        show_picture(grid[0, 0], crop, "the block")
+        show_image(grid[0, 0], crop, "the block")
         _number_patches(grid[0, 0], np.asarray(crop).shape, round(many**0.5))
     return figure
 
@@ -136,16 +136,17 @@ def token_map(
     values: Float[Array, "M"],
     grid: Sequence[int],
     merge: int = 2,
-    picture: Any = None,
+    image: Any = None,
     title: str = "",
     mark: int | None = None,
     unit: str = "",
 ) -> Drawing:
-    """One number for every image token of a picture, where the token lies.
+    """One number for every image token of an image, where the token lies.
 
-    ``values`` are in raster order (as the tower gives them), ``grid`` = (1, h, w) in patches;
-    ``picture`` is shown beside, with the same lines. ``mark`` frames one token; ``unit`` names the
-    numbers. Light is much, dark is little; lowest and highest are written into their cells.
+    ``values`` are in raster order (as the vision encoder gives them), ``grid`` = (1, h, w) in
+    patches; ``image`` is shown beside, with the same lines. ``mark`` frames one token; ``unit``
+    names the numbers. Light is much, dark is little; lowest and highest are written into their
+    cells.
     """
     h, w = grid[1] // merge, grid[2] // merge
     table = np.reshape(values, (h, w))
@@ -154,22 +155,22 @@ def token_map(
         f"{h} rows and {w} columns of image tokens; {unit or 'the numbers'} from {table.min():.2g} "
         f"(row {low[0]}, column {low[1]}) to {table.max():.2g} (row {high[0]}, column {high[1]})."
     )
-    panels = 1 if picture is None else 2
+    panels = 1 if image is None else 2
     size = (7.5, min(6.2 / panels * h / w + 0.7, 7.0))
     figure, axes = drawing(
         title or "A number for every image token", alt, 1, panels, size=size, squeeze=False
     )
     heat = axes[0, -1]
-    image = heat.imshow(table, cmap=SEQUENTIAL, extent=(0, w, h, 0))
+    heatmap = heat.imshow(table, cmap=SEQUENTIAL, extent=(0, w, h, 0))
     heat.set_axis_off()
     for i, j in {low, high}:
         shade = INK if table[i, j] > (table.max() + table.min()) / 2 else PAPER
         said = f"{table[i, j]:.2g}"
         heat.text(j + 0.5, i + 0.5, said, ha="center", va="center", fontsize=7, color=shade)
-    figure.colorbar(image, ax=heat, shrink=0.8, label=unit).ax.tick_params(labelsize=7)
-    if picture is not None:
-        show_picture(axes[0, 0], picture)
-        pixels = np.asarray(picture).shape
+    figure.colorbar(heatmap, ax=heat, shrink=0.8, label=unit).ax.tick_params(labelsize=7)
+    if image is not None:
+        show_image(axes[0, 0], image)
+        pixels = np.asarray(image).shape
         _lines(axes[0, 0], pixels, h, w)
         _frame(axes[0, 0], mark, w, pixels[1] / w, pixels[0] / h)
     _frame(heat, mark, w, 1, 1)

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from ..dims import Array, Float
 from ..oracle.diff import Comparison, Verdict
 from ..oracle.metrics import distance
-from .style import COLOURS, FAINT, INK, SEQUENTIAL, Axes, Drawing, drawing, show_picture
+from .style import COLOURS, FAINT, INK, SEQUENTIAL, Axes, Drawing, drawing, show_image
 
 MEASURES = {
     "nmse": "NMSE",
@@ -25,7 +25,7 @@ MEASURES = {
     "max_error": "largest error / std",
 }
 _PARTS = (  # the first that fits; a group stands for its number
-    (r"picture|image\..*|pixel_values.*|(image|video)_grid_thw", "pixels"),
+    (r"image|image\..*|pixel_values.*|(image|video)_grid_thw", "pixels"),
     (r"input_ids|second_per_grid_ts|model\.(rope_delta|embed_tokens)", "prompt"),
     (r"visual\.blocks\.(\d+)(\..*)?", "block {}"),
     (r"visual\.merger.*|visual", "merger"),
@@ -211,10 +211,10 @@ def error_map(
     reference: Float[Array, "M D"],
     grid: Any,
     merge: int = 2,
-    picture: Any = None,
+    image: Any = None,
     title: str = "Which image tokens are wrong",
 ) -> Drawing:
-    """1 - cosine of every image token, in its place in the picture, on a log scale.
+    """1 - cosine of every image token, in its place in the image, on a log scale.
 
     Both arrays are in reading order (the stage ``visual``); ``grid`` is (t, h, w) in patches, one
     panel for each t. Numbers are 1 - cosine, or powers of ten where errors differ by more than a
@@ -232,11 +232,11 @@ def error_map(
         f"{errors.size} image tokens as {t} x {rows} x {columns}; {same} are equal. Largest "
         f"1 - cosine: {errors.max():.1e}, in row {worst[1]} and column {worst[2]}."
     )
-    panels = t + (picture is not None)
+    panels = t + (image is not None)
     figure, axes = drawing(title, alt, 1, panels, size=(7.5, _height(panels, rows, columns)))
     axes = np.ravel(axes)
-    if picture is not None:
-        show_picture(axes[0], picture, "the picture")
+    if image is not None:
+        show_image(axes[0], image, "the image")
     scale = _scale(errors)
     told = "powers of ten of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
     for number, each in enumerate(axes[panels - t :]):

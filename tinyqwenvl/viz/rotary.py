@@ -1,4 +1,4 @@
-"""Figures of the vision tower's rotary embedding: which numbers turn with what, and how fast."""
+"""Figures of the vision encoder's rotary embedding: which numbers turn with what, and how fast."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def frequency_bands(vision_config: VisionConfig, largest: int = 64) -> Drawing:
 
     Above, the d numbers of a head: i and i + d/2 are the two coordinates of one arrow. Below, for
     each of the d/2 arrows, how many patches make one full turn, 2 pi / frequency, on a logarithmic
-    scale; the line is a picture of ``largest`` patches a side: arrows above it never come round in
-    such a picture. (Su et al. 2021, for two axes.)
+    scale; the line is an image of ``largest`` patches a side: arrows above it never come round in
+    such an image. (Su et al. 2021, for two axes.)
     """
     frequencies = _frequencies(vision_config)
     quarter, turns = len(frequencies), 2 * np.pi / frequencies
@@ -47,7 +47,7 @@ def frequency_bands(vision_config: VisionConfig, largest: int = 64) -> Drawing:
     for axis, (name, look) in enumerate(zip(AXES, LOOKS, strict=True)):
         where = axis * quarter + np.arange(quarter)
         bars.bar(where, turns, width=0.85, label=f"turns with the {name}", **look)
-    bars.axhline(largest, color=INK, lw=1, ls="--", label=f"a picture of {largest} patches a side")
+    bars.axhline(largest, color=INK, lw=1, ls="--", label=f"an image of {largest} patches a side")
     bars.set(yscale="log", xlim=(-0.8, 2 * quarter - 0.2))
     bars.set_xlabel("number i of the head, with its partner i + d/2", fontsize=9, color=INK)
     bars.set_ylabel("patches for a full turn", fontsize=9, color=INK)
@@ -78,7 +78,7 @@ def _draw_head(axes: Any, quarter: int) -> None:
 def angle_maps(
     grid_thw: Int[Array, "I 3"], vision_config: VisionConfig, numbers: Any = None
 ) -> Drawing:
-    """The cosines of some angles at every patch of the first picture, in raster order.
+    """The cosines of some angles at every patch of the first image, in raster order.
 
     ``numbers`` choose among the d/2 angles; None takes a fast and a slow one of each axis. Stripes
     across are angles of rows, upright stripes those of columns; wide stripes turn slowly.

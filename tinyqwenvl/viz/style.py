@@ -1,4 +1,4 @@
-"""What all figures share: colours, a title, text for those who cannot see the picture.
+"""What all figures share: colours, a title, text for those who cannot see the image.
 
 Figures are ordinary matplotlib figures (``savefig``, ``axes`` work). They are drawn on white, so
 that they read on dark pages too, in colours that the colour-blind can tell apart.
@@ -74,9 +74,9 @@ def drawing(
     return figure, axes
 
 
-def show_picture(axes: Axes, picture: Any, title: str = "") -> None:
-    """A picture, pixel for pixel, with no frame; its own (x, y) pixels are the coordinates."""
-    pixels = np.asarray(picture)
+def show_image(axes: Axes, image: Any, title: str = "") -> None:
+    """An image, pixel for pixel, with no frame; its own (x, y) pixels are the coordinates."""
+    pixels = np.asarray(image)
     axes.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0), interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(title, fontsize=9, color=INK)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from ..config import TextConfig
 from ..dims import Array, Bool, Int
 from ..nn import rotary_frequencies
-from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing, show_picture
+from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing, show_image
 
 AXES = ("time", "height", "width")
 _COLOURS, _MARKERS, _HATCHES = COLOURS[:3], ("o", "^", "s"), ("", "///", "...")
@@ -74,13 +74,13 @@ def mrope_timeline(
     return figure
 
 
-def block_cells(
-    block: Int[Array, "3 S"], grid: Sequence[int], merge: int = 2, picture: Any = None
+def span_cells(
+    block: Int[Array, "3 S"], grid: Sequence[int], merge: int = 2, image: Any = None
 ) -> Drawing:
     """The tokens of one block where they lie: (time, height, width) in every cell.
 
-    ``block`` are the positions of a picture or video of ``grid`` = (t, h, w) patches; a panel is a
-    temporal grid. ``picture`` (pixels, for one panel) is drawn underneath. Look along a row: only
+    ``block`` are the positions of an image or video of ``grid`` = (t, h, w) patches; a panel is a
+    temporal grid. ``image`` (pixels, for one panel) is drawn underneath. Look along a row: only
     width grows; down a column: only height; from panel to panel: only time.
     """
     t, h, w = grid[0], grid[1] // merge, grid[2] // merge
@@ -93,7 +93,7 @@ def block_cells(
     )
     columns = min(t, max(1, 10 // w))
     rows = -(-t // columns)
-    tall = 0.42 * h if picture is None else min(7.2 * h / w, 6.5)
+    tall = 0.42 * h if image is None else min(7.2 * h / w, 6.5)
     high = rows * (tall + 0.3 * (t > 1)) + 0.4
     title = f"(time, height, width) of the {t * h * w} tokens of a block"
     figure, axes = drawing(
@@ -102,7 +102,7 @@ def block_cells(
     for k, panel in enumerate(axes.flat):
         panel.set_axis_off()
         if k < t:
-            _draw_cells(panel, cells[:, k], picture if t == 1 else None)
+            _draw_cells(panel, cells[:, k], image if t == 1 else None)
             panel.set_title(f"temporal grid {k}" if t > 1 else "", fontsize=9, color=INK)
     return figure
 
@@ -186,9 +186,11 @@ def _said(run: Run, positions: Int[Array, "3 S"]) -> str:
     if not run.media:
         return f"Text of {run.end - run.first} tokens at {part[0, 0]} to {part[0, -1]}."
     lows, highs = np.min(part, axis=1).tolist(), np.max(part, axis=1).tolist()
-    spans = zip(AXES, lows, highs, strict=True)
+    key_ranges = zip(AXES, lows, highs, strict=True)
     return f"A block of {run.end - run.first} tokens: " + (
-        ", ".join(f"{name} {low}" + (f" to {high}" * (high > low)) for name, low, high in spans)
+        ", ".join(
+            f"{name} {low}" + (f" to {high}" * (high > low)) for name, low, high in key_ranges
+        )
         + "."
     )
 
@@ -233,11 +235,11 @@ def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
     return handles, labels
 
 
-def _draw_cells(axes: Axes, cells: Int[Array, "3 H W"], picture: Any) -> None:
+def _draw_cells(axes: Axes, cells: Int[Array, "3 H W"], image: Any) -> None:
     h, w = cells.shape[1:]
-    if picture is not None:
-        show_picture(axes, picture)
-        high, wide = np.asarray(picture).shape[:2]
+    if image is not None:
+        show_image(axes, image)
+        high, wide = np.asarray(image).shape[:2]
     else:
         high, wide = h, w
         axes.set(xlim=(0, w), ylim=(h, 0))

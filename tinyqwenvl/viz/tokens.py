@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from ..chat import IM_END, IM_START, IMAGE_PAD, VIDEO_PAD
-from ..tokenizer import ADDED_TOKENS, Control, Tokenizer
+from ..tokenizer import ADDED_TOKENS, SpecialToken, Tokenizer
 from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing
 
 # Ground, letters, and the edge of each kind of cell: lightness and edge tell them apart as well.
 LOOKS: dict[str, tuple[Any, Any, Any]] = {
-    "control token": (COLOURS[0], PAPER, "-"),
+    "special token": (COLOURS[0], PAPER, "-"),
     "template": ("#dcedf8", INK, "--"),
     "text": (PAPER, INK, "-"),
     "placeholder": ("#f3c766", INK, ":"),
@@ -72,7 +72,7 @@ def token_strip(
     ``pieces`` are those of :func:`chat.render` (or ``expand``, or ``obey``). Above is the text of a
     token, below its id. A dot is a space, a hooked arrow a line end, hex digits are bytes that are
     no whole character. More than ``alike`` equal placeholders in a row become one cell. Look for
-    what the model gets that the user did not write: control tokens, roles, placeholders.
+    what the model gets that the user did not write: special tokens, roles, placeholders.
     """
     cells = token_cells(pieces, tokenizer, alike)
     rows = _rows(cells)
@@ -137,10 +137,10 @@ def id_map(vocabularies: Mapping[str, tuple[int, int]]) -> Drawing:
 def _kind(pieces: Sequence[str], part: int) -> str:
     """What kind of token a piece holds: what comes right after an im token is the template's."""
     piece = pieces[part]
-    if isinstance(piece, Control):
-        return "placeholder" if piece in (IMAGE_PAD, VIDEO_PAD) else "control token"
+    if isinstance(piece, SpecialToken):
+        return "placeholder" if piece in (IMAGE_PAD, VIDEO_PAD) else "special token"
     before = pieces[part - 1] if part else ""
-    ours = isinstance(before, Control) and before in (IM_START, IM_END)
+    ours = isinstance(before, SpecialToken) and before in (IM_START, IM_END)
     return "template" if ours else "text"
 
 
@@ -183,16 +183,16 @@ def _draw(axes: Axes, cell: Cell, x: float, y: int) -> None:
 def _row_kind(name: str) -> str:
     if name in (IMAGE_PAD, VIDEO_PAD):
         return "placeholder"
-    return "control token" if name in ADDED_TOKENS else "text"
+    return "special token" if name in ADDED_TOKENS else "text"
 
 
 def _stripe(axes: Axes, y: int, kind: str) -> None:
-    ground = {"placeholder": LOOKS["placeholder"][0], "control token": "#dcedf8"}.get(kind, PAPER)
+    ground = {"placeholder": LOOKS["placeholder"][0], "special token": "#dcedf8"}.get(kind, PAPER)
     axes.add_patch(Rectangle((0, y - 0.5), 1, 1, facecolor=ground, edgecolor=FAINT, linewidth=0.5))
 
 
 def _plural(kind: str, count: int) -> str:
-    return kind + "s" if count != 1 and kind in ("control token", "placeholder") else kind
+    return kind + "s" if count != 1 and kind in ("special token", "placeholder") else kind
 
 
 def _byte_alphabet() -> dict[str, int]:

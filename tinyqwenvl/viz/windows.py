@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from .. import nn, vision
 from ..config import VisionConfig
 from ..dims import Array, Float, Int, UInt8
-from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_picture
+from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_image
 
 GAP = 0.6  # between frames that stand below each other, in tokens
 MOST_ROWS = 24  # windows that are listed one by one
@@ -63,7 +63,7 @@ def _outlines(axes: Any, places: Any, windows: Any, **look: Any) -> None:
 def window_order(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Drawing:
     """The order that ``vision.window_index`` gives to merged tokens: before, after, and undone.
 
-    Above, the tokens where they stand in the picture (frames and pictures below each other), thick
+    Above, the tokens where they stand in the image (frames and images below each other), thick
     lines around the windows: on the left numbered in raster order, on the right with the place
     that each has in window order (``np.argsort(index)``). Below, a row a window: ``index`` itself.
     Look at the right and bottom edges: windows are cut there, so rows differ in length.
@@ -103,12 +103,12 @@ def window_order(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Dr
 
 
 def _name_frames(axes: Any, grid_thw: Int[Array, "I 3"], places: Float[Array, "M 2"]) -> None:
-    """The number of the picture and of its frame, left of each frame."""
+    """The number of the image and of its frame, left of each frame."""
     heights = np.unique(places[:, 1])
     tops = heights[np.diff(heights, prepend=-9) > 1]
     names = [(i, frame) for i, t in enumerate(grid_thw[:, 0].tolist()) for frame in range(t)]
-    for (picture, frame), top in zip(names, tops, strict=True):
-        axes.text(-0.3, top + 0.5, f"picture {picture}\nframe {frame}", fontsize=7.5, color=INK,
+    for (image, frame), top in zip(names, tops, strict=True):
+        axes.text(-0.3, top + 0.5, f"image {image}\nframe {frame}", fontsize=7.5, color=INK,
                   ha="right", va="center")  # fmt: skip
     axes.set_xlim(-2.2 * (np.max(places[:, 0]) + 1) / 6, None)
 
@@ -136,15 +136,15 @@ def _list_windows(axes: Any, index: Any, windows: Any, lengths: Any, listed: int
 
 
 def tiles_in_order(
-    picture: UInt8[Array, "H W 3"], orders: Mapping[str, Int[Array, "M"]], tile: int = 28
+    image: UInt8[Array, "H W 3"], orders: Mapping[str, Int[Array, "M"]], tile: int = 28
 ) -> Drawing:
-    """A picture whose tiles (one a merged token) stand in other orders, one panel each.
+    """An image whose tiles (one a merged token) stand in other orders, one panel each.
 
     ``orders`` maps a name to the numbers of the tiles in the order in which they are put down, row
     by row: what the language model is told about the places of things if that order is wrong.
     """
-    rows, columns = picture.shape[0] // tile, picture.shape[1] // tile
-    cut = np.reshape(picture[: rows * tile, : columns * tile], (rows, tile, columns, tile, 3))
+    rows, columns = image.shape[0] // tile, image.shape[1] // tile
+    cut = np.reshape(image[: rows * tile, : columns * tile], (rows, tile, columns, tile, 3))
     tiles = np.reshape(np.swapaxes(cut, 1, 2), (rows * columns, tile, tile, 3))
     moved = {name: int(np.sum(order != np.arange(len(order)))) for name, order in orders.items()}
     alt = "; ".join(
@@ -152,32 +152,32 @@ def tiles_in_order(
         for name, n in moved.items()
     )
     width = 7.3 / len(orders)
-    size = (7.5, min(max(0.7 + width * picture.shape[0] / picture.shape[1], 1.5), 7))
-    figure, panels = drawing("The picture, tile by tile", f"{alt}.", 1, len(orders), size)
+    size = (7.5, min(max(0.7 + width * image.shape[0] / image.shape[1], 1.5), 7))
+    figure, panels = drawing("The image, tile by tile", f"{alt}.", 1, len(orders), size)
     for axes, (name, order) in zip(np.ravel(panels), orders.items(), strict=True):
         laid = np.reshape(tiles[order], (rows, columns, tile, tile, 3))
-        show_picture(axes, np.reshape(np.swapaxes(laid, 1, 2), (rows * tile, columns * tile, 3)))
+        show_image(axes, np.reshape(np.swapaxes(laid, 1, 2), (rows * tile, columns * tile, 3)))
         whole = (columns * tile, rows * tile)
         axes.add_patch(Rectangle((0, 0), *whole, fill=False, edgecolor=FAINT, clip_on=False))
         axes.set_title(f"{name}\n{moved[name]} of {len(tiles)} elsewhere", fontsize=8.5, color=INK)
     return figure
 
 
-def block_mask(spans: Any, keys: int, title: str = "Who may look at whom") -> Drawing:
+def block_mask(key_ranges: Any, keys: int, title: str = "Who may look at whom") -> Drawing:
     """Who may look at whom: rows are patches that look, columns the ``keys`` they look at.
 
-    ``spans`` [S, 2] is drawn as ``nn.visible_keys`` reads it; a dictionary from names to spans
+    ``key_ranges`` [S, 2] is drawn as ``nn.visible_keys`` reads it; a dictionary from names to spans
     draws one panel each, side by side. Blue squares on the diagonal are windows (or frames, or
-    pictures); their share of the whole is the share of work.
+    images); their share of the whole is the share of work.
     """
-    named = spans if isinstance(spans, Mapping) else {"": spans}
+    named = key_ranges if isinstance(key_ranges, Mapping) else {"": key_ranges}
     masks = {name: nn.visible_keys(each, keys) for name, each in named.items()}
     counts = {name: f"{np.sum(m):,} of {m.size:,} pairs ({100 * np.mean(m):.0f} %)"
               for name, m in masks.items()}  # fmt: skip
     blocks = {name: len(np.unique(each, axis=0)) for name, each in named.items()}
     alt = ". ".join(
         f"{name or 'Mask'}: {counts[name]} may look, "
-        f"in {blocks[name]} different {'spans' if blocks[name] > 1 else 'span'}"
+        f"in {blocks[name]} different {'key_ranges' if blocks[name] > 1 else 'span'}"
         for name in named
     )
     wide = 7.5 if len(named) > 1 else 4.2
@@ -199,7 +199,7 @@ def block_mask(spans: Any, keys: int, title: str = "Who may look at whom") -> Dr
 
 
 def pairs_by_size(sides: Int[Array, "S"], vision_config: VisionConfig) -> Drawing:
-    """Pairs of patches that one head compares in one block, in square pictures of ``sides`` pixels.
+    """Pairs of patches that one head compares in one block, in square images of ``sides`` pixels.
 
     Both axes are logarithmic. The full line grows with the fourth power of the side, the windowed
     one with its square (the number of patches); the gap is what windows save.
@@ -221,36 +221,37 @@ def pairs_by_size(sides: Int[Array, "S"], vision_config: VisionConfig) -> Drawin
     axes.xaxis.set_major_locator(FixedLocator(sides.tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.set_xlabel("side of a square picture (pixels)", fontsize=9, color=INK)
+    axes.set_xlabel("side of a square image (pixels)", fontsize=9, color=INK)
     axes.set_ylabel("pairs in one head of one block", fontsize=9, color=INK)
     axes.grid(axis="y", color=FAINT, lw=0.5)
     return figure
 
 
 def _pairs(side: int, config: VisionConfig) -> tuple[int, int]:
-    """(full, windowed) pairs of a square picture."""
+    """(full, windowed) pairs of a square image."""
     grid = np.array([[1, side // config.patch_size, side // config.patch_size]])
     _, windows = vision.window_index(grid, config)
     frames = vision.frame_seqlens(grid)
     return int(np.sum(np.diff(frames) ** 2)), int(np.sum(np.diff(windows) ** 2))
 
 
-def looking_from_patch(
+def attention_from_patch(
     weights: Float[Array, "A N"],
-    spans: Int[Array, "A 2"],
+    key_ranges: Int[Array, "A 2"],
     grid_thw: Int[Array, "I 3"],
     vision_config: VisionConfig,
     patch: int,
     names: Sequence[str],
-    picture: Any = None,
+    image: Any = None,
     title: str = "Where one patch looks",
 ) -> Drawing:
-    """Where one patch looks, in several heads or blocks, laid back on the picture.
+    """Where one patch looks, in several heads or blocks, laid back on the image.
 
     ``weights`` are rows of ``nn.attention_weights``, one a panel, over all patches in window order
-    (``Model.attention_weights`` gives them); ``spans`` what that row may look at; ``patch`` the
-    number of the row, in window order too. Hatched patches cannot be seen; thin lines are windows;
-    the ring is the patch that looks. Every panel has its own scale, up to the number above it.
+    (``Model.attention_weights`` gives them); ``key_ranges`` what that row may look at; ``patch``
+    the number of the row, in window order too. Hatched patches cannot be seen; thin lines are
+    windows; the ring is the patch that looks. Every panel has its own scale, up to the number above
+    it.
     """
     index, boundaries = vision.window_index(grid_thw, vision_config)
     block = np.arange(vision_config.merged_patches)
@@ -268,15 +269,17 @@ def looking_from_patch(
         f"{name}: sees {last - first} patches, looks most at row {row[best]}, column {column[best]}"
         f" ({100 * each[best]:.1f} %)."
         for name, each, (first, last), best in zip(
-            names, weights, spans.tolist(), np.argmax(weights, axis=1), strict=True
+            names, weights, key_ranges.tolist(), np.argmax(weights, axis=1), strict=True
         )
     )
-    figure, panels = _panels(title, alt, len(weights) + (picture is not None), h / w)
-    if picture is not None:
-        panels[0].imshow(picture, extent=(0, w, h, 0))
-        panels[0].set_title("the picture\nand its windows", fontsize=8.5, color=INK)
-    maps = panels[picture is not None :]
-    for axes, each, (first, last), name in zip(maps, weights, spans.tolist(), names, strict=True):
+    figure, panels = _panels(title, alt, len(weights) + (image is not None), h / w)
+    if image is not None:
+        panels[0].imshow(image, extent=(0, w, h, 0))
+        panels[0].set_title("the image\nand its windows", fontsize=8.5, color=INK)
+    maps = panels[image is not None :]
+    for axes, each, (first, last), name in zip(
+        maps, weights, key_ranges.tolist(), names, strict=True
+    ):
         seen = np.full((h, w), np.nan)
         visible = (first <= np.arange(len(row))) & (np.arange(len(row)) < last)
         seen[row[visible], column[visible]] = each[visible]
@@ -297,7 +300,7 @@ def looking_from_patch(
 
 
 def _panels(title: str, alt: str, number: int, tall: float) -> tuple[Drawing, Any]:
-    """Panels for a picture ``tall`` times as high as wide, at most three in a row."""
+    """Panels for an image ``tall`` times as high as wide, at most three in a row."""
     across = min(number, 3)
     down = -(-number // across)
     size = (7.5, min(0.5 + down * (0.45 + 6.6 / across * tall), 8.5))

@@ -12,7 +12,7 @@ import tinyqwenvl
 from scripts.random_checkpoint import tiny_config
 from tinyqwenvl import compat, position, video, viz
 from tinyqwenvl.config import parse_config
-from tinyqwenvl.model import EXAMPLE_CLIP
+from tinyqwenvl.model import EXAMPLE_VIDEO
 
 NEWER, OLDER = (parse_config(tiny_config(name)) for name in ("qwen2_5_vl", "qwen2_vl"))
 
@@ -35,8 +35,8 @@ def positions(frames, rate, config):
 
 
 @pytest.mark.parametrize("config", [NEWER, OLDER], ids=["newer", "older"])
-def test_frames_and_positions_of_a_clip(config):
-    figure = viz.clip_strip(EXAMPLE_CLIP, config, recipe="hf")
+def test_frames_and_positions_of_a_video(config):
+    figure = viz.video_strip(EXAMPLE_VIDEO, config, policy="hf")
     assert len(figure.axes) == 3
     for axes, fps in zip(figure.axes, (1, 2, 4), strict=True):
         assert drawn_at(axes) == [i / fps for i in range(4 * fps)]
@@ -48,10 +48,10 @@ def test_frames_and_positions_of_a_clip(config):
     assert kind in figure.get_suptitle()
 
 
-def test_a_frame_stands_where_it_comes_in_the_clip():
-    first = viz.clip_strip(EXAMPLE_CLIP, NEWER, fps=[1]).axes[0]
+def test_a_frame_stands_where_it_comes_in_the_video():
+    first = viz.video_strip(EXAMPLE_VIDEO, NEWER, fps=[1]).axes[0]
     assert drawn_at(first) == [0, 1.25, 2.5, 3.75]  # from the first frame to the last
-    held = np.asarray(list(video.open_clip(EXAMPLE_CLIP).frames())[10])
+    held = np.asarray(list(video.open_video(EXAMPLE_VIDEO).frames())[10])
     np.testing.assert_array_equal(first.images[2].get_array(), held)
 
 
@@ -63,7 +63,7 @@ def brackets(axes):
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
 def test_brackets_hold_two_frames_and_an_odd_one_stands_alone(count):
     frames = [np.full((28, 56, 3), 40 * i, np.uint8) for i in range(count)]
-    axes = viz.clip_strip(frames, NEWER, fps=[4]).axes[0]
+    axes = viz.video_strip(frames, NEWER, fps=[4]).axes[0]
     assert len(axes.images) == count
     found = brackets(axes)
     assert len(found) == math.ceil(count / 2) == len(texts(axes))
@@ -75,14 +75,14 @@ def test_brackets_hold_two_frames_and_an_odd_one_stands_alone(count):
 
 def test_a_list_of_frames_has_another_length_at_every_rate():
     frames = [np.zeros((28, 28, 3), np.uint8)] * 8
-    slow, fast = viz.clip_strip(frames, NEWER, fps=[2, 8]).axes
+    slow, fast = viz.video_strip(frames, NEWER, fps=[2, 8]).axes
     assert drawn_at(slow)[-1] == 3.5 and drawn_at(fast)[-1] == 0.875
     assert texts(slow) == ["time 0", "time 2", "time 4", "time 6"]
 
 
-def test_a_long_clip_is_thinned_but_counted_whole():
+def test_a_long_video_is_thinned_but_counted_whole():
     frames = [np.zeros((28, 28, 3), np.uint8)] * 60
-    figure = viz.clip_strip(frames, NEWER, fps=[10])
+    figure = viz.video_strip(frames, NEWER, fps=[10])
     edges = drawn_at(figure.axes[0])
     wide = figure.axes[0].images[0].get_extent()[1]
     assert 10 < len(edges) <= 32 and np.all(np.diff(edges) >= wide - 1e-6)
@@ -94,7 +94,7 @@ def test_a_long_clip_is_thinned_but_counted_whole():
 
 def test_frames_keep_their_shape_and_events_their_second():
     frames = [np.zeros((140, 56, 3), np.uint8)] * 4
-    figure = viz.clip_strip(frames, NEWER, fps=[2], events={"now": 1.5})
+    figure = viz.video_strip(frames, NEWER, fps=[2], events={"now": 1.5})
     left, right, bottom, top = figure.axes[0].images[0].get_extent()
     assert (top - bottom) / (right - left) == pytest.approx(140 / 56)
     assert figure.axes[0].get_aspect() == 1
@@ -139,8 +139,8 @@ def test_the_frames_of_the_patches(count):
     assert ("8 of 10" in figure.alt) == (count == 20)
 
 
-def test_the_example_clip_is_what_the_notebook_says_it_is():
-    clip = video.open_clip(EXAMPLE_CLIP)
+def test_the_example_video_is_what_the_notebook_says_it_is():
+    clip = video.open_video(EXAMPLE_VIDEO)
     assert (clip.total, clip.rate) == (16, 4.0)
-    assert Image.open(EXAMPLE_CLIP).size == (112, 112)
+    assert Image.open(EXAMPLE_VIDEO).size == (112, 112)
     assert tinyqwenvl.load().config.vision.tokens_per_second == 2

@@ -1,4 +1,4 @@
-"""Pictures that are odd but valid, for the goldens and the tests: every mode, size and turn."""
+"""Images that are odd but valid, for the goldens and the tests: every mode, size and turn."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ def _noise(height: int, width: int, channels: int = 3) -> np.ndarray:
     return rng.randint(0, 256, (height, width, channels)).astype(np.uint8)
 
 
-def odd_pictures() -> dict[str, Image.Image]:
+def odd_images() -> dict[str, Image.Image]:
     """Name -> a PIL image in memory."""
     colour = Image.fromarray(_noise(22, 37))
     grey = Image.fromarray(_noise(22, 37, 1)[..., 0])
     alpha = Image.fromarray(_noise(22, 37, 1)[..., 0].T.reshape(22, 37))
     deep = (np.arange(22 * 37).reshape(22, 37) * 80).astype(np.uint16)
-    pictures = {f"{w}x{h}": Image.fromarray(_noise(h, w)) for w, h in ((1, 1), (200, 1), (1, 200))}
+    images = {f"{w}x{h}": Image.fromarray(_noise(h, w)) for w, h in ((1, 1), (200, 1), (1, 200))}
     for mode in ("1", "CMYK", "YCbCr", "HSV", "P"):
-        pictures[mode] = colour.convert(mode)
-    pictures["L"] = grey
-    pictures["I;16"] = Image.fromarray(deep)
-    pictures["I"] = Image.fromarray(deep.astype(np.int32) - 300)
-    pictures["F"] = Image.fromarray(deep.astype(np.float32) / 7 - 9.5)
+        images[mode] = colour.convert(mode)
+    images["L"] = grey
+    images["I;16"] = Image.fromarray(deep)
+    images["I"] = Image.fromarray(deep.astype(np.int32) - 300)
+    images["F"] = Image.fromarray(deep.astype(np.float32) / 7 - 9.5)
     for mode, opaque in (("RGBA", colour), ("LA", grey)):
-        pictures[mode] = opaque.convert(mode)
-        pictures[mode].putalpha(alpha)
-    pictures["PA"] = pictures["P"].convert("PA")
-    pictures["PA"].putalpha(alpha)
+        images[mode] = opaque.convert(mode)
+        images[mode].putalpha(alpha)
+    images["PA"] = images["P"].convert("PA")
+    images["PA"].putalpha(alpha)
     for name, value in (("index", 5), ("bytes", bytes(range(0, 250, 2)))):
-        pictures[f"P, transparent {name}"] = pictures["P"].copy()
-        pictures[f"P, transparent {name}"].info["transparency"] = value
-    pictures["L, transparent level"] = grey.copy()
-    pictures["L, transparent level"].info["transparency"] = int(np.asarray(grey)[3, 3])
-    pictures["RGB, transparent colour"] = colour.copy()
+        images[f"P, transparent {name}"] = images["P"].copy()
+        images[f"P, transparent {name}"].info["transparency"] = value
+    images["L, transparent level"] = grey.copy()
+    images["L, transparent level"].info["transparency"] = int(np.asarray(grey)[3, 3])
+    images["RGB, transparent colour"] = colour.copy()
     where = tuple(int(v) for v in np.asarray(colour)[3, 3])
-    pictures["RGB, transparent colour"].info["transparency"] = where
-    return pictures
+    images["RGB, transparent colour"].info["transparency"] = where
+    return images
 
 
 def turned_file(orientation: int) -> bytes:

@@ -11,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from .. import image, vision
+from .. import vision
 from ..config import CLIP_MEAN, CLIP_STD
 from ..dims import Array, Float, Int, UInt8
 from ..errors import UserError
-from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_picture
+from ..image import resize as resize_image
+from ..image import smart_resize
+from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_image
 
 SIGNED = "PuOr"  # from brown (negative) over white (0) to purple, for all eyes
 CHANNELS = ("red", "green", "blue")
@@ -36,13 +38,13 @@ NINE_ORDER = (0, 3, 6, 4, 7, 2, 1, 5, 8)  # as in image.patchify
 # ------------------------------------------------------------------ 01: sizes
 
 
-def pictures_beside(pictures: Mapping[str, Any], title: str, alt: str = "") -> Drawing:
-    """Pictures next to each other at one scale, each with its name and size above it.
+def image_row(images: Mapping[str, Any], title: str, alt: str = "") -> Drawing:
+    """Images next to each other at one scale, each with its name and size above it.
 
-    ``pictures``: name -> a PIL image or an array [height, width, 3] of bytes. Without ``alt`` the
+    ``images``: name -> a PIL image or an array [height, width, 3] of bytes. Without ``alt`` the
     text says names and sizes only; say what there is to see.
     """
-    arrays = {name: np.asarray(picture) for name, picture in pictures.items()}
+    arrays = {name: np.asarray(image) for name, image in images.items()}
     sizes = {name: f"{a.shape[1]}x{a.shape[0]}" for name, a in arrays.items()}
     listed = ", ".join(f"{name} ({sizes[name]})" for name in arrays)
     widths = [a.shape[1] for a in arrays.values()]
@@ -50,43 +52,43 @@ def pictures_beside(pictures: Mapping[str, Any], title: str, alt: str = "") -> D
     height = min(5.0, max(1.6, 6.9 * tall / sum(widths))) + 0.7
     figure, axes = drawing(
         title,
-        alt or f"{len(arrays)} pictures beside each other: {listed}.",
+        alt or f"{len(arrays)} images beside each other: {listed}.",
         columns=len(arrays),
         size=(7.5, height),
         squeeze=False,
         width_ratios=[max(width, sum(widths) / 12) for width in widths],
     )
     for each, (name, array) in zip(axes[0], arrays.items(), strict=True):
-        show_picture(each, array, f"{name}\n{sizes[name]}")
+        show_image(each, array, f"{name}\n{sizes[name]}")
         _frame(each, array.shape[1], array.shape[0])
     return figure
 
 
 def patch_grid(
-    picture: Image.Image,
+    image: Image.Image,
     min_pixels: float = 56 * 56,
     max_pixels: float = 12845056,
     patch: int = 14,
     merge: int = 2,
 ) -> Drawing:
-    """The picture as it came and as it is read, with its patches (thin) and tokens (thick).
+    """The image as it came and as it is read, with its patches (thin) and tokens (thick).
 
     Both are drawn at one scale, in pixels. The first token is filled. Thin lines are left out when
     the patches would be under 4 points wide.
     """
-    size = image.smart_resize(picture.height, picture.width, patch * merge, min_pixels, max_pixels)
+    size = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
     height, width = size
-    resized = image.resize(picture, height, width)
+    resized = resize_image(image, height, width)
     tokens = (height // patch // merge) * (width // patch // merge)
-    beside = height + picture.height > width + picture.width
+    beside = height + image.height > width + image.width
     arranged: dict[str, Any] = {"columns": 2} if beside else {"rows": 2}
-    wide = picture.width + width if beside else max(picture.width, width)
-    tall = max(picture.height, height) if beside else picture.height + height
+    wide = image.width + width if beside else max(image.width, width)
+    tall = max(image.height, height) if beside else image.height + height
     inches = min(6.4 / wide, 6.0 / tall)  # to a pixel
     figure, axes = drawing(
-        f"{picture.width}x{picture.height} is read at {width}x{height}: "
+        f"{image.width}x{image.height} is read at {width}x{height}: "
         f"{tokens * merge**2} patches, {tokens} tokens",
-        f"A picture of {picture.width}x{picture.height} pixels, and the same resized to "
+        f"An image of {image.width}x{image.height} pixels, and the same resized to "
         f"{width}x{height} under a grid: {height // patch} rows of {width // patch} patches of "
         f"{patch} pixels, and thicker lines around the {tokens} tokens of {patch * merge} pixels.",
         size=(7.5, min(7.5, tall * inches + (1.2 if beside else 2.1))),
@@ -95,9 +97,9 @@ def patch_grid(
         **arranged,
     )
     for each, pixels, name in zip(
-        axes, (np.asarray(picture), resized), ("as it came", "as it is read"), strict=True
+        axes, (np.asarray(image), resized), ("as it came", "as it is read"), strict=True
     ):
-        show_picture(each, pixels, f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels")
+        show_image(each, pixels, f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels")
         _frame(each, pixels.shape[1], pixels.shape[0])
     figure.supxlabel(
         f"thick lines: tokens of {patch * merge} pixels (the first is hatched); "
@@ -105,9 +107,7 @@ def patch_grid(
         fontsize=9,
         color=INK,
     )
-    axes[0].set(
-        xlim=(-2, max(picture.width, width) + 2), ylim=(max(picture.height, height) + 2, -2)
-    )
+    axes[0].set(xlim=(-2, max(image.width, width) + 2), ylim=(max(image.height, height) + 2, -2))
     if patch * inches * 72 >= 4:
         _grid(axes[1], width, height, patch, 0.5)
     _grid(axes[1], width, height, patch * merge, 1.3)
@@ -117,12 +117,12 @@ def patch_grid(
 
 
 def _frame(axes: Axes, width: int, height: int) -> None:
-    """A thin border, so that white pictures end somewhere."""
+    """A thin border, so that white images end somewhere."""
     axes.plot([0, width, width, 0, 0], [0, 0, height, height, 0], color=FAINT, linewidth=1)
 
 
 def _grid(axes: Axes, width: int, height: int, step: int, line: float) -> None:
-    """Dark lines with a light rim, so that they are seen on any picture."""
+    """Dark lines with a light rim, so that they are seen on any image."""
     for colour, extra in ((PAPER, 1.0), (INK, 0.0)):
         style: dict[str, Any] = {"color": colour, "linewidth": line + extra * line / 1.3}
         axes.vlines(np.arange(0, width + 1, step), 0, height, **style)
@@ -180,13 +180,13 @@ def resized_areas(
     min_pixels: float = 56 * 56,
     max_pixels: float = 12845056,
     factor: int = 28,
-    resize: Callable[..., tuple[int, int]] = image.smart_resize,
+    resize: Callable[..., tuple[int, int]] = smart_resize,
 ) -> Drawing:
     """Areas before and after ``resize`` on logarithmic axes, with the least and most pixels.
 
     ``sizes``: name -> (height, width) in pixels. On the dashed line nothing changes; tokens are
     counted on the right. ``resize`` may be another implementation's (``compat``); where that leaves
-    nothing of a picture, its point stands at an area of 1.
+    nothing of an image, its point stands at an area of 1.
     """
     after = {name: resize(h, w, factor, min_pixels, max_pixels) for name, (h, w) in sizes.items()}
     before = np.array([h * w for h, w in sizes.values()], float)
@@ -197,7 +197,7 @@ def resized_areas(
     ]
     figure, axes = drawing(
         f"Areas are kept between {min_pixels:,.0f} and {max_pixels:,.0f} pixels",
-        f"Areas of {len(sizes)} pictures before and after resizing: {'; '.join(listed)}. "
+        f"Areas of {len(sizes)} images before and after resizing: {'; '.join(listed)}. "
         f"{np.count_nonzero(before < area)} grow and {np.count_nonzero(before > area)} shrink.",
         size=(7.0, 4.2),
     )
@@ -247,25 +247,25 @@ def tokens_by_size(
     marked: Mapping[str, tuple[int, int]] | None = None,
     steps: int = 90,
 ) -> Drawing:
-    """Tokens of a picture of any width and height, up to ``longest`` pixels a side.
+    """Tokens of an image of any width and height, up to ``longest`` pixels a side.
 
     Colour says how many; hatched sizes are refused, as they are over 200 times as long as wide. The
     two lines are areas of ``min_pixels`` and ``max_pixels``. ``marked``: name -> (height, width) of
-    pictures to show.
+    images to show.
     """
     sides = np.unique(np.round(np.geomspace(1, longest, steps)).astype(int))
     counts = np.full((len(sides), len(sides)), np.nan)
     for row, height in enumerate(sides.tolist()):
         for column, width in enumerate(sides.tolist()):
             try:
-                h, w = image.smart_resize(height, width, factor, min_pixels, max_pixels)
+                h, w = smart_resize(height, width, factor, min_pixels, max_pixels)
                 counts[row, column] = h * w / factor**2
             except UserError:
                 pass
     least, most = int(np.nanmin(counts)), int(np.nanmax(counts))
     refused = np.isnan(counts)
     figure, axes = drawing(
-        "How many tokens a picture of any size becomes",
+        "How many tokens an image of any size becomes",
         f"A map of widths and heights from 1 to {longest:,} pixels: from {least:,} tokens at the "
         f"bottom left to {most:,} at the top right, nearly constant beyond the limits on pixels. "
         f"{'Hatched corners, over 200 times as long as wide, are refused.' * bool(refused.any())}",
@@ -309,14 +309,14 @@ def _boxed(
 
 
 def merge_groups(
-    grid_thw: Int[Array, "I 3"], merge: int = 2, pictures: Sequence[Any] | None = None
+    grid_thw: Int[Array, "I 3"], merge: int = 2, images: Sequence[Any] | None = None
 ) -> Drawing:
     """Patches where they stand in their frame, numbered in the order in which they are computed.
 
-    One panel for each temporal grid (a pair of frames) of each picture. Neighbours in the order
+    One panel for each temporal grid (a pair of frames) of each image. Neighbours in the order
     are joined by a line; the ``merge`` x ``merge`` patches of a token share a colour and a thick
     border. Where patches are too small for their numbers, tokens are numbered instead, and where
-    those are too small too, the first and the last one. ``pictures`` (one for each panel) are
+    those are too small too, the first and the last one. ``images`` (one for each panel) are
     drawn pale underneath.
     """
     places = vision.patch_positions(grid_thw, merge)
@@ -343,9 +343,9 @@ def merge_groups(
     start = 0
     for number, (i, t, h, w) in enumerate(panels):
         each = np.ravel(axes)[number]
-        under = None if pictures is None else np.asarray(pictures[number])
+        under = None if images is None else np.asarray(images[number])
         _merge_panel(each, places[start : start + h * w], start, (h, w), merge, numbers, under)
-        name = f"picture {i}, time {t}" if len(panels) > 1 else f"{h} x {w} patches"
+        name = f"image {i}, time {t}" if len(panels) > 1 else f"{h} x {w} patches"
         each.set_title(name, fontsize=9, color=INK)
         start += h * w
     for each in np.ravel(axes)[len(panels) :]:
@@ -553,18 +553,18 @@ def as_bytes(
 # ------------------------------------------------------------------ 03: the patch embedding
 
 
-def kernel_pictures(
+def kernel_images(
     kernels: Float[Array, "D P"],
     which: Sequence[int],
     title: str = "Kernels of the patch embedding",
     patch: int = 14,
     temporal: int = 2,
 ) -> Drawing:
-    """Kernels as small colour pictures: frame 0 above, frame 1 below, the number over them.
+    """Kernels as small colour images: frame 0 above, frame 1 below, the number over them.
 
     A kernel is as long as a patch, and its numbers have the same order. Grey is 0; each is
     stretched to its own largest number. Look for edges, spots and colours; two frames that are
-    equal see a still picture only, two that differ see change.
+    equal see a still image only, two that differ see change.
     """
     many = len(which)
     columns = min(many, 10)
@@ -573,7 +573,7 @@ def kernel_pictures(
     change = np.abs(chosen - chosen[:, :, :1]).max() / np.abs(chosen).max()
     figure, axes = drawing(
         title,
-        f"{title}: {many} pictures of {patch}x{patch} pixels, {temporal} frames each, numbers "
+        f"{title}: {many} images of {patch}x{patch} pixels, {temporal} frames each, numbers "
         f"{', '.join(map(str, which))}. Frames of one differ by at most {change:.2f} of the "
         f"largest number.",
         size=(7.5, 0.6 + rows * (temporal * 7.3 / max(columns, 6) + 0.22)),
@@ -593,7 +593,7 @@ def kernel_pictures(
 
 
 def _tile(axes: Axes, pixels: np.ndarray, left: float, top: float, side: float, **how: Any) -> Any:
-    """A small square picture at (left, top) of axes that count downwards."""
+    """A small square image at (left, top) of axes that count downwards."""
     extent = (left, left + side, top + side, top)
     return axes.imshow(pixels, extent=extent, interpolation="nearest", **how)
 
@@ -645,15 +645,15 @@ def matrix_product(
 
 
 def responses(
-    picture: Any,
+    image: Any,
     embedded: Float[Array, "N D"],
     grid: tuple[int, int, int],
     which: Sequence[int],
     merge: int = 2,
 ) -> Drawing:
-    """What some kernels answer to each patch of a picture, laid where the patches stand.
+    """What some kernels answer to each patch of an image, laid where the patches stand.
 
-    ``embedded`` are the rows of ``vision.embed_patches`` for one picture with its ``grid``
+    ``embedded`` are the rows of ``vision.embed_patches`` for one image with its ``grid``
     (t, h, w); of several temporal grids the first is shown. One scale for all: white is 0.
     """
     _, h, w = grid
@@ -669,15 +669,15 @@ def responses(
     )
     figure, axes = drawing(
         f"{len(which)} of {embedded.shape[1]} numbers of every patch, where the patches stand",
-        f"A picture and {len(which)} maps of {h} by {w} patches. {said}.",
+        f"An image and {len(which)} maps of {h} by {w} patches. {said}.",
         rows,
         columns,
         (7.5, min(7.5, 0.7 + rows * (2.2 * h / w + 0.3))),
         squeeze=False,
     )
     flat = np.ravel(axes)
-    show_picture(flat[0], picture, "the picture")
-    _frame(flat[0], np.shape(picture)[1], np.shape(picture)[0])
+    show_image(flat[0], image, "the image")
+    _frame(flat[0], np.shape(image)[1], np.shape(image)[0])
     for each, kernel, column in zip(flat[1:], which, values.T, strict=False):
         laid = np.zeros((h, w), values.dtype)
         laid[places[:, 0], places[:, 1]] = column

@@ -1,4 +1,4 @@
-"""Many prompts in a loop: a picture that was seen before is not encoded again."""
+"""Many prompts in a loop: an image that was seen before is not encoded again."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .errors import UserError
 
 
 class Memory:
-    """The vision tower with a memory of the last ``most`` pictures and videos.
+    """The vision encoder with a memory of the last ``most`` images and videos.
 
     Each is told by its patches and its grid, and encoded by itself; what comes out is, up to
-    rounding, what the tower gives, since pictures never see each other there.
+    rounding, what the vision encoder gives, since images never see each other there.
     """
 
     def __init__(self, see: Callable[..., np.ndarray], most: int = 64):
         if most < 1:
-            raise UserError(f"a memory of {most} pictures; it must hold at least 1")
+            raise UserError(f"a memory of {most} images; it must hold at least 1")
         self.see, self.most = see, most
         self.known: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def __call__(
         self, pixel_values: Float[Array, "N P"], grid_thw: Int[Array, "I 3"]
     ) -> Float[Array, "M E"]:
-        """Patches of all pictures -> their tokens, from memory where they are known."""
+        """Patches of all images -> their tokens, from memory where they are known."""
         ends = np.cumsum(np.prod(grid_thw, axis=1))
-        pictures = np.split(pixel_values, ends[:-1])
-        return np.concatenate([self._one(p, g) for p, g in zip(pictures, grid_thw, strict=True)])
+        images = np.split(pixel_values, ends[:-1])
+        return np.concatenate([self._one(p, g) for p, g in zip(images, grid_thw, strict=True)])
 
     def _one(self, pixels: np.ndarray, grid: np.ndarray) -> np.ndarray:
         key = hashlib.sha256(grid.tobytes() + np.ascontiguousarray(pixels).tobytes()).digest()

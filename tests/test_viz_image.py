@@ -8,10 +8,10 @@ from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from PIL import Image
 
 from tinyqwenvl import compat, image, viz
-from tinyqwenvl.viz import pictures
+from tinyqwenvl.viz import images
 
 
-def some_picture(width, height, seed=0):
+def some_image(width, height, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
 
@@ -25,12 +25,10 @@ def texts(axes):
 
 
 FIGURES = {
-    "beside": lambda: viz.pictures_beside(
-        {"a": some_picture(90, 20), "b": some_picture(9, 40)}, "T"
-    ),
-    "grid": lambda: viz.patch_grid(some_picture(100, 60)),
-    "grid, tall": lambda: viz.patch_grid(some_picture(60, 200)),
-    "grid, thin": lambda: viz.patch_grid(some_picture(28, 2800)),
+    "beside": lambda: viz.image_row({"a": some_image(90, 20), "b": some_image(9, 40)}, "T"),
+    "grid": lambda: viz.patch_grid(some_image(100, 60)),
+    "grid, tall": lambda: viz.patch_grid(some_image(60, 200)),
+    "grid, thin": lambda: viz.patch_grid(some_image(28, 2800)),
     "rounding": lambda: viz.rounding_steps(),
     "rounding to 7": lambda: viz.rounding_steps(40, 7),
     "areas": lambda: viz.resized_areas({"small": (10, 10), "big": (9000, 9000)}),
@@ -46,11 +44,11 @@ FIGURES = {
     "nine": lambda: viz.nine_axes(1, 224, 336),
     "nine, clip": lambda: viz.nine_axes(5, 1120, 3360),
     "apart": lambda: viz.patch_apart(rows_of(3), 1),
-    "kernels": lambda: viz.kernel_pictures(rows_of(30), range(23)),
-    "one kernel": lambda: viz.kernel_pictures(rows_of(3), [2]),
+    "kernels": lambda: viz.kernel_images(rows_of(30), range(23)),
+    "one kernel": lambda: viz.kernel_images(rows_of(3), [2]),
     "product": lambda: viz.matrix_product(rows_of(400), rows_of(160)),
     "product, small": lambda: viz.matrix_product(rows_of(9), rows_of(5)),
-    "responses": lambda: viz.responses(some_picture(84, 56), rows_of(24, 9), (1, 4, 6), [3, 5]),
+    "responses": lambda: viz.responses(some_image(84, 56), rows_of(24, 9), (1, 4, 6), [3, 5]),
 }
 
 
@@ -97,20 +95,20 @@ def lines_at(axes):
 
 
 def test_patch_grid_draws_every_patch():
-    figure = viz.patch_grid(some_picture(100, 70))  # 100 / 28 = 3.6 -> 4 blocks; 70 is a tie -> 2
+    figure = viz.patch_grid(some_image(100, 70))  # 100 / 28 = 3.6 -> 4 blocks; 70 is a tie -> 2
     before, after = figure.axes
     assert lines_at(before) == (set(), set())
     assert lines_at(after) == (set(range(0, 113, 14)), set(range(0, 57, 14)))
     assert "100x70 is read at 112x56: 32 patches, 8 tokens" in figure.get_suptitle()
     assert "4 rows of 8 patches" in figure.alt and "8 tokens of 28 pixels" in figure.alt
-    expected = image.resize(some_picture(100, 70), 56, 112)
+    expected = image.resize(some_image(100, 70), 56, 112)
     assert np.array_equal(after.images[0].get_array(), expected)
 
 
 def test_patch_grid_leaves_out_lines_that_would_merge_and_keeps_limits():
-    figure = viz.patch_grid(some_picture(3000, 300))
+    figure = viz.patch_grid(some_image(3000, 300))
     assert lines_at(figure.axes[1])[0] == set(range(0, 2997, 28))
-    small = viz.patch_grid(some_picture(300, 300), max_pixels=9 * 784)
+    small = viz.patch_grid(some_image(300, 300), max_pixels=9 * 784)
     assert "84x84: 36 patches, 9 tokens" in small.get_suptitle()
 
 
@@ -165,11 +163,11 @@ def test_token_map_counts_tokens_and_refuses():
     assert "Hatched" not in FIGURES["map without corners"]().alt
 
 
-def test_pictures_beside_names_each():
+def test_images_beside_names_each():
     figure = FIGURES["beside"]()
     assert [axes.get_title() for axes in figure.axes] == ["a\n90x20", "b\n9x40"]
     assert "a (90x20), b (9x40)" in figure.alt
-    assert viz.pictures_beside({"a": some_picture(9, 9)}, "T", "seen").alt == "seen"
+    assert viz.image_row({"a": some_image(9, 9)}, "T", "seen").alt == "seen"
 
 
 # ------------------------------------------------------------------ 02
@@ -232,8 +230,8 @@ def test_merge_groups_number_tokens_where_patches_are_small():
     assert [t.get_text() for t in figure.axes[0].texts] == ["0", "2399"]
 
 
-def test_merge_groups_of_threes_and_over_pictures():
-    axes = viz.merge_groups(np.array([[1, 6, 3]]), merge=3, pictures=[some_picture(42, 84)]).axes[0]
+def test_merge_groups_of_threes_and_over_images():
+    axes = viz.merge_groups(np.array([[1, 6, 3]]), merge=3, images=[some_image(42, 84)]).axes[0]
     assert {p: int(t.get_text()) for p, t in texts(axes).items()} == slow_numbers(1, 6, 3, 3)[0]
     assert axes.images[0].get_extent() == [0, 3, 6, 0]
 
@@ -296,7 +294,7 @@ def test_patch_apart_cuts_the_row_in_its_order():
     assert "not the same in all frames" in figure.alt
     least, most = np.min(rows[2]), np.max(rows[2])
     assert f"lowest number ({least:.2f}), yellow the highest ({most:.2f})" in figure.get_supxlabel()
-    still, _ = image.patchify(image.normalise(np.asarray(some_picture(28, 28))[None]))
+    still, _ = image.patchify(image.normalise(np.asarray(some_image(28, 28))[None]))
     assert "the same in all frames" in viz.patch_apart(still, 0).alt
     assert "not the same" not in viz.patch_apart(still, 0).alt
 
@@ -309,20 +307,20 @@ def test_as_bytes_undoes_normalise():
 # ------------------------------------------------------------------ 03
 
 
-def test_kernel_pictures_are_colours_around_grey():
+def test_kernel_images_are_colours_around_grey():
     kernels = rows_of(12)
     kernels[7] = 0
-    figure = viz.kernel_pictures(kernels, [3, 7, 11], "Three")
+    figure = viz.kernel_images(kernels, [3, 7, 11], "Three")
     tiles = [i.get_array() for i in figure.axes[0].images]
     assert len(tiles) == 6 and [t.get_text() for t in figure.axes[0].texts] == ["3", "7", "11"]
     p = 2 * 392 + 196 + 4 * 14 + 9  # blue, frame 1, y 4, x 9
     assert tiles[1][4, 9, 2] == pytest.approx(0.5 + 0.5 * kernels[3, p] / np.abs(kernels[3]).max())
     assert np.all(tiles[2] == 0.5) and np.all(tiles[3] == 0.5)
-    assert figure.alt.startswith("Three: 3 pictures of 14x14") and "3, 7, 11" in figure.alt
+    assert figure.alt.startswith("Three: 3 images of 14x14") and "3, 7, 11" in figure.alt
     assert figure.get_supxlabel() == "frame 0 above frame 1; grey is 0"
 
 
-def test_kernel_pictures_stand_in_rows_without_overlap():
+def test_kernel_images_stand_in_rows_without_overlap():
     extents = [i.get_extent() for i in FIGURES["kernels"]().axes[0].images]
     corners = {(round(left, 2), round(top, 2)) for left, _, _, top in extents}
     assert len(extents) == len(corners) == 46
@@ -342,7 +340,7 @@ def test_matrix_product_is_the_product():
 def test_responses_lie_where_patches_stand():
     embedded = rows_of(48, 9)
     embedded[13, 5] = 100  # block 3, the second of its four: row 2, column 1
-    figure = viz.responses(some_picture(84, 56), embedded, (2, 4, 6), [3, 5])
+    figure = viz.responses(some_image(84, 56), embedded, (2, 4, 6), [3, 5])
     maps = [axes.images[0].get_array() for axes in figure.axes[1:3]]
     for (x, y), number in slow_numbers(1, 4, 6)[0].items():
         for laid, kernel in zip(maps, (3, 5), strict=True):
@@ -352,7 +350,7 @@ def test_responses_lie_where_patches_stand():
 
 def test_every_public_figure_is_drawn_here_and_exported():
     names = {
-        n for n, f in vars(pictures).items()
-        if getattr(f, "__module__", "") == pictures.__name__ and callable(f) and n[0] != "_"
+        n for n, f in vars(images).items()
+        if getattr(f, "__module__", "") == images.__name__ and callable(f) and n[0] != "_"
     }  # fmt: skip
     assert names <= set(viz.__all__)

@@ -9,12 +9,12 @@ import numpy as np
 
 from ..config import Config
 from ..image import unpatchify
-from ..position import block_positions
-from ..video import LEAST_FRAMES, MOST_FRAMES, Clip, Video, choose_frames, open_clip
-from .style import COLOURS, FAINT, INK, Drawing, drawing, show_picture
+from ..position import span_positions
+from ..video import MAX_FRAMES, MIN_FRAMES, Video, VideoSource, choose_frames, open_video
+from .style import COLOURS, FAINT, INK, Drawing, drawing, show_image
 
 ACROSS = 6.6  # inches of a strip that time has for itself
-MOST_PICTURES = 32  # thumbnails in a row
+MOST_IMAGES = 32  # thumbnails in a row
 
 
 class Row(NamedTuple):
@@ -28,29 +28,29 @@ class Row(NamedTuple):
     times: list[int]  # the position in time of every temporal grid
 
 
-def _row(clip: Clip, config: Config, fps: float, recipe: str) -> Row:
+def _row(clip: VideoSource, config: Config, fps: float, policy: str) -> Row:
     vision = config.vision
-    indices, between = choose_frames(clip, fps, LEAST_FRAMES, MOST_FRAMES, recipe)
+    indices, between = choose_frames(clip, fps, MIN_FRAMES, MAX_FRAMES, policy)
     rate = clip.rate or fps
     merge, step = vision.spatial_merge_size, vision.temporal_patch_size
     grid = (-(-len(indices) // step), merge, merge)
     newer = config.model_type == "qwen2_5_vl"
     pace = (step * between, vision.tokens_per_second) if newer else (1.0, 1.0)
-    times = block_positions(0, grid, merge, *pace)[0].tolist()
+    times = span_positions(0, grid, merge, *pace)[0].tolist()
     return Row(fps, indices, [i / rate for i in indices], 1 / rate, step * between, times)
 
 
-def clip_strip(
+def video_strip(
     source: Any,
     config: Config,
     fps: Sequence[float] = (1.0, 2.0, 4.0),
-    recipe: str = "qwen-vl-utils",
+    policy: str = "qwen-vl-utils",
     events: Mapping[str, float] | None = None,
 ) -> Drawing:
     """The frames of a clip that are used at each of some rates, on an axis of seconds.
 
-    ``source`` is what :func:`~tinyqwenvl.video.open_clip` takes; a list of frames does not know its
-    rate, so that ``fps`` is the rate at which they were taken, and each row has another length.
+    ``source`` is what :func:`~tinyqwenvl.video.open_video` takes; a list of frames does not know
+    its rate, so that ``fps`` is the rate at which they were taken, and each row has another length.
     A frame's left edge is the second at which it comes. Brackets join the frames of one temporal
     grid (two of them make one patch), and under each stands its position in time, counted from
     where the clip begins in the prompt. ``events`` (what: seconds) are marked across all rows.
@@ -58,14 +58,14 @@ def clip_strip(
     Look for: whether the same second gets the same position in every row (Qwen2.5-VL), or grids
     are counted (Qwen2-VL).
     """
-    clip = open_clip(source)
+    clip = open_video(source)
     frames = list(clip.frames())
-    rows = [_row(clip, config, float(rate), recipe) for rate in fps]
+    rows = [_row(clip, config, float(rate), policy) for rate in fps]
     step = config.vision.temporal_patch_size
     end = max(row.starts[-1] + row.lasts for row in rows)
     inch = end / ACROSS  # in seconds
     gaps = [b - a for row in rows for a, b in zip(row.starts, row.starts[1:], strict=False)]
-    wide = min(max(min([*gaps, end]), end / MOST_PICTURES), end / 6)
+    wide = min(max(min([*gaps, end]), end / MOST_IMAGES), end / 6)
     high = min(wide * frames[0].height / frames[0].width, inch)
     wide = high * frames[0].width / frames[0].height
     below = 0.4 * inch
@@ -207,10 +207,11 @@ def _agree(line: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 
 
 def temporal_grids(video: Video, config: Config) -> Drawing:
-    """What the tower is given of a clip: the frames that lie in the patches of each temporal grid.
+    """What the vision encoder is given of a clip: the frames that lie in the patches of each
+    temporal grid.
 
     ``video`` is what :func:`~tinyqwenvl.video.read_video` returns. Columns are temporal grids, rows
-    the frames of a patch: of an odd number of frames the last is there twice, and a still picture
+    the frames of a patch: of an odd number of frames the last is there twice, and a still image
     too. Looks at no more than eight grids.
     """
     vision, processor = config.vision, config.processor
@@ -233,7 +234,7 @@ def temporal_grids(video: Video, config: Config) -> Drawing:
     for k in range(shown):
         for f in range(step):
             title = f"grid {k}: {k * video.seconds:.3g} s" if f == 0 else ""
-            show_picture(axes[f, k], pairs[k, f], title)
+            show_image(axes[f, k], pairs[k, f], title)
     for f in range(step):
         axes[f, 0].text(-0.08, 0.5, f"frame {f}", transform=axes[f, 0].transAxes, rotation=90,
                         ha="right", va="center", fontsize=8, color=INK)  # fmt: skip

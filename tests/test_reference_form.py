@@ -1,4 +1,4 @@
-"""The plain forms stay plain: they run on an array that allows nothing but NumPy functions."""
+"""The reference forms stay plain: they run on an array that allows nothing but NumPy functions."""
 
 import numpy as np
 import pytest
@@ -54,9 +54,9 @@ def strict_weights(model):
 def test_vision_tower(model, strict_weights):
     grid = np.array([[1, 10, 14], [2, 4, 6]])
     patches = np.random.default_rng(0).normal(size=(188, 1176)).astype(np.float32)
-    traced = vision.tower(Strict(patches), grid, strict_weights.visual, model.config)
+    traced = vision.vision_encoder(Strict(patches), grid, strict_weights.visual, model.config)
     assert isinstance(traced, Strict)
-    plain = vision.tower(patches, grid, model.weights.visual, model.config)
+    plain = vision.vision_encoder(patches, grid, model.weights.visual, model.config)
     np.testing.assert_array_equal(unwrap(traced), plain)
 
 
@@ -76,17 +76,17 @@ def test_decoder_with_and_without_a_cache(model, strict_weights):
     assert isinstance(traced, Strict)
     np.testing.assert_array_equal(unwrap(traced), run(model.weights, unwrap(embeds)))
 
-    cache = nn.PlainCache()
+    cache = nn.ReferenceCache()
     run(strict_weights, embeds, cache, slice(0, 15))
     rest = run(strict_weights, embeds, cache, slice(15, 20))
     np.testing.assert_allclose(unwrap(rest), unwrap(traced)[15:], rtol=1e-4, atol=1e-4)
 
 
 def test_the_proxy_really_is_strict(model, strict_weights):
-    """The fast forms assign items and look at data: they must fail on it."""
+    """The optimised forms assign items and look at data: they must fail on it."""
     x = Strict(np.ones((2, 5, 4), np.float32))
     with pytest.raises(TypeError):
-        nn.fast_attention(x, x, x, nn.causal_spans(5))
+        nn.optimised_attention(x, x, x, nn.causal_key_ranges(5))
     with pytest.raises(TypeError):
         np.asarray(x)
     with pytest.raises(TypeError):
