@@ -204,10 +204,10 @@ assert 0 not in small.fullatt_block_indexes and small.window_size == 8 * 14
 
 # %%
 names = "interleaved not_permuted in_raster_order height_and_width_swapped".split()
-right = model.see(inputs.pixel_values, grids)
+right = model.image_features(inputs.pixel_values, grids)
 for name in names:
     with mutants.apply(f"vision_rope_{name}"):
-        wrong = model.see(inputs.pixel_values, grids)
+        wrong = model.image_features(inputs.pixel_values, grids)
     error = np.linalg.norm(wrong - right) / np.linalg.norm(right)
     print(f"{name:25} relative error {error:.2f}: {mutants.MUTANTS['vision_rope_' + name].what}")
     assert wrong.shape == right.shape and error > 0.1

@@ -183,9 +183,9 @@ viz.tiles_in_order(
 
 # %%
 def error(inputs, mistake):
-    right = model.see(inputs.pixel_values, inputs.image_grid_thw)
+    right = model.image_features(inputs.pixel_values, inputs.image_grid_thw)
     with mutants.apply(mistake):
-        wrong = model.see(inputs.pixel_values, inputs.image_grid_thw)
+        wrong = model.image_features(inputs.pixel_values, inputs.image_grid_thw)
     return float(np.linalg.norm(wrong - right) / np.linalg.norm(right))
 
 

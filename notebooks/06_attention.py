@@ -175,7 +175,7 @@ source(nn.rms_norm, nn.attend_to)
 
 # %%
 with tinyqwenvl.trace("visual.patch_embed", "visual.rotary_angles", "visual.blocks.0") as stages:
-    model.see(inputs.pixel_values, grids)
+    model.image_features(inputs.pixel_values, grids)
 index, _ = vision.window_index(grids, config)
 x = vision.reorder_groups(stages["visual.patch_embed"][0], index)
 angles = np.tile(stages["visual.rotary_angles"][0], 2)
@@ -264,12 +264,15 @@ rng = np.random.default_rng(6)
 for boundaries in (windows, frames):
     q, k, v = rng.standard_normal((3, config.num_heads, patches, 32))
     key_ranges = nn.segment_key_ranges(boundaries)
-    plain, fast = nn.attention(q, k, v, key_ranges), nn.optimised_attention(q, k, v, key_ranges)
-    assert np.allclose(plain, fast, rtol=1e-12, atol=1e-12)
+    reference, optimised = (
+        nn.attention(q, k, v, key_ranges),
+        nn.optimised_attention(q, k, v, key_ranges),
+    )
+    assert np.allclose(reference, optimised, rtol=1e-12, atol=1e-12)
 
-whole = replace(model, plain=True).see(inputs.pixel_values, grids)
-difference = np.max(np.abs(whole - model.see(inputs.pixel_values, grids)))
-print(f"image tokens, plain against fast: at most {difference:.1e} apart")
+whole = replace(model, reference=True).image_features(inputs.pixel_values, grids)
+difference = np.max(np.abs(whole - model.image_features(inputs.pixel_values, grids)))
+print(f"image tokens, reference against optimised: at most {difference:.1e} apart")
 assert difference < 1e-3 * np.max(np.abs(whole))
 
 # %% [markdown]
@@ -286,10 +289,10 @@ names = "window_mask_missing full_attention_missing windows_and_full_swapped win
 
 
 def errors(inputs):
-    right = model.see(inputs.pixel_values, inputs.image_grid_thw)
+    right = model.image_features(inputs.pixel_values, inputs.image_grid_thw)
     for name in names.split():
         with mutants.apply(name):
-            wrong = model.see(inputs.pixel_values, inputs.image_grid_thw)
+            wrong = model.image_features(inputs.pixel_values, inputs.image_grid_thw)
         yield name, float(np.linalg.norm(wrong - right) / np.linalg.norm(right))
 
 

@@ -99,7 +99,7 @@ source(nn.gelu, nn.gelu_in_chunks)
 image = Image.open(EXAMPLE_IMAGE).convert("RGB")
 inputs = model.prepare(user_message(image, "describe"))
 with tinyqwenvl.trace("visual*") as seen:
-    tokens = model.see(inputs.pixel_values, inputs.image_grid_thw)
+    tokens = model.image_features(inputs.pixel_values, inputs.image_grid_thw)
 (before_gelu,) = seen["visual.merger.mlp.0"]
 
 x = np.linspace(-6, 6, 2401)
@@ -166,12 +166,12 @@ token_map(cosines, (t, h, w), 2, image, "How like the framed token others are", 
 # numbers: the squared error as a share of the whole (NMSE), and the correlation.
 
 # %%
-plain = tinyqwenvl.load(plain=True)
+reference = tinyqwenvl.load(reference=True)
 errors, correlations = {}, {}
 for name in ("merger_gelu_tanh", "merger_quick_gelu", "merger_groups_rows_of_four"):
     with oracle.mutants.apply(name):
-        wrong = plain.see(inputs.pixel_values, inputs.image_grid_thw)
-        answer = plain.ask(image, "describe")
+        wrong = reference.image_features(inputs.pixel_values, inputs.image_grid_thw)
+        answer = reference.ask(image, "describe")
     errors[name] = float(np.sum((wrong - tokens) ** 2) / np.sum(tokens**2))
     correlations[name] = float(np.corrcoef(wrong.ravel(), tokens.ravel())[0, 1])
     print(f"{name:27} NMSE {errors[name]:.1e}  correlation {correlations[name]:.7f}  {answer}")

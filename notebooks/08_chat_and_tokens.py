@@ -158,7 +158,7 @@ assert kinds == ["text", *["control"] * 2, "text", *["control"] * 3, "text"]
 # %%
 image = Image.open(EXAMPLE_IMAGE).convert("RGB")
 inputs = model.prepare(user_message(image, "describe"))
-image_tokens = model.see(inputs.pixel_values, inputs.image_grid_thw)
+image_tokens = model.image_features(inputs.pixel_values, inputs.image_grid_thw)
 pieces = chat.expand(
     chat.render(user_message(image, "describe")), chat.IMAGE_PAD, [len(image_tokens)]
 )

@@ -250,8 +250,8 @@ positions_compared(rules, in_clip, "The same clip at four frames a second")
 # %% [markdown]
 # And the numbers? We let the model read the same prompts with these positions, and with a mistake
 # that needs no version: positions that count every token, as if all were text. The error is that of
-# the scores of the next token, squared, as a share of their squares. The plain and the optimised
-# form of the library, which differ by rounding alone, show how small it can be.
+# the scores of the next token, squared, as a share of their squares. The reference and the
+# optimised form of the library, which differ by rounding alone, show how small it can be.
 
 
 # %%
@@ -270,8 +270,8 @@ errors = {
     "an image counted like text": error(inputs, counted),
 }
 print("\n".join(f"{name:28} {share:.1e}" for name, share in errors.items()))
-right, plain = model.forward(inputs)[-1], replace(model, plain=True).forward(inputs)[-1]
-rounding = float(np.sum((plain - right) ** 2) / np.sum(right**2))
+right, reference = model.forward(inputs)[-1], replace(model, reference=True).forward(inputs)[-1]
+rounding = float(np.sum((reference - right) ** 2) / np.sum(right**2))
 print(f"{'rounding alone':28} {rounding:.1e}")
 assert rounding < 1e-12 and min(errors.values()) > 1e-8
 

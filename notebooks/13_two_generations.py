@@ -170,7 +170,7 @@ print(f"{size[1]}x{size[0]} pixels, {grid[1]}x{grid[2]} patches")
 def after_each_block(model, patches):
     """What the vision encoder's blocks return, in the order in which patches come."""
     with tinyqwenvl.trace("visual.blocks.?", "visual.window_index") as stages:
-        model.see(patches, grids)
+        model.image_features(patches, grids)
     windows = stages.get("visual.window_index", [np.arange(len(patches) // 4)])[0]
     blocks = [stages[f"visual.blocks.{i}"][0] for i in range(model.config.vision.depth)]
     return [vision.reorder_groups(x, np.argsort(windows)) for x in blocks]
@@ -352,10 +352,10 @@ bytes_by_resolution({"Qwen2.5-VL-3B": preset("qwen2.5-vl-3b"), "Qwen2.5-VL-7B": 
 
 # %%
 truth = tinyqwenvl.load(Path(folder.name) / "qwen2_vl", dtype="float64")
-right = truth.see(patches.astype(np.float64), grids)
-rounding = distance(older.see(patches, grids), right)
+right = truth.image_features(patches.astype(np.float64), grids)
+rounding = distance(older.image_features(patches, grids), right)
 with mutants.apply("gelu_for_quick_gelu"):
-    off = distance(older.see(patches, grids), right)
+    off = distance(older.image_features(patches, grids), right)
 print(f"rounding: normalised squared error {rounding.nmse:.1e}")
 print(f"GELU:     normalised squared error {off.nmse:.1e}, worst cosine {off.cosine:.6f}")
 assert off.cosine > 0.9999 and off.nmse > 1000 * rounding.nmse > 0
@@ -367,9 +367,9 @@ assert off.cosine > 0.9999 and off.nmse > 1000 * rounding.nmse > 0
 # %%
 trained = tinyqwenvl.load()  # the embedded checkpoint: windows in 4 of its 6 blocks
 for name, model in (("random", newer), ("trained", trained)):
-    right = model.see(patches, grids)
+    right = model.image_features(patches, grids)
     with mutants.apply("window_mask_missing"):
-        off = distance(model.see(patches, grids), right)
+        off = distance(model.image_features(patches, grids), right)
     print(f"{name}: normalised squared error {off.nmse:.3f}, worst cosine {off.cosine:.3f}")
     assert off.nmse > 0.003  # float32 runs that should be equal are under 1e-10 apart
 

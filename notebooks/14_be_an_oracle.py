@@ -233,7 +233,7 @@ distance_profile(found, pearson=True, title="The second case: wrong nearly every
 # run goes on with the port's numbers, mistakes and all.
 
 # %%
-source(diff.single, diff._Steer.see)
+source(diff.single, diff._Steer.observe)
 
 # %%
 alone = diff.single(model, reference, port)

@@ -373,9 +373,9 @@ assert min(first["colour"], first["shape"]) < min(first["locate"], first["point"
 # ## What it can do
 #
 # Measured on scenes from other seeds; the commands stand in `scripts/first_edition/figures.json`.
-# *Held-out pairs*: only scenes of the five pairs that training never showed. *Known pairs*: of five
-# others with the same colours and shapes. *Other renderer*: drawn by other code, on patterned
-# backgrounds.
+# *Held-out pairs*: only scenes of the five pairs that training never showed. *Seen combinations*:
+# of five others with the same colours and shapes. *Other renderer*: drawn by other code, on
+# patterned backgrounds.
 
 # %%
 figures = json.loads((TRAINING / "figures.json").read_text())

@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", default=str(EMBEDDED))
-    parser.add_argument("--picture", default=str(EXAMPLE_IMAGE))
+    parser.add_argument("--image", "--picture", default=str(EXAMPLE_IMAGE))
     parser.add_argument("--tokens", type=int, default=64)
     args = parser.parse_args()
     ours = [sys.executable, "-m", "tinyqwenvl.run", args.image, "describe"]

@@ -83,7 +83,7 @@ def compare(
     write_checkpoint(directory, draw_config(rng, model_type), int(rng.integers(2**31)))
     content, images = draw_content(rng)
     most = int(rng.choice([20_000, 12_845_056]))
-    model = tinyqwenvl.load(directory, plain=bool(rng.integers(2)))
+    model = tinyqwenvl.load(directory, reference=bool(rng.integers(2)))
     inputs = model.prepare([{"role": "user", "content": content}], max_pixels=most)
     single, double = (Witness(directory, dtype) for dtype in (torch.float32, torch.float64))
     pixels, grids = single.pixels(images, longest_edge=most)

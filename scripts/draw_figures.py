@@ -28,11 +28,11 @@ def figures():
         "patches": viz.patch_grid(image, *model.config.processor.limits(None, None)),
         "windows": viz.window_order(grid, model.config.vision),
         "positions": viz.mrope_timeline(asked.position_ids, media),
-        "looked": looked(model, image, asked, media),
+        "attention": attention(model, image, asked, media),
     }
 
 
-def looked(model, image, asked, media):
+def attention(model, image, asked, media):
     """Where one head of the last layer, that which looks at shapes most, looks before each name."""
     ids = list(model.generate(asked))
     words = [model.tokenizer.decode([token]).strip() for token in ids]

@@ -248,9 +248,9 @@ def hf_frames(
     return sampled(clip.frames_indices, 1 / clip.sampled_fps)
 
 
-def frames(policy: str, **given: Any) -> dict[str, Any]:
+def frames(recipe: str, **given: Any) -> dict[str, Any]:
     """The witness of a recipe."""
-    return {"qwen-vl-utils": qvu_frames, "hf": hf_frames}[policy](**given)
+    return {"qwen-vl-utils": qvu_frames, "hf": hf_frames}[recipe](**given)
 
 
 def newer_windows(**given: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -120,15 +120,15 @@ def frames(
     total: int,
     rate: float,
     fps: float = 2.0,
-    policy: str = "",
+    recipe: str = "",
     flags="",
     **more,
 ):
     """A case of frame_sampling for one recipe, or one each for both."""
     limits = {"min_frames": more.pop("least", 4), "max_frames": more.pop("most", 768)}
-    for one in (policy,) if policy else ("qwen-vl-utils", "hf"):
-        ending = "" if policy else f"-{one}"
-        case("frame_sampling", name + ending, pins, f"{one} {flags}", policy=one, **more,
+    for one in (recipe,) if recipe else ("qwen-vl-utils", "hf"):
+        ending = "" if recipe else f"-{one}"
+        case("frame_sampling", name + ending, pins, f"{one} {flags}", recipe=one, **more,
              total_frames=total, video_fps=rate, fps=fps, **limits)  # fmt: skip
 
 
@@ -155,8 +155,8 @@ frames(
     reason="transformers returns one index more than it counted, past the last frame.",
     result="valid",
 )
-for policy in ("qwen-vl-utils", "hf"):
-    frames("one-frame-" + policy, "A single frame is a clip too.", 1, 30.0, policy=policy,
+for recipe in ("qwen-vl-utils", "hf"):
+    frames("one-frame-" + recipe, "A single frame is a clip too.", 1, 30.0, recipe=recipe,
            flags="short", reason="The witness refuses a clip of one frame; we read it as a still.",
            result="acceptable")  # fmt: skip
 
@@ -247,19 +247,19 @@ START, END, IMAGE, VIDEO, PAD = 90, 91, 92, 93, 99  # ids of control tokens in t
 
 
 def ids_of(parts: list[Any], merged: int = 4) -> tuple[list[int], Grids, Grids]:
-    """Ids and grids: a number is a run of text, (h, w) an image, (t, h, w) a video."""
+    """Ids and grids: a number is a run of text, (h, w) a picture, (t, h, w) a video."""
     ids: list[int] = []
-    images: Grids = []
+    pictures: Grids = []
     videos: Grids = []
     for part in parts:
         if isinstance(part, int):
             ids += range(len(ids) % 7 + 1, len(ids) % 7 + 1 + part)
             continue
         grid = [1, *part] if len(part) == 2 else [*part]
-        (images if len(part) == 2 else videos).append(grid)
+        (pictures if len(part) == 2 else videos).append(grid)
         count = grid[0] * grid[1] * grid[2] // merged
         ids += [START, *[IMAGE if len(part) == 2 else VIDEO] * count, END]
-    return ids, images, videos
+    return ids, pictures, videos
 
 
 NEW, OLD = "qwen2_5_vl", "qwen2_vl"
@@ -286,12 +286,12 @@ def mrope(
     **more: Any,
 ) -> None:
     """A case of mrope_positions; ``left`` and ``right`` are tokens of padding."""
-    ids, images, videos = ids_of(parts)
+    ids, pictures, videos = ids_of(parts)
     given = {
         "model_type": family,
         "input_ids": [PAD] * left + ids + [PAD] * right,
         "attention_mask": [0] * left + [1] * len(ids) + [0] * right,
-        "image_grid_thw": images,
+        "image_grid_thw": pictures,
         "video_grid_thw": videos,
         "second_per_grid_ts": seconds,
         "tokens_per_second": 2 if family == NEW else None,
@@ -372,7 +372,7 @@ mrope("grid-too-many", "A picture without placeholders is refused.", "mismatch",
 
 # ------------------------------------------------------------------ chat_template
 
-IMAGE, CLIP = {"type": "image"}, {"type": "video"}
+IMAGE_ITEM, VIDEO_ITEM = {"type": "image"}, {"type": "video"}
 
 
 def text(words: str) -> dict[str, str]:
@@ -399,13 +399,13 @@ def chat(name: str, pins: str, flags: str, *messages: Any, **more: Any) -> None:
 
 chat("words", "The default system message comes first.", "text", user("What is red?"))
 chat("a-picture", "One placeholder between its markers, no line end after it.", "picture",
-     user(IMAGE, text("describe")))  # fmt: skip
+     user(IMAGE_ITEM, text("describe")))  # fmt: skip
 chat("text-first", "Items keep the order in which they are written.", "picture order",
-     user(text("Look at "), IMAGE, text(" and say what it is.")))  # fmt: skip
+     user(text("Look at "), IMAGE_ITEM, text(" and say what it is.")))  # fmt: skip
 chat("text-before-pictures", "Pictures are not moved before the text.", "pictures order",
-     user(text("First"), IMAGE, text("second"), IMAGE, text("same?")))  # fmt: skip
+     user(text("First"), IMAGE_ITEM, text("second"), IMAGE_ITEM, text("same?")))  # fmt: skip
 chat("own-system-message", "A system message takes the place of the default one.", "system",
-     said("system", "Answer in one word."), user(IMAGE, text("What is it?")))  # fmt: skip
+     said("system", "Answer in one word."), user(IMAGE_ITEM, text("What is it?")))  # fmt: skip
 chat("system-as-items", "A system message may be a list of items.", "system",
      said("system", [text("Be "), text("brief.")]), user("Hello"))  # fmt: skip
 chat("empty-system-message", "An empty system message is a system message.", "system",
@@ -413,16 +413,17 @@ chat("empty-system-message", "An empty system message is a system message.", "sy
 chat("late-system-message", "Only the first message decides about the default.", "system",
      user("Hello"), said("system", "Answer in French."), user("And now?"))  # fmt: skip
 chat("three-turns", "Every turn ends with its marker and a line end.", "turns",
-     user(IMAGE, text("What is it?")), said("assistant", "A square."),
+     user(IMAGE_ITEM, text("What is it?")), said("assistant", "A square."),
      user("Its colour?"), said("assistant", [text("Red.")]), user("Sure?"))  # fmt: skip
 chat("without-generation-prompt", "The assistant's turn is not begun.", "turns",
      user("Hello"), said("assistant", "Hi."), add_generation_prompt=False)  # fmt: skip
 chat("picture-numbers", "Pictures and videos are counted apart, from 1.", "add-vision-id",
-     user(IMAGE, CLIP, IMAGE, text("Compare."), CLIP), add_vision_id=True)  # fmt: skip
+     user(IMAGE_ITEM, VIDEO_ITEM, IMAGE_ITEM, text("Compare."), VIDEO_ITEM),
+     add_vision_id=True)  # fmt: skip
 chat("picture-numbers-over-turns", "Numbers go on over the turns.", "add-vision-id turns",
-     user(IMAGE, text("What is it?")), said("assistant", "A dog."),
-     user(IMAGE, text("And this?")), add_vision_id=True)  # fmt: skip
-chat("a-clip", "A video has its own placeholder.", "video", user(CLIP, text("What happens?")))
+     user(IMAGE_ITEM, text("What is it?")), said("assistant", "A dog."),
+     user(IMAGE_ITEM, text("And this?")), add_vision_id=True)  # fmt: skip
+chat("a-clip", "A video has its own placeholder.", "video", user(VIDEO_ITEM, text("What happens?")))
 chat("keys-without-types", "An item is what its keys say: image, image_url, video.", "pictures",
      user({"image": "a.png"}, {"image_url": "b.png"}, {"video": "c.mp4"},
           {"text": "?"}))  # fmt: skip
@@ -457,7 +458,7 @@ MARKED = {
 
 
 def expansion(
-    name: str, pins: str, flags: str, parts: list[str], images: Grids, videos: Grids, **more: Any
+    name: str, pins: str, flags: str, parts: list[str], pictures: Grids, videos: Grids, **more: Any
 ) -> None:
     """A case of placeholder_expansion: parts are words, "image" or "video"."""
     inner = [word for part in parts for word in MARKED.get(part, [part])]
@@ -468,7 +469,7 @@ def expansion(
         "input_ids": [WORDS[word] for word in words],
         "image_token_id": IMAGE,
         "video_token_id": VIDEO,
-        "image_grid_thw": images,
+        "image_grid_thw": pictures,
         "video_grid_thw": videos,
         "spatial_merge_size": more.pop("merge", 2),
     }

@@ -39,13 +39,13 @@ def golden(request, tmp_path_factory):
     return case, arrays, directory
 
 
-def run(case, directory, plain):
-    model = tinyqwenvl.load(directory, plain=plain)
+def run(case, directory, reference):
+    model = tinyqwenvl.load(directory, reference=reference)
     with tinyqwenvl.trace() as stages:
         if "frames" in case:
             count, height, width = case["frames"]
             frames = np.stack([random_image(50 + i, height, width) for i in range(count)])
-            model.see(patchify(normalise(frames))[0], np.array(case["grid"]))
+            model.image_features(patchify(normalise(frames))[0], np.array(case["grid"]))
             return model, None, stages
         images = [random_image(10 + i, *size) for i, size in enumerate(case["pictures"])]
         inputs = model.prepare([{"role": "user", "content": with_images(case["content"], images)}])
@@ -53,10 +53,10 @@ def run(case, directory, plain):
     return model, inputs, {**stages, "logits": [logits]}
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
-def test_every_stage(golden, plain):
+@pytest.mark.parametrize("reference", [False, True], ids=["fast", "reference"])
+def test_every_stage(golden, reference):
     case, arrays, directory = golden
-    _, _, stages = run(case, directory, plain)
+    _, _, stages = run(case, directory, reference)
     compared = 0
     for name, expected in arrays.items():
         if name in PROMPT:
@@ -75,7 +75,7 @@ def test_prompt_pixels_and_greedy_ids(golden):
     case, arrays, directory = golden
     if "frames" in case:
         pytest.skip("the vision encoder alone")
-    model, inputs, _ = run(case, directory, plain=False)
+    model, inputs, _ = run(case, directory, reference=False)
     np.testing.assert_array_equal(inputs.input_ids, arrays["input_ids"])
     if case["pictures"]:
         np.testing.assert_array_equal(inputs.image_grid_thw, arrays["image_grid_thw"])
@@ -101,6 +101,6 @@ def test_a_broken_encoder_fails(golden, monkeypatch):
     if not case.get("pictures"):
         pytest.skip("no images")
     monkeypatch.setattr("tinyqwenvl.nn.rotate", lambda x, cos, sin: x)
-    _, _, stages = run(case, directory, plain=False)
+    _, _, stages = run(case, directory, reference=False)
     assert distance(stages["visual.patch_embed"][0], arrays["visual.patch_embed"]).within(**BOUND)
     assert not distance(stages["visual.blocks.0"][0], arrays["visual.blocks.0"]).within(**BOUND)

@@ -189,9 +189,10 @@ def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
         assert said[10] == f"{text.num_hidden_layers}, heads {heads}"
         assert said[11].startswith(scores) and f"[{text.vocab_size}]" in said[11]
     assert (
-        cells[0][2] == f"{list(ran['image'])} bytes" and ran["picture"] == ran["image.resize"][1:]
+        cells[0][2] == f"{list(ran['image.rgb'])} bytes"
+        and ran["image.rgb"] == ran["image.resize"][1:]
     )
-    assert cells[0][3] == f"{list(walked.row('image').shape)} bytes"
+    assert cells[0][3] == f"{list(walked.row('image.rgb').shape)} bytes"
     assert cells[1][3] == str(list(walked.row("image.resize").shape[1:]))
 
 

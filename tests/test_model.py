@@ -9,7 +9,7 @@ from PIL import Image
 import tinyqwenvl
 from scripts.random_checkpoint import TOKEN_IDS, random_image, tiny_config, write_checkpoint
 from tinyqwenvl import UserError, nn
-from tinyqwenvl.memory import Memory
+from tinyqwenvl.image_cache import ImageCache
 from tinyqwenvl.model import user_message
 
 IMAGES = [random_image(1, 150, 210), random_image(2, 60, 240)]
@@ -60,8 +60,10 @@ def test_generation_equals_recomputing_everything(model, inputs):
 
 
 def test_reference_model_equals_optimised_model(checkpoint, model, inputs):
-    plain = tinyqwenvl.load(checkpoint, plain=True)
-    np.testing.assert_allclose(plain.forward(inputs), model.forward(inputs), rtol=1e-3, atol=1e-3)
+    reference = tinyqwenvl.load(checkpoint, reference=True)
+    np.testing.assert_allclose(
+        reference.forward(inputs), model.forward(inputs), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_stop_token_and_limit(model, inputs):
@@ -92,7 +94,7 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
             or any(m.startswith(name + ".") for m in modules)
             or name
             in {
-                "picture",
+                "image.rgb",
                 "image.resize",
                 "image.normalise",
                 "image.nine_dimensions",
@@ -107,7 +109,7 @@ def test_trace_names_are_checkpoint_paths(model, inputs, family):
                 "model.inputs_embeds",
             }
         )
-    for name in ("picture", "image.resize", "image.normalise", "image.nine_dimensions"):
+    for name in ("image.rgb", "image.resize", "image.normalise", "image.nine_dimensions"):
         assert len(stages.pop(name)) == len(IMAGES)
     assert all(len(calls) == 1 for calls in stages.values())
     assert ("visual.window_index" in stages) == (family == "qwen2_5_vl")
@@ -178,34 +180,34 @@ def test_text_only_and_conversations(model):
 
 
 def test_a_model_that_remembers_encodes_a_image_once(model):
-    remembering = model.remembering(most=2)
+    caching = model.caching_images(most=2)
     inputs = model.prepare(user_message(IMAGES, "what is different?"))
     with tinyqwenvl.trace("visual") as first:
-        logits = remembering.forward(inputs)
+        logits = caching.forward(inputs)
     assert len(first["visual"]) == 2  # each by itself
     np.testing.assert_allclose(logits, model.forward(inputs), rtol=1e-3, atol=1e-3)
     other = model.prepare(user_message([IMAGES[1], IMAGES[0], IMAGES[1]], "and now?"))
     with tinyqwenvl.trace("visual") as again:
-        logits = remembering.forward(other)
+        logits = caching.forward(other)
     assert not again
     np.testing.assert_allclose(logits, model.forward(other), rtol=1e-3, atol=1e-3)
-    remembering.ask(random_image(3, 60, 60), "new", max_tokens=1)  # the oldest is forgotten
+    caching.ask(random_image(3, 60, 60), "new", max_tokens=1)  # the oldest is forgotten
     with tinyqwenvl.trace("visual") as once_more:
-        remembering.forward(inputs)
+        caching.forward(inputs)
     assert len(once_more["visual"]) >= 1
 
 
 def test_a_memory_tells_grids_apart_and_forgets_the_longest_unseen():
     seen = []
-    memory = Memory(lambda pixels, grid: seen.append(grid[0].tolist()) or pixels[::4], most=2)
+    cache = ImageCache(lambda pixels, grid: seen.append(grid[0].tolist()) or pixels[::4], most=2)
     a, b, c = (np.full((16, 2), value, np.float32) for value in (1, 2, 3))
     flat, tall = np.array([[1, 2, 8]]), np.array([[1, 8, 2]])
-    memory(a, flat), memory(a, tall)
+    cache(a, flat), cache(a, tall)
     assert seen == [[1, 2, 8], [1, 8, 2]]  # the same numbers in another shape are another image
-    memory = Memory(lambda pixels, grid: seen.append(float(pixels[0, 0])) or pixels[::4], most=2)
+    cache = ImageCache(lambda pixels, grid: seen.append(float(pixels[0, 0])) or pixels[::4], most=2)
     seen.clear()
     for image in (a, b, a, c, a, b):
-        memory(image, flat)
+        cache(image, flat)
     assert seen == [1, 2, 3, 2]  # when c came, b was the longest unseen
 
 
@@ -216,7 +218,7 @@ def test_a_missing_video_is_named(model):
     with pytest.raises(UserError, match="nframes of a video is not read"):
         model.prepare([{"role": "user", "content": [{"video": "a.mp4", "nframes": 4}]}])
     with pytest.raises(UserError, match="at least 1"):
-        model.remembering(0)
+        model.caching_images(0)
 
 
 def test_placeholders_typed_by_the_user_are_text(model):
@@ -243,7 +245,7 @@ def test_any_image_makes_as_many_tokens_as_placeholders(model, height, width):
     image = np.zeros((height, width, 3), np.uint8)
     inputs = model.prepare(user_message(image, "?"))
     placeholders = np.count_nonzero(inputs.input_ids == TOKEN_IDS["<|image_pad|>"])
-    assert len(model.see(inputs.pixel_values, inputs.image_grid_thw)) == placeholders > 0
+    assert len(model.image_features(inputs.pixel_values, inputs.image_grid_thw)) == placeholders > 0
 
 
 def test_inputs_that_do_not_fit_are_refused(model, inputs):

@@ -120,16 +120,16 @@ def test_optimised_attention_in_windows_is_taken(monkeypatch):
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=6))
 def test_the_caches_are_equal(lengths):
-    plain, fast = nn.ReferenceCache(), nn.KVCache()
+    reference, optimised = nn.ReferenceCache(), nn.KVCache()
     for layer in (0, 1):
         random = np.random.default_rng(layer)
         for length in lengths:
             k, v = random.normal(size=(2, 2, length, 3))
             for ours, theirs in zip(
-                plain.append(layer, k, v), fast.append(layer, k, v), strict=True
+                reference.append(layer, k, v), optimised.append(layer, k, v), strict=True
             ):
                 np.testing.assert_array_equal(ours, theirs)
-    assert plain.length == fast.length == sum(lengths)
+    assert reference.length == optimised.length == sum(lengths)
 
 
 def test_optimised_attention_never_holds_all_the_weights():

@@ -164,7 +164,7 @@ def test_the_manifest_says_what_a_stage_is(reference, family):
     assert floors["float16"]["entire"]["nmse"] < floors["bfloat16"]["entire"]["nmse"] < 0.1
     assert floors["bfloat16"]["single"]["nmse"] < floors["bfloat16"]["entire"]["nmse"]
     every = [e.info["sequence"] for e in reference]
-    assert every == sorted(every) and reference.get("picture").info["kind"] == "exact"
+    assert every == sorted(every) and reference.get("image.rgb").info["kind"] == "exact"
 
 
 def test_what_a_stage_was_made_of_gives_it_again(model, reference):
@@ -315,8 +315,8 @@ def test_a_porters_own_inputs(model, reference, place, family):
 
 
 def test_the_reference_form_agrees(model, job, reference, checkpoint, place, family):
-    plain = tinyqwenvl.load(checkpoint, plain=True)
-    again = record(plain, job, place / f"plain-{family}.safetensors", floors=())
+    slow = tinyqwenvl.load(checkpoint, reference=True)
+    again = record(slow, job, place / f"reference-{family}.safetensors", floors=())
     found = compare(reference, again)
     assert found.first is None and len(found.compared) == len(reference)
     assert any(v.verdict == "agrees" for v in found.verdicts)
@@ -866,7 +866,7 @@ def test_check_by_the_command_line(dumps, capsys, tmp_path):
     assert main(["check", stage, f"{mine}:attention", good]) == 0
     assert main(["check", "visual.blocks.0.mlp", f"{mine}:silu_mlp", good]) == 1
     assert main(["check", stage, "--show", good]) == 0
-    assert "spans: int64" in capsys.readouterr().out
+    assert "key_ranges: int64" in capsys.readouterr().out
     mine.write_text(mine.read_text() + "def leave(*given): raise SystemExit(0)\n")
     for words in (
         [stage, f"{mine}:leave", good],

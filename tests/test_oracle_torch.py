@@ -113,7 +113,7 @@ def test_every_call_of_every_module_is_there(case, dumped):
 
 def test_every_stage_is_near_ours(case, dumped):
     _, _, stages, _ = case
-    alone = r".*\.(q|k|v|spans|context)|picture|image\..*"
+    alone = r".*\.(q|k|v|key_ranges|context)|image\..*"
     compared = {name for name in stages if not re.fullmatch(alone, name)}
     for name in compared:
         same(stages[name][0], dumped.get(name))
@@ -151,7 +151,7 @@ def test_the_encoder_alone(case, tmp_path):
         vision_encoder(pixels[: 10 * 6], grid_thw=grids[:1])
     dump = open_dump(tmp_path / "a.safetensors")
     for name in (n for n in stages if n == "visual" or n.startswith("visual.")):
-        if not re.fullmatch(r".*\.(q|k|v|spans|context)", name):
+        if not re.fullmatch(r".*\.(q|k|v|key_ranges|context)", name):
             same(stages[name][0], dump.get(name))
     assert dump.get("visual", 1).shape == (15, 64)  # the second call, beside the first
     assert dump.get("visual.cu_seqlens", 1).read().tolist() == [0, 60]

@@ -56,8 +56,8 @@ def test_vision_tower(model, strict_weights):
     patches = np.random.default_rng(0).normal(size=(188, 1176)).astype(np.float32)
     traced = vision.vision_encoder(Strict(patches), grid, strict_weights.visual, model.config)
     assert isinstance(traced, Strict)
-    plain = vision.vision_encoder(patches, grid, model.weights.visual, model.config)
-    np.testing.assert_array_equal(unwrap(traced), plain)
+    expected = vision.vision_encoder(patches, grid, model.weights.visual, model.config)
+    np.testing.assert_array_equal(unwrap(traced), expected)
 
 
 def test_decoder_with_and_without_a_cache(model, strict_weights):

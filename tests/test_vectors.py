@@ -89,7 +89,7 @@ def test_we_are_right(case):
             model,
             "rope_index",
             lambda ids, *_: (np.tile(np.arange(len(ids)), (3, 1)), 0),
-            {"mrope_positions/image", "mrope_positions/text-after-a-long-video"},
+            {"mrope_positions/picture", "mrope_positions/text-after-a-long-video"},
         ),
         (chat, "SYSTEM_PROMPT", "You are Qwen.", {"chat_template/words"}),
         (

@@ -60,11 +60,11 @@ def test_positions_of_videos(family, length, fps):
     assert delta == GOLDEN[name].max() + 1 - len(ids)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_conversation_with_images_and_a_video(family, plain, tmp_path):
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_conversation_with_images_and_a_video(family, reference, tmp_path):
     golden = {n.partition(": ")[2]: a for n, a in GOLDEN.items() if n.startswith(f"{family}:")}
     directory = write_checkpoint(tmp_path, tiny_config(family), seed=7)
-    model = tinyqwenvl.load(directory, plain=plain)
+    model = tinyqwenvl.load(directory, reference=reference)
     images = [Image.fromarray(random_image(i, *SIZES[n])) for i, n in enumerate(SIZES) if i < 2]
     limits = model.config.processor.limits(None, None)
     clip = {"video": frames(FRAMES, *SIZES["video"]), "fps": FPS}

@@ -127,9 +127,9 @@ def test_frames_of_a_video_never_see_each_other(model):
     """The tokens of a two-frame-pair clip are those of each pair alone."""
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(2 * 60, 1176)).astype(np.float32)
-    both = model.see(patches, np.array([[2, 6, 10]]))
-    first = model.see(patches[:60], np.array([[1, 6, 10]]))
-    second = model.see(patches[60:], np.array([[1, 6, 10]]))
+    both = model.image_features(patches, np.array([[2, 6, 10]]))
+    first = model.image_features(patches[:60], np.array([[1, 6, 10]]))
+    second = model.image_features(patches[60:], np.array([[1, 6, 10]]))
     np.testing.assert_allclose(both, np.concatenate([first, second]), rtol=1e-3, atol=1e-3)
 
 

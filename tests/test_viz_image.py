@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from PIL import Image
 
 from tinyqwenvl import compat, image, viz
-from tinyqwenvl.viz import images
+from tinyqwenvl.viz import image as figures
 
 
 def some_image(width, height, seed=0):
@@ -350,7 +350,7 @@ def test_responses_lie_where_patches_stand():
 
 def test_every_public_figure_is_drawn_here_and_exported():
     names = {
-        n for n, f in vars(images).items()
-        if getattr(f, "__module__", "") == images.__name__ and callable(f) and n[0] != "_"
+        n for n, f in vars(figures).items()
+        if getattr(f, "__module__", "") == figures.__name__ and callable(f) and n[0] != "_"
     }  # fmt: skip
     assert names <= set(viz.__all__)

@@ -62,7 +62,7 @@ def render(
                 continue
             count[kind] += 1
             if add_vision_id:
-                pieces.append(f"{'Image' if kind == 'image' else 'Video'} {count[kind]}: ")
+                pieces.append(f"{'Picture' if kind == 'image' else 'Video'} {count[kind]}: ")
             pieces += [VISION_START, IMAGE_PAD if kind == "image" else VIDEO_PAD, VISION_END]
         pieces += [IM_END, "\n"]
     if add_generation_prompt:
@@ -110,7 +110,7 @@ def expand(pieces: Sequence[str], placeholder: SpecialToken, counts: Sequence[in
     """Repeat the i-th ``placeholder`` ``counts[i]`` times: one for every image token."""
     found = sum(1 for p in pieces if isinstance(p, SpecialToken) and p == placeholder)
     if found != len(counts):
-        what = "picture" if placeholder == IMAGE_PAD else "video"
+        what = "image" if placeholder == IMAGE_PAD else "video"
         raise UserError(f"the prompt has {found} {what} placeholders for {len(counts)} {what}s")
     remaining = iter(counts)
     expanded: list[str] = []

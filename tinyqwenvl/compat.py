@@ -13,6 +13,7 @@ from functools import partial
 from PIL import Image
 
 from .config import Config
+from .deprecated import old_names
 from .dims import Array, Int
 from .errors import UserError
 from .position import rope_index
@@ -74,3 +75,5 @@ def rope_index_hf_4_52(
 
 rope_index_hf_5 = partial(rope_index, after=after_span_hf_5)
 """``get_rope_index`` of transformers 5.18 to 5.23. Equal to ours for images; not after videos."""
+
+old_names(globals())

@@ -46,7 +46,7 @@ def attention(
     layer: int = 0,
     attend: Attend = nn.attention,
 ) -> Float[Array, "S D"]:
-    """Grouped-query self-attention: token i sees the keys spans[i, 0] <= j < spans[i, 1]."""
+    """Grouped-query self-attention; token i attends to key_ranges[i, 0] <= j < key_ranges[i, 1]."""
     q = _heads(nn.linear(x, self_attn.q_proj), config.num_attention_heads)
     k = _heads(nn.linear(x, self_attn.k_proj), config.num_key_value_heads)
     v = _heads(nn.linear(x, self_attn.v_proj), config.num_key_value_heads)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .deprecated import old_names
+
 LABELS = ("label", "text_content", "sub_label")  # in published answers, the first that is there
 THOUSANDTHS = 1000
 # Okabe & Ito: told apart with every kind of colour vision; and the letters that read on them.
@@ -155,3 +157,6 @@ def _label(
     y = y - high - above if y - high - above >= 0 else y + above
     pen.rectangle((x, y, x + wide, y + high), fill=ink)
     pen.text((x + 3 - left, y + 3 - top), shown, fill=letters, font=font)
+
+
+old_names(globals())

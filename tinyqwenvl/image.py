@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
+from .deprecated import old_names
 from .dims import Array, Float, Int, UInt8
 from .errors import UserError
 from .tracing import record
@@ -120,7 +121,7 @@ def preprocess(
         height, width = smart_resize(image.height, image.width, patch * merge, least, most)
         if height * width > MAX_IMAGE_PIXELS:
             raise UserError(f"an image would be {width}x{height} pixels; ask for fewer pixels")
-        record("picture", np.asarray(image))
+        record("image.rgb", np.asarray(image))
         resized = record("image.resize", resize(image, height, width)[None])
         frames = normalise(resized, processor.image_mean, processor.image_std)
         frames = record("image.normalise", frames)
@@ -128,3 +129,6 @@ def preprocess(
         patches.append(rows)
         grids.append(grid)
     return np.concatenate(patches), np.array(grids)
+
+
+old_names(globals())

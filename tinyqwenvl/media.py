@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from .deprecated import old_names
 from .errors import UserError
 
 IMAGE_KEYS = ("image", "image_url", "path", "url")  # an image in a content item, as HF spells it
@@ -175,3 +176,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or not good or 0 in array.shape:
         raise UserError(f"an image array is uint8 [H, W, 3], not {array.dtype} {list(array.shape)}")
     return Image.fromarray(array)
+
+
+old_names(globals())

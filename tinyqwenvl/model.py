@@ -17,12 +17,13 @@ from PIL.Image import Image
 from . import chat, decoder, nn, vision
 from .checkpoint import load_weights
 from .config import Config, load_config
+from .deprecated import old_names, warn
 from .dims import Array, Float, Int
 from .errors import UserError
 from .generate import Generation, Past
 from .image import preprocess
+from .image_cache import ImageCache
 from .media import IMAGE_KEYS, open_image, rgb
-from .memory import Memory
 from .nn import ReferenceCache
 from .position import rope_index
 from .sampling import GREEDY, Sampling
@@ -54,19 +55,19 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint in memory. ``plain`` runs the reference forms of :mod:`nn`, not the fast ones."""
+    """A checkpoint in memory; with ``reference`` it runs no optimised form of :mod:`nn`."""
 
     config: Config
     weights: Weights
     tokenizer: Tokenizer
     template: str | None = None  # a chat template other than the published one
     dtype: Any = np.float32
-    plain: bool = False
-    memory: Memory | None = None  # of images seen, in place of the vision encoder
+    reference: bool = False
+    image_cache: ImageCache | None = None  # asked first, where there is one
 
     @cached_property
     def _attend(self) -> nn.Attend:
-        return nn.attention if self.plain else nn.optimised_attention
+        return nn.attention if self.reference else nn.optimised_attention
 
     # -------------------------------------------------------------- what most people need
 
@@ -87,7 +88,7 @@ class Model:
         """HF messages -> inputs. An image is a path, PIL image, array or data: URI under "image".
 
         A video is a path, a folder or a list of frames under "video", with its "fps"
-        (:func:`video.read_video`, which takes "min_frames", "max_frames" and "recipe" too).
+        (:func:`video.read_video`, which also takes "min_frames", "max_frames", "sampling_policy").
 
         Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
         arguments', else the checkpoint's. ``parse_special`` obeys special tokens written inside
@@ -181,9 +182,9 @@ class Model:
         """
         return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling, past)
 
-    def remembering(self, most: int = 64) -> Model:
-        """The same model with a memory of the last images: asked again, they are not encoded."""
-        return replace(self, memory=Memory(self.see, most))
+    def caching_images(self, most: int = 64) -> Model:
+        """The same model with a cache of image features, for images that come again."""
+        return replace(self, image_cache=ImageCache(self.image_features, most))
 
     # -------------------------------------------------------------- stage by stage
 
@@ -192,11 +193,11 @@ class Model:
         x = self.decode(self.embed(inputs), inputs.position_ids)
         return decoder.logits(x, self.weights.lm_head)
 
-    def see(
+    def image_features(
         self, pixel_values: Float[Array, "N P"], image_grid_thw: Int[Array, "I 3"]
     ) -> Float[Array, "M E"]:
         """The vision encoder: patches of all images -> image tokens."""
-        gelu = nn.gelu if self.plain else nn.gelu_in_chunks
+        gelu = nn.gelu if self.reference else nn.gelu_in_chunks
         visual = self.weights.visual
         return vision.vision_encoder(
             pixel_values, image_grid_thw, visual, self.config, self._attend, gelu
@@ -222,7 +223,7 @@ class Model:
         ):
             if pixels is None or grids is None:
                 continue
-            tokens = (self.memory or self.see)(pixels, grids)
+            tokens = (self.image_cache or self.image_features)(pixels, grids)
             if np.count_nonzero(ids == placeholder) != len(tokens):
                 raise UserError(
                     f"the prompt must have {len(tokens)} placeholders for its image tokens"
@@ -277,7 +278,14 @@ def user_message(images: Any, prompt: str) -> list[dict[str, Any]]:
 
 
 VIDEO_SOURCES = ("video", "path", "url")
-VIDEO_KEYS = {"fps": "fps", "min_frames": "least", "max_frames": "most", "recipe": "recipe"}
+VIDEO_KEYS = {
+    "fps": "fps",
+    "min_frames": "least",
+    "max_frames": "most",
+    "sampling_policy": "policy",
+    "recipe": "policy",
+}  # "recipe": version 0.1
+
 NOT_READ = (
     "nframes",
     "video_start",
@@ -298,7 +306,10 @@ def _source(item: dict[str, Any], names: Sequence[str]) -> Any:
 
 
 def load(
-    source: str | os.PathLike | None = None, dtype: Any = "float32", plain: bool = False
+    source: str | os.PathLike | None = None,
+    dtype: Any = "float32",
+    reference: bool = False,
+    plain: bool | None = None,
 ) -> Model:
     """Open a checkpoint: None for the embedded one, a directory, or the id of one on the hub.
 
@@ -306,6 +317,9 @@ def load(
     rounding hardly counts. Raises UserError when the checkpoint is missing, damaged or of a kind
     that is not supported.
     """
+    if plain is not None:
+        warn("load(plain=...)", "load(reference=...)")
+        reference = plain
     if dtype not in ("float32", "float64", np.float32, np.float64):
         raise UserError(f"dtype {dtype} is not float32 or float64")
     directory = find(source)
@@ -326,7 +340,7 @@ def load(
     if not config.eos_token_ids:
         config = replace(config, eos_token_ids=(tokenizer.token_id(chat.IM_END),))
     template = chat.load_template(directory)
-    return Model(config, weights, tokenizer, template, np.dtype(dtype).type, plain)
+    return Model(config, weights, tokenizer, template, np.dtype(dtype).type, reference)
 
 
 def find(source: str | os.PathLike | None, files: Sequence[str] = FILES) -> Path:
@@ -349,3 +363,6 @@ def find(source: str | os.PathLike | None, files: Sequence[str] = FILES) -> Path
             f"cannot download {name} ({reason}); on a machine with network run "
             f"`hf download {name} --local-dir DIR`, then give -m DIR"
         ) from None
+
+
+old_names(globals())

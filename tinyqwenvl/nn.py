@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .deprecated import old_names
 from .dims import Array, Bool, Float, Int
 from .tracing import record, stage
 from .weights import Weights
@@ -110,8 +111,8 @@ def rotate(
 
 # ------------------------------------------------------------------ attention
 #
-# Who sees whom is one small integer array, ``key_ranges``: row i may look at the keys
-# spans[i, 0] <= j < spans[i, 1]. Windows, whole frames and the causal order are all spans.
+# ``key_ranges`` is a compact attention mask: query i attends to the keys
+# key_ranges[i, 0] <= j < key_ranges[i, 1]. Windows, frames and the causal mask all have this form.
 
 
 def segment_key_ranges(cu_seqlens: Int[Array, "G"]) -> Int[Array, "S 2"]:
@@ -127,7 +128,7 @@ def causal_key_ranges(new: int, past: int = 0) -> Int[Array, "S 2"]:
 
 
 def visible_keys(key_ranges: Int[Array, "S 2"], keys: int) -> Bool[Array, "S K"]:
-    """The spans as a mask: True where a row may look."""
+    """The key ranges as an attention mask: True where a query may attend."""
     j = np.arange(keys)
     return (key_ranges[:, :1] <= j) & (j < key_ranges[:, 1:])
 
@@ -138,7 +139,7 @@ def attention_weights(
     """softmax(q k^T / sqrt(d)) over the visible keys: how much each row looks at each key.
 
     With fewer key heads than query heads, A / B neighbouring query heads share one (Ainslie et al.
-    2023). Pass some rows and heads of q (and their spans) to get the image of just those.
+    2023). Pass some rows and heads of q (and their key ranges) for just those.
     """
     k = np.repeat(k, q.shape[0] // k.shape[0], axis=0)
     scores = q @ np.swapaxes(k, 1, 2) * q.shape[-1] ** -0.5
@@ -200,7 +201,7 @@ Attend: TypeAlias = Callable[..., np.ndarray]
 
 
 def attend_to(attend: Attend, weights: Weights, q: Any, k: Any, v: Any, key_ranges: Any) -> Any:
-    """``attend(q, k, v, spans)``, recorded as ``<path>.context``; what goes in as ``.q`` ...."""
+    """``attend(q, k, v, key_ranges)``, recorded as ``<path>.context``; its inputs as ``.q`` ...."""
     given = {"q": q, "k": k, "v": v, "key_ranges": key_ranges}
     given = {name: record(f"{weights.path}.{name}", value) for name, value in given.items()}
     return record(f"{weights.path}.context", attend(*given.values()), **given)
@@ -268,3 +269,6 @@ class KVCache(ReferenceCache):
             past = self.layers[layer][which]
             room[:, : past.shape[1]] = past
         return room
+
+
+old_names(globals())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .config import Config, TextConfig
+from .deprecated import old_names
 from .dims import Array, Float, Int
 from .errors import UserError
 from .nn import rotary_frequencies
@@ -117,3 +118,6 @@ def mrope_cos_sin(
     angles = np.transpose(positions) * frequencies
     angles = np.concatenate([angles, angles], axis=-1)
     return np.cos(angles), np.sin(angles)
+
+
+old_names(globals())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .config import read_json, read_text
+from .deprecated import old_names
 from .dims import Array, Int
 from .errors import UserError
 
@@ -173,3 +174,6 @@ def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]
                 f"{given}: these files do not belong together"
             )
     return backend
+
+
+old_names(globals())

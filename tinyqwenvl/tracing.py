@@ -10,12 +10,14 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import deprecated
 from .errors import UserError
 
 Watch: TypeAlias = Callable[[str, Any, dict[str, Any]], Any]
@@ -23,6 +25,24 @@ Watch: TypeAlias = Callable[[str, Any, dict[str, Any]], Any]
 returns, unless None, takes the place of ``value``."""
 
 _watchers: list[Watch] = []
+
+
+def current_name(name: str) -> str:
+    """The name that a stage, or a glob of stages, has today.
+
+    Version 0.1 wrote ``picture`` for ``image.rgb``, and ``....spans`` for ``....key_ranges``.
+    """
+    return "image.rgb" if name == "picture" else re.sub(r"\bspans$", "key_ranges", name)
+
+
+class Stages(dict[str, list[Any]]):
+    """Stages by name; a name of version 0.1 finds the stage by its name of today."""
+
+    def __missing__(self, name: str) -> list[Any]:
+        if (current := current_name(name)) not in self:
+            raise KeyError(name)
+        deprecated.warn(f"the stage {name}", current)
+        return self[current]
 
 
 def record(name: str, value: Any, **inputs: Any) -> Any:
@@ -60,13 +80,14 @@ def watching(watch: Watch) -> Iterator[None]:
 
 
 @contextmanager
-def trace(*patterns: str) -> Iterator[dict[str, list[Any]]]:
+def trace(*patterns: str) -> Iterator[Stages]:
     """Collect the stages that run inside a ``with`` block.
 
     ``patterns`` are shell globs on stage names (none: everything). Yields a dict from name to the
     list of arrays recorded under it, one per call, in the order of the calls.
     """
-    stages: dict[str, list[Any]] = {}
+    stages = Stages()
+    patterns = tuple(map(current_name, patterns))
 
     def keep(name: str, value: Any, _: Any) -> None:
         if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):

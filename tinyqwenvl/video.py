@@ -4,7 +4,7 @@ A clip is sampled at a rate (``fps``), a list of frames is taken as it is (``fps
 which they were taken). What counts later is the time between the frames really used: two of them
 make one temporal grid, and Qwen2.5-VL's positions in time follow from its seconds.
 
-Two recipes, by name: the one the models were trained with ("qwen-vl-utils", >= 0.0.11), and that of
+Two sampling policies, by name: that of training ("qwen-vl-utils", >= 0.0.11), and that of
 transformers ("hf").
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from .config import Config
+from .deprecated import old_names
 from .dims import Array, Float, Int
 from .errors import UserError
 from .image import MAX_IMAGE_PIXELS, normalise, patchify, resize, smart_resize
@@ -75,7 +76,7 @@ def limits_qwen_vl_utils(
 ) -> tuple[int, float]:
     """(least, most) pixels of a frame: fewer when there are many. qwen_vl_utils: ``fetch_video``.
 
-    The bounds are those of its recipe, or of the checkpoint's ``video_preprocessor_config.json``.
+    The bounds are those of its policy, or of the checkpoint's ``video_preprocessor_config.json``.
     """
     least, most = config.video_limits
     least = min_pixels or min(least, max_pixels or least)
@@ -261,7 +262,9 @@ def read_video(
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
             raise UserError(f"{name} is {count!r}; it must be a whole number, at least 1")
     if not isinstance(policy, str) or policy not in SAMPLING_POLICIES:
-        raise UserError(f"no recipe is called {policy!r}; known are {', '.join(SAMPLING_POLICIES)}")
+        raise UserError(
+            f"no sampling policy is called {policy!r}; known are {', '.join(SAMPLING_POLICIES)}"
+        )
     config.processor.limits(min_pixels, max_pixels)  # refuses what is no limit
     clip = open_video(source)
 
@@ -349,3 +352,6 @@ def _patches(frames: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, 
     vision, processor = config.vision, config.processor
     x = normalise(np.stack(frames), processor.image_mean, processor.image_std)
     return patchify(x, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+
+
+old_names(globals())

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import nn
 from .config import Config, VisionConfig
+from .deprecated import old_names
 from .dims import Array, Float, Int
 from .nn import Attend
 from .tracing import record, stage
@@ -110,7 +111,7 @@ def attention(
     key_ranges: Int[Array, "N 2"],
     attend: Attend = nn.attention,
 ) -> Float[Array, "N D"]:
-    """Self-attention in which patch i sees the patches spans[i, 0] <= j < spans[i, 1]."""
+    """Self-attention; patch i attends to the patches key_ranges[i, 0] <= j < key_ranges[i, 1]."""
     qkv = np.reshape(nn.linear(x, attn.qkv), (x.shape[0], 3, heads, -1))
     q, k, v = np.transpose(qkv, (1, 2, 0, 3))  # each [A, N, d]
     q, k = nn.rotate(q, cos, sin), nn.rotate(k, cos, sin)
@@ -192,3 +193,6 @@ def vision_encoder(
         x = vision_block(x, visual.blocks[i], config, cos, sin, key_ranges, attend)
     merged = merge(x, visual.merger, config, gelu)
     return record("visual", restore_order(merged, index), merged=merged, index=index)
+
+
+old_names(globals())

@@ -25,8 +25,8 @@ KNOWN = (  # as many colours and kinds as the held-out pairs have, and the same 
 )  # fmt: skip
 CONDITIONS = {  # column: skills, other settings of `evaluate`, and its options that say the same
     "unseen scenes": (questions.SKILLS, {}, []),
-    "kept-out pairs": (SINGLE, {"pairs": evaluate.HELD_OUT}, ["--kept-out"]),
-    "known pairs": (SINGLE, {"pairs": KNOWN}, ["--pairs", *map(" ".join, KNOWN)]),
+    "held-out pairs": (SINGLE, {"pairs": evaluate.HELD_OUT}, ["--kept-out"]),
+    "seen combinations": (SINGLE, {"pairs": KNOWN}, ["--pairs", *map(" ".join, KNOWN)]),
     "other renderer": (SINGLE, {"renderer": "other"}, ["--renderer", "other"]),
 }
 ABOUT = {
@@ -35,7 +35,7 @@ ABOUT = {
     "locate_all_iou": "mean overlap of the boxes", "point_inside": "the point is inside",
     "absent": "says that it is not there",
     "when_within_half_second": "clips; within half a second", "motion": "clips",
-    "change": "two pictures", "read": "one to four characters",
+    "change": "two images", "read": "one to four characters",
 }  # fmt: skip
 FILE = Path(__file__).with_name("figures.json")
 

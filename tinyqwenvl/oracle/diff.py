@@ -355,7 +355,7 @@ class _Steer(EveryCall):
         self.verdicts: dict[str, Verdict] = {}
         self.run: list[Limits] = []  # of stages that the candidate does not hold, since the last
 
-    def see(self, name: str, call: int, value: Any) -> Any:
+    def observe(self, name: str, call: int, value: Any) -> Any:
         """Judge a stage."""
         ours, theirs = self.reference.get(name, call), self.candidate.get(name, call)
         if ours is None:

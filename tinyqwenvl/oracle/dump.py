@@ -22,6 +22,7 @@ from ..checkpoint import STORED_DTYPES, read_header, to_bfloat16, to_float
 from ..cli import write_text
 from ..config import read_json
 from ..errors import UserError
+from ..tracing import current_name
 from .stages import about, canonical
 
 FORMAT, VERSION = "tinyqwenvl dump", 1
@@ -95,7 +96,7 @@ class Dump:
 
     def get(self, name: str, call: int = 0) -> Entry | None:
         """A stage, or None."""
-        return self.entries.get((name, call))
+        return self.entries.get((current_name(name), call))
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries.values())

@@ -87,7 +87,7 @@ class _Follow(EveryCall):
         self.to_reproduce = sum(v.sequence >= first.sequence for v in comparison.compared)
         self.begun, self.reproduced, self.error = False, 0, 0.0
 
-    def see(self, name: str, call: int, value: Any) -> None:
+    def observe(self, name: str, call: int, value: Any) -> None:
         """Compare a stage."""
         theirs, ours = self.candidate.get(name, call), self.reference.get(name, call)
         if theirs is None or ours is None:

@@ -52,9 +52,9 @@ def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) ->
 
 @contextmanager
 def _wrapped(
-    space: dict[str, Any], name: str, holder: Any, see: Callable[[Any], None]
+    space: dict[str, Any], name: str, holder: Any, observe: Callable[[Any], None]
 ) -> Iterator[None]:
-    """Show to ``see`` what the function ``name`` gives; ``space`` is where its stand-in goes.
+    """Show to ``observe`` what the function ``name`` gives; ``space`` is where its stand-in goes.
 
     ``holder`` knows the function where ``space`` does not: an object whose class has it.
     """
@@ -64,7 +64,7 @@ def _wrapped(
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        see(result)
+        observe(result)
         return result
 
     space[name] = call
@@ -79,7 +79,7 @@ def _wrapped(
 
 def _see_delta(recorder: Any, result: Any) -> None:
     delta = result[1]
-    recorder.see("model.rope_delta", delta, delta.reshape(()) if delta.numel() == 1 else delta)
+    recorder.observe("model.rope_delta", delta, delta.reshape(()) if delta.numel() == 1 else delta)
 
 
 class _Prompt:
@@ -103,12 +103,12 @@ class _Prompt:
         self.lacks_types = self.wants_types and given.get("mm_token_type_ids") is None
         for name in BEGINNINGS:
             if isinstance(tensor := given.get(name), torch.Tensor) and name != "input_ids":
-                self.recorder.see(name, tensor, once=True)
+                self.recorder.observe(name, tensor, once=True)
         if isinstance(ids := given.get("input_ids"), torch.Tensor):
             cache = given.get("past_key_values")
             past = cache.get_seq_length() if cache is not None else 0
             name = "generated" if past and ids.shape == (1, 1) else "input_ids"
-            self.recorder.see(name, ids, ids[0] if len(ids) == 1 else ids, once=True)
+            self.recorder.observe(name, ids, ids[0] if len(ids) == 1 else ids, once=True)
 
     def check(self, positions: Any) -> None:
         """Positions [3, ...]: with images, the three rows differ."""
@@ -133,14 +133,14 @@ class _Text:
     def rotary(self, given: dict[str, Any]) -> None:
         """``rotary_emb(inputs_embeds, position_ids)``, positions being [3 or 1, B, S]."""
         positions, embeds = given.get("position_ids"), given.get("x")
-        self.recorder.see(f"{self.stage}.inputs_embeds", embeds)
+        self.recorder.observe(f"{self.stage}.inputs_embeds", embeds)
         if not isinstance(positions, torch.Tensor) or positions.dim() != 3:
             return
         three = positions[-3:].expand(3, -1, -1)  # a fourth row would come first, for masks
         if self.prompt is not None:
             self.prompt.check(three)
         shown = three[:, 0] if three.shape[1] == 1 else three
-        self.recorder.see(f"{self.stage}.position_ids", positions, shown)
+        self.recorder.observe(f"{self.stage}.position_ids", positions, shown)
 
     def layer(self, number: int, given: dict[str, Any]) -> None:
         """What a layer gets: a mask [B, 1, S, K], if there is one at all."""
@@ -148,7 +148,7 @@ class _Text:
         if isinstance(mask, torch.Tensor):
             shown = mask[0, 0] if mask.dim() == 4 and mask.shape[:2] == (1, 1) else mask
             name = f"{self.stage}.layers.{number}.self_attn.mask"
-            self.recorder.see(name, mask, shown, once=True)
+            self.recorder.observe(name, mask, shown, once=True)
 
 
 class _Encoder:
@@ -188,14 +188,14 @@ class _Encoder:
         """A call of the vision encoder."""
         self.begun, self.index, self.angles, self.seen = True, None, None, set()
         if self.alone:
-            self.recorder.see("pixel_values", given.get("hidden_states"), once=True)
-            self.recorder.see("image_grid_thw", given.get("grid_thw"), once=True)
+            self.recorder.observe("pixel_values", given.get("hidden_states"), once=True)
+            self.recorder.observe("image_grid_thw", given.get("grid_thw"), once=True)
 
     def window(self, result: Any) -> None:
         """(order of the tokens, bounds of the windows)."""
         if self.begun and self.index is None:
             self.index = result[0]
-            self.recorder.see(f"{self.stage}.window_index", self.index)
+            self.recorder.observe(f"{self.stage}.window_index", self.index)
 
     def keep_angles(self, angles: Any) -> None:
         """[N, d / 2], in merge order."""
@@ -219,7 +219,7 @@ class _Encoder:
         name = "cu_seqlens" if number in everywhere else "cu_window_seqlens"
         if name not in self.seen:
             self.seen.add(name)
-            self.recorder.see(f"{self.stage}.{name}", given.get("cu_seqlens"))
+            self.recorder.observe(f"{self.stage}.{name}", given.get("cu_seqlens"))
 
     def show_angles(self, used: Any) -> None:
         """The angles in the order of the blocks; ``used`` are the cosines and sines [N, d]."""
@@ -227,7 +227,7 @@ class _Encoder:
         if self.index is not None:
             blocks = angles.reshape(len(self.index), -1, angles.shape[-1])
             angles = blocks[self.index.to(angles.device)].reshape(angles.shape)
-        self.recorder.see(f"{self.stage}.rotary_angles", angles)
+        self.recorder.observe(f"{self.stage}.rotary_angles", angles)
         if isinstance(used, tuple):
             cosines = used[0][..., : angles.shape[-1]].float()
             if not torch.allclose(cosines, angles.float().cos(), atol=1e-2):

@@ -43,6 +43,10 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
+RENAMED = {  # names of version 0.1
+    "pictures_before_text": "images_before_text",
+    "windows_across_pictures": "windows_across_images",
+}
 
 
 def mutant(report: str) -> Callable[[Callable[[], dict[str, Any]]], Callable[[], dict[str, Any]]]:
@@ -62,6 +66,7 @@ def apply(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
+    name = RENAMED.get(name, name)
     if name not in MUTANTS:
         raise UserError(f"no mutant is called {name}; known are {', '.join(MUTANTS)}")
     nothing = object()
@@ -392,7 +397,7 @@ def _encoder_with(settings: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return original(pixels, grid_thw, visual, changed, *rest)
 
     original = vision.vision_encoder
-    return {"vision.tower": vision_encoder}
+    return {"vision.vision_encoder": vision_encoder}
 
 
 @mutant("llama.cpp#12402; ollama#16868")
@@ -661,7 +666,7 @@ def merger_groups_rows_of_four():
 
     original, original_merge = vision.vision_encoder, vision.merge
     undone = {"vision.restore_order": lambda merged, index: merged}
-    return {"vision.tower": vision_encoder, "vision.merge": merge} | undone
+    return {"vision.vision_encoder": vision_encoder, "vision.merge": merge} | undone
 
 
 @mutant("rknn-toolkit2#425: Gather in float16")

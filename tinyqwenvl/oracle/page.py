@@ -76,7 +76,7 @@ def _row(verdict: Verdict) -> str:
 
 def _given(comparison: Comparison) -> Iterator[str]:
     """The images of the prompt, to lay beside the errors."""
-    for number, entry in enumerate(e for e in comparison.reference if e.name == "picture"):
+    for number, entry in enumerate(e for e in comparison.reference if e.name == "image.rgb"):
         array = np.asarray(entry.read(), np.uint8)
         if array.ndim != 3 or array.shape[2] != 3:
             continue  # somebody else's idea of an image

@@ -87,7 +87,7 @@ def _job(dump: Dump, config: Config) -> Job:
     forced, told = generated(dump, config), dump.about.get("messages")
     options = checked_options(dump.about.get("options", {}))
     if told is not None:
-        told = _checked(told, [e for e in dump if e.name == "picture"])
+        told = _checked(told, [e for e in dump if e.name == "image.rgb"])
     if told is not None and not _clips(told):
         return Job(told, tokens=len(forced), forced=forced, options=options)
     names = (*MEDIA, "input_ids")
@@ -340,9 +340,9 @@ class EveryCall:
     def __call__(self, name: str, value: Any, _: Any) -> Any:
         """Called by :func:`tracing.record`."""
         call = self.calls[name] = self.calls.get(name, -1) + 1
-        return self.see(name, call, value)
+        return self.observe(name, call, value)
 
-    def see(self, name: str, call: int, value: Any) -> Any:
+    def observe(self, name: str, call: int, value: Any) -> Any:
         """What it returns, unless None, takes the place of ``value``."""
         raise NotImplementedError
 
@@ -355,7 +355,7 @@ class _Measure(EveryCall):
         self.reference, self.single = reference, single
         self.found: dict[str, dict[str, float]] = {}
 
-    def see(self, name: str, call: int, value: Any) -> Any:
+    def observe(self, name: str, call: int, value: Any) -> Any:
         """Measure a stage."""
         entry = self.reference.get(name, call)
         if entry is None or entry.exact or entry.shape != np.shape(value):

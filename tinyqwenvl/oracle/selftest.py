@@ -86,7 +86,7 @@ class _Judge(EveryCall):
         super().__init__()
         self.reference = reference
 
-    def see(self, name: str, call: int, value: Any) -> None:
+    def observe(self, name: str, call: int, value: Any) -> None:
         """Judge a stage."""
         ours = self.reference.get(name, call)
         if ours is None:
@@ -118,14 +118,14 @@ def named(mutant: str, killed_by: Sequence[str]) -> str | None:
 
 
 def _named_by_stages(case: ModelCase, mutant: str) -> str | None:
-    plain = replace(case.model, plain=True)
+    reference = replace(case.model, reference=True)
     stages = sorted({entry.name for entry in case.reference})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candidate.safetensors"
         try:
             with apply(mutant), np.errstate(all="ignore"):
                 job = replace(case.job, forced=None)
-                candidate = record(plain, job, path, stages, inputs=False, floors=())
+                candidate = record(reference, job, path, stages, inputs=False, floors=())
         except Exception:  # it breaks the run: there is no dump to explain
             return None
         found = compare(case.reference, candidate, "float32")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..tracing import current_name
+
 
 class About(NamedTuple):
     """Letters of the axes (:data:`tinyqwenvl.dims.GLOSSARY`), and the order of the rows.
@@ -19,13 +21,13 @@ class About(NamedTuple):
 
 # What a run begins with: in every dump, whatever stages are chosen.
 BEGINNINGS = (
-    "picture", "input_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
+    "image.rgb", "input_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
     "video_grid_thw", "second_per_grid_ts", "generated",
 )  # fmt: skip
 
 _VISUAL, _TEXT = r"visual\.blocks\.\d+\.attn\.", r"model\.layers\.\d+\.self_attn\."
 _RULES = (  # the first that fits
-    (r"picture", "H W C", "raster"),
+    (r"image\.rgb", "H W C", "raster"),
     (r"image\.(resize|normalise)", "F H W C", "raster"),
     (r"image\.nine_dimensions", "t h/2 w/2 2 2 C 2 14 14", "merge"),
     (r"pixel_values(_videos)?", "N P", "merge"),
@@ -37,12 +39,12 @@ _RULES = (  # the first that fits
     (r"visual\.merger\.mlp.*|visual\.merger", "M D", "window"),
     (r"visual", "M D", "raster"),
     (_VISUAL + r"(q|k|v|context)", "A N d", "window"),
-    (_VISUAL + r"spans", "N 2", "window"),
+    (_VISUAL + r"key_ranges", "N 2", "window"),
     (r"visual\..*", "N D", "window"),
     (r"model\.position_ids", "3 S", "sequence"),
     (_TEXT + r"(q|context)", "A S d", "sequence"),
     (_TEXT + r"(k|v)", "B K d", "sequence"),
-    (_TEXT + r"spans", "S 2", "sequence"),
+    (_TEXT + r"key_ranges", "S 2", "sequence"),
     (r"lm_head", "S V", "sequence"),
     (r"model\.rope_delta", "", ""),
     (r"model\..*", "S D", "sequence"),
@@ -62,7 +64,7 @@ def about(name: str, model_type: str = "qwen2_5_vl") -> About:
 # ------------------------------------------------------------------ the order of a run
 
 _ORDER = (  # of whole parts, then inside a block and a layer; a part comes after what is in it
-    "picture", "image", "pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw",
+    "image", "pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw",
     "input_ids", "second_per_grid_ts", "model.rope_delta", "model.embed_tokens",
     "visual.cu_seqlens", "visual.window_index", "visual.cu_window_seqlens", "visual.patch_embed",
     "visual.rotary_angles", "visual.blocks", "visual.merger", "visual", "model.position_ids",
@@ -70,9 +72,9 @@ _ORDER = (  # of whole parts, then inside a block and a layer; a part comes afte
 )  # fmt: skip
 _INSIDE = (
     "norm1", "input_layernorm", "attn.qkv", "q_proj", "k_proj", "v_proj", "q", "k", "v",
-    "key_ranges", "context", "proj", "o_proj", "attn", "self_attn", "norm2", "post_attention_layernorm",
-    "gate_proj", "up_proj", "fc1", "act", "act_fn", "fc2", "down_proj", "ln_q", "0", "1", "2",
-    "mlp", "",
+    "key_ranges", "context", "proj", "o_proj", "attn", "self_attn", "norm2",
+    "post_attention_layernorm", "gate_proj", "up_proj", "fc1", "act", "act_fn", "fc2",
+    "down_proj", "ln_q", "0", "1", "2", "mlp", "",
 )  # fmt: skip
 
 
@@ -136,4 +138,4 @@ def canonical(name: str) -> str:
     for there, here in _PREFIXES:
         if name.startswith(there):
             name = here + name[len(there) :]
-    return _WHOLE.get(name, name)
+    return current_name(_WHOLE.get(name, name))

@@ -213,14 +213,14 @@ class Recorder:
 
     # -------------------------------------------------------------- hooks
 
-    def before(self, module: Any, see: Callable[[dict[str, Any]], None]) -> None:
-        """Show the arguments of each call of a module to ``see``."""
+    def before(self, module: Any, observe: Callable[[dict[str, Any]], None]) -> None:
+        """Show the arguments of each call of a module to ``observe``."""
         names = _argument_names(module.forward)
 
         def hook(_: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-            see(names(args, kwargs))
+            observe(names(args, kwargs))
 
-        # prepended: before any hook that refers to what ``see`` may write
+        # prepended: before any hook that refers to what ``observe`` may write
         handle = module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
         self.stack.callback(handle.remove)
 
@@ -288,7 +288,7 @@ class Recorder:
             array, dtype = numbers
             self.remember(tensor, self.writer.add(name, array, made_of, settings, dtype))
 
-    def see(self, name: str, tensor: Any, shown: Any = None, once: bool = False) -> None:
+    def observe(self, name: str, tensor: Any, shown: Any = None, once: bool = False) -> None:
         """Write a tensor that no module gives; ``once``: unless it was written already."""
         if not self.chosen(name) or not isinstance(tensor, torch.Tensor):
             return

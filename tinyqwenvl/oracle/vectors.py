@@ -108,15 +108,15 @@ def smart_resize(
 
 
 def frame_sampling(
-    policy: str, total_frames: int, video_fps: float, fps: float, min_frames: int, max_frames: int
+    recipe: str, total_frames: int, video_fps: float, fps: float, min_frames: int, max_frames: int
 ) -> dict[str, Any]:
     """Which frames of a clip, and the seconds of one temporal grid."""
     samplers = {"qwen-vl-utils": video.sample_qwen_vl_utils, "hf": video.sample_hf}
-    indices = samplers[policy](total_frames, video_fps, fps, min_frames, max_frames)
+    indices = samplers[recipe](total_frames, video_fps, fps, min_frames, max_frames)
     clip = video.VideoSource("the clip", total_frames, video_fps, lambda: iter(()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that not all frames are used
-        _, between = video.choose_frames(clip, fps, min_frames, max_frames, policy)
+        _, between = video.choose_frames(clip, fps, min_frames, max_frames, recipe)
     return {"indices": indices.tolist(), "second_per_grid": 2 * between}
 
 

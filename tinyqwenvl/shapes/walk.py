@@ -140,7 +140,7 @@ def _images(
         high, wide = smart_resize(height, width, patch * merge, *limits)
         if high * wide > MOST_TOKENS * (patch * merge) ** 2:
             raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
-        watch("picture", Abstract((height, width, 3), np.uint8))
+        watch("image.rgb", Abstract((height, width, 3), np.uint8))
         resized: Any = Abstract((1, high, wide, 3), np.uint8, watch.meter)
         frames = normalise(resized, processor.image_mean, processor.image_std)
         watch("image.resize", resized)

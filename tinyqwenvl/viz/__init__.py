@@ -4,6 +4,7 @@ Each takes what the stages take and give, and returns a matplotlib figure with `
 says in words what there is to see.
 """
 
+from ..deprecated import old_names
 from . import style  # first: it says what to install where matplotlib is missing
 from .attention import (
     attention_over_image,
@@ -18,7 +19,7 @@ from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, sha
 from .choice import certainty, next_token
 from .cost import attention_by_resolution, bytes_by_resolution, flops_by_resolution
 from .families import curves, rows_as_bars, standard_deviations
-from .images import (
+from .image import (
     as_bytes,
     image_row,
     kernel_images,
@@ -115,3 +116,5 @@ __all__ = [
     "video_strip",
     "window_order",
 ]
+
+old_names(globals())

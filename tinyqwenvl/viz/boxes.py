@@ -27,7 +27,7 @@ def boxes(
 ) -> Drawing:
     """The boxes and points of ``answer``, numbered and labelled, on the image [H, W, 3].
 
-    Answers are read by :func:`~tinyqwenvl.grounding.marks`. Qwen2.5-VL gives pixels of the
+    Answers are read by :func:`~tinyqwenvl.grounding.locations`. Qwen2.5-VL gives pixels of the
     *resized* image: give its ``grid`` (t, h, w) of patches when the image had to be resized.
     ``truth``, in pixels of the image, is dotted in black, a point of it a diagonal cross. Look
     for how far the edges of the two lie apart; lines differ in style as well as in colour.

@@ -166,8 +166,8 @@ def tiles_in_order(
 def block_mask(key_ranges: Any, keys: int, title: str = "Who may look at whom") -> Drawing:
     """Who may look at whom: rows are patches that look, columns the ``keys`` they look at.
 
-    ``key_ranges`` [S, 2] is drawn as ``nn.visible_keys`` reads it; a dictionary from names to spans
-    draws one panel each, side by side. Blue squares on the diagonal are windows (or frames, or
+    ``key_ranges`` [S, 2] is drawn as ``nn.visible_keys`` reads it; a dictionary of them draws
+    one panel each, side by side. Blue squares on the diagonal are windows (or frames, or
     images); their share of the whole is the share of work.
     """
     named = key_ranges if isinstance(key_ranges, Mapping) else {"": key_ranges}

@@ -1,0 +1,81 @@
+"""Names of version 0.1 that still work: reading one warns, and gives what has today's name."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> name of today
+    "tinyqwenvl.media": {
+        "open_picture": "open_image",
+        "PictureWarning": "ImageWarning",
+    },
+    "tinyqwenvl.model": {
+        "EXAMPLE_PICTURE": "EXAMPLE_IMAGE",
+        "EXAMPLE_CLIP": "EXAMPLE_VIDEO",
+    },
+    "tinyqwenvl.image": {
+        "LARGEST_PICTURE": "MAX_IMAGE_PIXELS",
+    },
+    "tinyqwenvl.video": {
+        "Clip": "VideoSource",
+        "open_clip": "open_video",
+        "Recipe": "SamplingPolicy",
+        "RECIPES": "SAMPLING_POLICIES",
+        "LEAST_FRAMES": "MIN_FRAMES",
+        "MOST_FRAMES": "MAX_FRAMES",
+    },
+    "tinyqwenvl.tokenizer": {
+        "Control": "SpecialToken",
+    },
+    "tinyqwenvl.vision": {
+        "tower": "vision_encoder",
+        "reorder_blocks": "reorder_groups",
+    },
+    "tinyqwenvl.position": {
+        "block_positions": "span_positions",
+        "after_block": "after_span",
+    },
+    "tinyqwenvl.nn": {
+        "segment_spans": "segment_key_ranges",
+        "causal_spans": "causal_key_ranges",
+        "fast_attention": "optimised_attention",
+        "gelu_in_blocks": "gelu_in_chunks",
+        "PlainCache": "ReferenceCache",
+    },
+    "tinyqwenvl.grounding": {
+        "Mark": "Location",
+        "marks": "locations",
+    },
+    "tinyqwenvl.compat": {
+        "after_block_hf_5": "after_span_hf_5",
+    },
+    "tinyqwenvl.viz": {
+        "attention_over_picture": "attention_over_image",
+        "block_cells": "span_cells",
+        "clip_strip": "video_strip",
+        "kernel_pictures": "kernel_images",
+        "looking_from_patch": "attention_from_patch",
+        "pictures_beside": "image_row",
+        "show_picture": "show_image",
+        "spread": "standard_deviations",
+    },
+}
+
+
+def old_names(namespace: dict[str, Any]) -> None:
+    """Let a module answer to its :data:`OLD_NAMES` (PEP 562): call it at the module's end."""
+    module = namespace["__name__"]
+
+    def find(name: str) -> Any:
+        if name not in OLD_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn(f"{module}.{name}", OLD_NAMES[module][name])
+        return namespace[OLD_NAMES[module][name]]
+
+    namespace["__getattr__"] = find
+
+
+def warn(old: str, new: str) -> None:
+    """Say that ``old`` is called ``new`` now."""
+    warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=4)
