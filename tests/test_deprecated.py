@@ -44,6 +44,12 @@ def test_importing_an_old_name_warns():
         from tinyqwenvl.media import open_picture  # noqa: F401
 
 
+def test_an_old_module_is_found():
+    with pytest.warns(DeprecationWarning, match="ImageCache"):
+        from tinyqwenvl.memory import Memory
+    assert Memory is tinyqwenvl.image_cache.ImageCache
+
+
 def test_today_s_names_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
