@@ -1,0 +1,157 @@
+"""Pixels of scenes: `draw` turns contents into images, all in one style.
+
+A style is a family of grounds and one of pens, named `ground/pen`.  STYLES_TRAINING are those that
+training draws, STYLES_HELD_OUT those that it never does.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from scripts.train_scenes import photographs
+from scripts.train_scenes.drawing import fonts, grounds, pens
+from scripts.train_scenes.scene import COLOURS, Refusal, Scene
+
+STYLES_TRAINING = tuple(f"{g}/{p}" for g in grounds.GROUNDS for p in pens.PENS)
+STYLES_HELD_OUT = tuple(
+    [f"{g}/{p}" for g in grounds.HELD_OUT_GROUNDS for p in (*pens.PENS, *pens.HELD_OUT_PENS)]
+    + [f"{g}/{p}" for g in ("plain", "squared", "gradient") for p in pens.HELD_OUT_PENS]
+)
+PEN_SHARES = (0.40, 0.14, 0.18, 0.08, 0.07, 0.08, 0.05)  # of `pens.PENS`
+CLEAN = "plain/filled/clean"  # light, even paper, filled shapes, no noise: for tests and figures
+
+
+def _style(rng, contents, style):
+    """(ground, pen or None for a mixture, whether it is clean) for a name, a set or None."""
+    if style == CLEAN:
+        return "plain", "filled", True
+    if style in ("held-out", "held_out"):
+        style = STYLES_HELD_OUT[rng.integers(len(STYLES_HELD_OUT))]
+    if style in (None, "training"):
+        ground = next((c.ground for c in contents if isinstance(c, Scene)), None)
+        ground = ground or grounds.GROUNDS[rng.integers(len(grounds.GROUNDS))]
+        pen = pens.PENS[rng.choice(len(pens.PENS), p=PEN_SHARES)] if rng.random() < 0.8 else None
+        return ground, pen, False
+    if style not in STYLES_TRAINING + STYLES_HELD_OUT:
+        raise ValueError(f"no style {style}")
+    ground, pen = style.split("/")
+    return ground, pen, False
+
+
+def tints(rng, names):
+    """{colour name: slightly varied RGB}; white, grey and brown vary less."""
+    spread = {"white": 5, "grey": 10, "brown": 10}
+    varied = {}
+    for name in names:
+        shift = rng.integers(-16, 17, 3) * spread.get(name, 16) // 16
+        varied[name] = tuple(np.clip(shift + COLOURS[name], 0, 255).tolist())
+    return varied
+
+
+class Style:
+    """One ground, one set of inks and pens, one scale and one kind of damage for some contents."""
+
+    def __init__(self, rng, contents, style=None):
+        scenes = [c for c in contents if isinstance(c, Scene)]
+        shapes = [s for scene in scenes for s in scene.shapes]
+        ground, self.pen, self.clean = _style(rng, contents, style)
+        self.tints = tints(rng, sorted({s.colour for s in shapes if s.colour}))
+        self.word_ink = tuple(rng.integers(0, 256, 3).tolist() if rng.random() < 0.6
+                              else rng.integers(0, 60, 3).tolist())  # fmt: skip
+        inks = [*self.tints.values(), *{s.paint for s in shapes if s.paint}]
+        inks += [self.word_ink] if any(scene.words for scene in scenes) else []
+        lines = any(s.kind == "line" for s in shapes)
+        self.ground = grounds.Ground(rng, ground, inks, lines, plain=self.clean)
+        self.single = len(contents) == 1
+        self.seed = int(rng.integers(1 << 62))
+        self.pens = {}
+        area = max(c.width * c.height for c in contents)
+        most = max(1.0, min(2.5, (260_000 / area) ** 0.5))
+        self.scale = 1.0 if rng.random() < 0.3 else float(rng.uniform(0.85, most))
+        self.sigma = rng.uniform(2, 10) if rng.random() < 0.2 else 0.0
+        self.quality = int(rng.integers(50, 96)) if rng.random() < 0.22 else None
+        self.blur = rng.uniform(0.3, 0.9) if rng.random() < 0.1 else 0.0
+        if self.clean:
+            self.scale, self.sigma, self.quality, self.blur = 1.0, 0.0, None, 0.0
+        self._backdrops = {}
+
+    def pen_of(self, shape, index, ink):
+        """The pen of a shape: that of its index in a single image, else that of its kind."""
+        key = index if self.single else shape.kind + shape.form
+        if (key, ink) not in self.pens:
+            number = index if self.single else sum(map(ord, key))
+            rng = np.random.default_rng((self.seed, number))
+            family = self.pen or pens.PENS[rng.choice(len(pens.PENS), p=PEN_SHARES)]
+            self.pens[key, ink] = pens.make_pen(rng, family, ink)
+        return self.pens[key, ink]
+
+    def _backdrop(self, width, height):
+        if (width, height) not in self._backdrops:
+            self._backdrops[width, height] = self.ground.paint(width, height, self.scale)
+        return self._backdrops[width, height].copy()
+
+    def draw(self, rng, content):
+        """One content -> uint8 array [H, W, 3]."""
+        size = content.width, content.height
+        if isinstance(content, Refusal) and content.what != "blank":
+            if content.what == "noise":
+                image = photographs.noise(rng, *size)
+            else:
+                image = photographs.photograph(rng, *size, content.held_out)
+            return self._finished(rng, image, None)
+        image = self._backdrop(*size)
+        if isinstance(content, Scene):
+            self._ink(image, content)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        return self._finished(rng, image, self.ground.shading(*size))
+
+    def _ink(self, image, scene):
+        brush = pens.Brush(image, self.scale)
+        for index, shape in enumerate(scene.shapes):
+            ink = shape.paint or self.tints[shape.colour]
+            brush.shape(shape, ink, self.pen_of(shape, index, ink))
+        for word in scene.words:
+            x1, y1, x2, y2 = (round(v * self.scale) for v in word.box)
+            mask = fonts.word_mask(word.text, word.font, max(1, x2 - x1), max(1, y2 - y1))
+            brush.word(word, self.word_ink, mask)
+
+    def _finished(self, rng, image, shading):
+        """The image after light, blur, noise and compression."""
+        if self.blur:
+            image = image.filter(ImageFilter.GaussianBlur(self.blur))
+        if shading is not None or self.sigma:
+            pixels = np.asarray(image, dtype=np.float32)
+            pixels = pixels if shading is None else pixels * shading
+            if self.sigma:
+                pixels = pixels + self.sigma * _noise(rng, pixels.shape)
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        return np.asarray(compress(image, self.quality) if self.quality else image)
+
+
+_POOL = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
+
+
+def _noise(rng, shape):
+    """Normal noise of a shape, cut from a fixed pool at a random place."""
+    size = int(np.prod(shape))
+    start = int(rng.integers(len(_POOL) - size)) if size < len(_POOL) else 0
+    return np.resize(_POOL[start : start + size], shape)
+
+
+def compress(image, quality):
+    """The image after a JPEG round trip."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def draw(rng, contents, style=None):
+    """Scenes and refusals, all in one style -> list of uint8 arrays [H, W, 3].
+
+    style: None for one that training draws on the scenes' own ground, `held-out` for any of
+    STYLES_HELD_OUT, CLEAN, or a name of either set.
+    """
+    chosen = Style(rng, contents, style)
+    return [chosen.draw(rng, content) for content in contents]

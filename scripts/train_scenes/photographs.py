@@ -1,0 +1,85 @@
+"""Photographs for refusals, from the files that scikit-image, scikit-learn and matplotlib ship.
+
+Nothing is downloaded.  Files are split into training and held-out ones; every use is a random
+crop, flipped and changed in colour.
+"""
+
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+TRAINING_FILES = (
+    ("skimage.data", "astronaut.png"), ("skimage.data", "brick.png"),
+    ("skimage.data", "camera.png"), ("skimage.data", "clock_motion.png"),
+    ("skimage.data", "coffee.png"), ("skimage.data", "grass.png"),
+    ("skimage.data", "hubble_deep_field.jpg"), ("skimage.data", "ihc.png"),
+    ("skimage.data", "moon.png"), ("skimage.data", "motorcycle_left.png"),
+    ("skimage.data", "rocket.jpg"), ("skimage.data", "page.png"), ("skimage.data", "cell.png"),
+    ("sklearn.datasets.images", "china.jpg"),
+)  # fmt: skip
+HELD_OUT_FILES = (
+    ("skimage.data", "chelsea.png"), ("skimage.data", "gravel.png"),
+    ("skimage.data", "retina.jpg"), ("sklearn.datasets.images", "flower.jpg"),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+)  # fmt: skip
+LONGEST = 640  # pixels of the longer side that a file is kept at
+
+
+@lru_cache(maxsize=64)
+def load(package, name):
+    """One file as an RGB image."""
+    try:
+        file = resources.files(package) / name
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"photographs need {package.split('.')[0]}: pip install scikit-image scikit-learn"
+        ) from error
+    with file.open("rb") as stream:
+        image = Image.open(stream).convert("RGB")
+    image.thumbnail((LONGEST, LONGEST))
+    return image
+
+
+def photograph(rng, width, height, held_out=False):
+    """A random part of a photograph as an RGB image of width x height pixels."""
+    files = HELD_OUT_FILES if held_out else TRAINING_FILES
+    image = load(*files[rng.integers(len(files))])
+    share = rng.uniform(0.35, 1.0)
+    reach = min(image.width / width, image.height / height) * share
+    w, h = max(8.0, reach * width), max(8.0, reach * height)
+    w, h = min(w, image.width), min(h, image.height)
+    x, y = rng.random(2) * (image.width - w, image.height - h)
+    image = image.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if rng.random() < 0.15:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    pixels = np.asarray(image, dtype=np.float32)
+    if rng.random() < 0.2:
+        pixels = pixels.mean(-1, keepdims=True) * np.ones(3, dtype=np.float32)
+    gains = rng.normal(1, 0.12, 3).astype(np.float32)
+    pixels = (
+        (pixels - 128) * np.float32(rng.uniform(0.6, 1.3)) + 128 + np.float32(rng.normal(0, 18))
+    )
+    return Image.fromarray(np.clip(pixels * gains, 0, 255).astype(np.uint8))
+
+
+def noise(rng, width, height):
+    """Noise as an RGB image: white, coarse, in streaks, of few colours, or smooth blobs."""
+    family = rng.integers(5)
+    cell = 1 if family == 0 else int(rng.integers(2, 9))
+    w, h = max(2, -(-width // cell)), max(2, -(-height // cell))
+    channels = 1 if rng.random() < 0.3 else 3
+    if family == 2:
+        values = rng.normal(0, 1, (h, 1, channels)) + 0.3 * rng.normal(0, 1, (h, w, channels))
+        values = values.transpose(1, 0, 2) if w == h and rng.random() < 0.5 else values
+    elif family == 3:
+        values = 2.0 * (rng.random((h, w, channels)) < rng.uniform(0.3, 0.7)) - 1
+    else:
+        values = rng.normal(0, 1, (h, w, channels))
+    pixels = rng.uniform(90, 165) + rng.uniform(35, 80) * values * np.ones(3)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    smooth = Image.Resampling.NEAREST if family in (1, 3) else Image.Resampling.BICUBIC
+    return image.resize((width, height), smooth)
