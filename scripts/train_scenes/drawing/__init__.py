@@ -62,7 +62,8 @@ class Style:
         inks = [*self.tints.values(), *{s.paint for s in shapes if s.paint}]
         inks += [self.word_ink] if any(scene.words for scene in scenes) else []
         lines = any(s.kind == "line" for s in shapes)
-        self.ground = grounds.Ground(rng, ground, inks, lines, plain=self.clean)
+        thin = self.pen not in ("filled", "edged", "crayon", "shaded")
+        self.ground = grounds.Ground(rng, ground, inks, lines, thin, plain=self.clean)
         self.single = len(contents) == 1
         self.seed = int(rng.integers(1 << 62))
         self.pens = {}
@@ -74,7 +75,7 @@ class Style:
         self.blur = rng.uniform(0.3, 0.9) if rng.random() < 0.1 else 0.0
         if self.clean:
             self.scale, self.sigma, self.quality, self.blur = 1.0, 0.0, None, 0.0
-        self._backdrops = {}
+        self._backdrops, self._samples = {}, None
 
     def pen_of(self, shape, index, ink):
         """The pen of a shape: that of its index in a single image, else that of its kind."""
@@ -83,13 +84,20 @@ class Style:
             number = index if self.single else sum(map(ord, key))
             rng = np.random.default_rng((self.seed, number))
             family = self.pen or pens.PENS[rng.choice(len(pens.PENS), p=PEN_SHARES)]
-            self.pens[key, ink] = pens.make_pen(rng, family, ink)
+            self.pens[key, ink] = pens.make_pen(rng, family, ink, self._ground_colours())
         return self.pens[key, ink]
 
     def _backdrop(self, width, height):
         if (width, height) not in self._backdrops:
             self._backdrops[width, height] = self.ground.paint(width, height, self.scale)
         return self._backdrops[width, height].copy()
+
+    def _ground_colours(self):
+        """RGB colours of the ground, [N, 3]."""
+        if self._samples is None:
+            small = next(iter(self._backdrops.values())).resize((5, 5), Image.Resampling.NEAREST)
+            self._samples = np.asarray(small, dtype=np.float64).reshape(-1, 3)
+        return self._samples
 
     def draw(self, rng, content):
         """One content -> uint8 array [H, W, 3]."""
@@ -120,7 +128,7 @@ class Style:
     def _finished(self, rng, image, shading):
         """The image after light, blur, noise and compression."""
         if self.blur:
-            image = image.filter(ImageFilter.GaussianBlur(self.blur))
+            image = image.filter(ImageFilter.BoxBlur(self.blur))
         if shading is not None or self.sigma:
             pixels = np.asarray(image, dtype=np.float32)
             pixels = pixels if shading is None else pixels * shading

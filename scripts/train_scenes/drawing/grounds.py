@@ -15,7 +15,7 @@ GROUNDS = (
     "toolbar",
 )  # fmt: skip
 HELD_OUT_GROUNDS = ("striped", "chequered", "dotted", "isometric", "woven")
-FAR = 105  # least RGB distance between a ground's colours and an ink
+FAR, FAR_THIN = 112, 145  # least RGB distance of a ground's colours from filled and thin inks
 LABELS = (
     "File Edit View Help", "Untitled", "Home Insert Draw", "Fig. 1", "page 2", "Drawing 1", "Save",
     "Copy Paste", "Tools Window", "100 %", "sketch.png", "Sheet 3", "Undo Redo", "draft",
@@ -29,7 +29,7 @@ def _least_distance(colours, inks):
     return np.linalg.norm(colours[:, None] - inks[None], axis=-1).min()
 
 
-def paper(rng, inks, light=0.62):
+def paper(rng, inks, light, far):
     """An RGB colour, mostly light, far from the inks: the farthest of 240 tries if none is."""
     colours = rng.uniform(0, 256, (240, 3))
     if rng.random() < light:
@@ -38,10 +38,10 @@ def paper(rng, inks, light=0.62):
     if len(inks) == 0:
         return colours[0]
     least = np.linalg.norm(colours[:, None] - inks[None], axis=-1).min(1)
-    return colours[np.argmax(least >= FAR) if (least >= FAR).any() else np.argmax(least)]
+    return colours[np.argmax(least >= far) if (least >= far).any() else np.argmax(least)]
 
 
-def near(rng, base, inks, spread=60.0, tries=12):
+def near(rng, base, inks, spread, tries):
     """A colour near `base` such that every mixture of the two stays far from the inks."""
     for _ in range(tries):
         other = np.clip(base + rng.normal(0, spread, 3), 0, 255)
@@ -52,14 +52,18 @@ def near(rng, base, inks, spread=60.0, tries=12):
 
 
 class Ground:
-    """A style of ground.  inks: RGB colours of what is drawn on it; lines: whether lines are."""
+    """A style of ground.
 
-    def __init__(self, rng, name, inks, lines=False, plain=False):
+    inks: RGB colours of what is drawn on it; lines: whether shapes of the kind `line` are; thin:
+    whether strokes are thin; plain: light and even.
+    """
+
+    def __init__(self, rng, name, inks, lines=False, thin=False, plain=False):
         self.name, self.lines = name, lines
         self.inks = np.array(list(inks), dtype=np.float64).reshape(-1, 3)
         self.rng_seed = int(rng.integers(1 << 62))
-        self.base = paper(rng, self.inks, 0.85 if name in ("squared", "ruled", "photographed")
-                          else 0.62)  # fmt: skip
+        light = 0.88 if name in ("squared", "ruled", "photographed") else 0.68
+        self.base = paper(rng, self.inks, light, FAR_THIN if thin else FAR)
         if plain:
             self.base = np.full(3, rng.uniform(235, 255))
         self.shaded = name == "photographed" or (

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from scripts.train_scenes.drawing import outlines
 
 PENS = ("filled", "edged", "outline", "pencil", "open", "crayon", "hatched")
 HELD_OUT_PENS = ("dashed", "double", "shaded", "dotted")  # never drawn in training
 MIN_HATCHED = 36  # pixels of a shape's shorter side, for patterns inside
-CURVED = {"circle", "oval", "ring", "heart"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,11 @@ class Pen:
     seed: int = 0
 
 
-def make_pen(rng, family, ink):
-    """A pen of a family for an RGB ink."""
+def make_pen(rng, family, ink, ground):
+    """A pen of a family for an RGB ink on a ground of RGB colours [N, 3].
+
+    An edge that would not stand out from the ground is left away.
+    """
     width = math.exp(rng.uniform(math.log(0.02), math.log(0.16)))
     wobble, edge = 0.0, None
     if family in ("pencil", "crayon"):
@@ -44,23 +46,28 @@ def make_pen(rng, family, ink):
     if family == "pencil":
         width = min(width, 0.07)
     if family == "edged":
-        width, edge = min(width, 0.075), edge_colour(rng, ink)
+        width, edge = min(width, 0.075), edge_colour(rng, np.array(ink), ground)
+        family = "edged" if edge else "filled"
+    if family == "shaded":
+        edge = (255, 255, 255) if ground.mean() < 128 else (0, 0, 0)
     return Pen(family, width, edge, wobble, int(rng.integers(1 << 31)))
 
 
-def edge_colour(rng, ink):
-    """The RGB of an edge around an ink: mostly dark, else light or darker than the ink."""
-    ink = np.array(ink)
-    roll = rng.random()
-    if ink.sum() > 120 and roll < 0.45:
-        edge = rng.integers(0, 50, 3)
-    elif ink.sum() > 200 and roll < 0.75:
-        edge = (ink * rng.uniform(0.35, 0.6)).astype(int)
-    elif ink.sum() < 560:
-        edge = rng.integers(215, 256, 3)
-    else:
-        edge = rng.integers(40, 140, 3)
-    return tuple(edge.tolist())
+def edge_colour(rng, ink, ground):
+    """The RGB of an edge around an ink, far from both ink and ground, mostly dark; or None."""
+    for _ in range(12):
+        roll = rng.random()
+        if roll < 0.5:
+            edge = rng.integers(0, 50, 3)
+        elif roll < 0.75:
+            edge = (ink * rng.uniform(0.35, 0.6)).astype(int)
+        elif roll < 0.9:
+            edge = rng.integers(215, 256, 3)
+        else:
+            edge = rng.integers(0, 256, 3)
+        if np.linalg.norm(ground - edge, axis=1).min() > 110 and np.linalg.norm(ink - edge) > 70:
+            return tuple(edge.tolist())
+    return None
 
 
 def _wobbled(paths, pen):
@@ -141,6 +148,16 @@ def _opened(path, seed):
     return [dense[: cut - gap // 2], dense[cut + (gap + 1) // 2 : count - gap]]
 
 
+def _edges(path):
+    """A closed path as open ones from one sharp corner to the next."""
+    steps = np.roll(path, -1, axis=0) - path
+    angles = np.arctan2(steps[:, 1], steps[:, 0])
+    turns = np.abs((angles - np.roll(angles, 1) + math.pi) % (2 * math.pi) - math.pi)
+    corners = np.flatnonzero(turns > 0.5).tolist() or [0]
+    closed = np.concatenate([path, path[: corners[0] + 1]])
+    return [closed[a : b + 1] for a, b in pairwise([*corners, len(path) + corners[0]])]
+
+
 class Brush:
     """Draws shapes onto one image at a scale."""
 
@@ -155,8 +172,8 @@ class Brush:
         least = min(x2 - x1, y2 - y1)
         if shape.kind == "line":
             family = "crayon" if pen.wobble else "filled"
-        elif shape.form or (shape.kind == "ring" and size < 48):
-            family = {"edged": "filled", "crayon": "crayon"}.get(family, "filled")
+        elif shape.form or (shape.kind == "ring" and (size < 48 or pen.seed % 2)):
+            family = "crayon" if family == "crayon" else "filled"
         elif least < MIN_HATCHED and family in ("hatched", *HELD_OUT_PENS):
             family = "outline"
         getattr(self, f"_{family}")(shape, paths, ink, pen, self._width(shape, pen, size))
@@ -202,17 +219,21 @@ class Brush:
         self._polygon(self._placed(_wobbled(paths, pen), shape.box), ink)
 
     def _shaded(self, shape, paths, ink, pen, width):
-        """Filled with its ink growing lighter towards one side (held out)."""
+        """Filled, one side less like the ground than the other (held out)."""
         placed = self._placed(paths, shape.box)
         mask, corner = self._mask(placed[0])
         self._cut(mask, corner, placed)
         ramp = np.linspace(0, 0.42, mask.size[pen.seed % 2])[:: 1 if pen.seed % 4 < 2 else -1]
         ramp = ramp[None, :, None] if pen.seed % 2 == 0 else ramp[:, None, None]
-        pixels = np.array(ink) + ramp * (255 - np.array(ink)) * np.ones((*mask.size[::-1], 1))
+        pixels = np.array(ink) + ramp * (np.array(pen.edge) - ink) * np.ones((*mask.size[::-1], 1))
         self.image.paste(Image.fromarray(pixels.astype(np.uint8)), corner, mask)
 
     def _edged(self, shape, paths, ink, pen, width):
         placed = self._placed(paths, shape.box)
+        if shape.kind == "heart":
+            self._polygon(placed, ink)
+            self._band(shape, placed[0], pen.edge, width)
+            return
         self._polygon(placed, pen.edge)
         inner = [inset(placed[0], width)]
         if len(placed) > 1:
@@ -227,7 +248,18 @@ class Brush:
             self._polygon([placed[0], inset(placed[0], width)], ink)
             self._polygon([inset(placed[1], -width), placed[1]], ink)
         else:
-            self._polygon([placed[0], inset(placed[0], width)], ink)
+            self._band(shape, placed[0], ink, width)
+
+    def _band(self, shape, path, ink, width):
+        """What lies within a closed path and at most `width` from it."""
+        if shape.kind != "heart":
+            self._polygon([path, inset(path, width)], ink)
+            return
+        mask, corner = self._mask(path)
+        self._cut(mask, corner, [path])
+        line = Image.new("L", mask.size)
+        stroke(ImageDraw.Draw(line), path - corner, 2 * width, 255, closed=True)
+        self.image.paste(ink, corner, ImageChops.darker(mask, line))
 
     def _pencil(self, shape, paths, ink, pen, width):
         self._strokes(shape, _wobbled(paths, pen), ink, width, closed=True)
@@ -271,10 +303,8 @@ class Brush:
     def _broken(self, shape, paths, ink, width, dash):
         width = max(width, 2.5 * self.scale)
         for path in self._placed(paths, shape.box, (width - 1) / 2):
-            closed = np.concatenate([path, path[:1]])
-            edges = [closed] if shape.kind in CURVED else pairwise(closed)
-            for edge in edges:
-                self._dashes(np.array(edge), ink, width, dash)
+            for edge in _edges(path):
+                self._dashes(edge, ink, width, dash)
 
     def _dashes(self, points, ink, width, dash):
         """Dashes along points [N, 2], one at either end."""
@@ -290,9 +320,12 @@ class Brush:
         """Two thin outlines, one inside the other (held out)."""
         width = min(width, 0.03 * shape.size * self.scale)
         placed = self._placed(paths, shape.box)
-        for path in placed[:1]:
-            self._polygon([path, inset(path, width)], ink)
-            self._polygon([inset(path, 2.2 * width), inset(path, 3.2 * width)], ink)
+        self._band(shape, placed[0], ink, width)
+        if shape.kind == "heart":
+            self._band(shape, 0.74 * placed[0] + 0.26 * placed[0].mean(0), ink, width)
+        else:
+            second = [inset(placed[0], 2.2 * width), inset(placed[0], 3.2 * width)]
+            self._polygon(second, ink)
         for path in placed[1:]:
             self._polygon([inset(path, -width), path], ink)
 
