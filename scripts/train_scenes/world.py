@@ -5,6 +5,7 @@
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -41,8 +42,7 @@ FAMILIES = tuple(SHARES)
 _STEPS = np.cumsum(list(SHARES.values()))
 UPRIGHT = {"easy": 0.65}  # probability that all shapes of a scene are upright; else 0.2
 CROWDED = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
-LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
-AMBIGUOUS = set("IO")  # they look like l or 1 and 0; so does l, which is left out too
+ALIKE = set("cCoOsSuUvVwWxXzZkKpP")  # capitals that only their size tells apart
 WORDS = (
     "cat dog sun moon tree car bus cup hat box ball fish bird star red blue green door book home "
     "hello yes no ok stop go left right start end open menu file save play exit hi test draw note "
@@ -71,11 +71,12 @@ def make_image(rng, limits=LIMITS, training=True, family=None, pairs=PAIRS):
         size = layout.image_size(rng, limits.image_area, limits)
 
 
-def pick_ground(rng):
-    """A family of grounds: plain ones are the commonest."""
+def pick_ground(rng, words=False):
+    """A family of grounds: plain ones are the commonest; beside words there are no toolbars."""
     if rng.random() < 0.28:
         return "plain"
-    return grounds.GROUNDS[rng.integers(1, len(grounds.GROUNDS))]
+    name = grounds.GROUNDS[rng.integers(1, len(grounds.GROUNDS))]
+    return "plain" if words and name == "toolbar" else name
 
 
 # ----------------------------------------------------------------------------------------- shapes
@@ -154,10 +155,11 @@ def _boxes(rng, size, area, family, sizes, aspects, gaps, clear):
 
 def _shapes_image(rng, size, family, pairs):
     """A scene of a family, or None when its shapes do not fit."""
-    count, ground = _count(rng, family), pick_ground(rng)
+    count, ground = _count(rng, family), pick_ground(rng, words=family == "labelled")
     area = layout.free_area(ground, *size)
     clear = family == "easy" or (count <= 6 and rng.random() < 0.6)
     repeat = 0.3 if clear else 0.5
+    pairs = _palette(rng, pairs)
     names = layout.pick_pairs(rng, count, pairs, repeat)
     if family == "touching":
         names = _unlike_neighbours(rng, names, pairs)
@@ -176,6 +178,17 @@ def _shapes_image(rng, size, family, pairs):
     return layout.close_scene(*size, shapes, words, ground)
 
 
+@lru_cache(maxsize=64)
+def _without(pairs, colour):
+    return tuple(p for p in pairs if p[0] != colour) or pairs
+
+
+def _palette(rng, pairs):
+    """The pairs of one image: mostly without white, so that the paper may be white."""
+    roll = rng.random()
+    return _without(tuple(pairs), "white" if roll < 0.65 else "black" if roll < 0.75 else "")
+
+
 def _unlike_neighbours(rng, names, pairs):
     """Names of which no two in a row share a colour."""
     names = list(names)
@@ -191,20 +204,27 @@ def _unlike_neighbours(rng, names, pairs):
 
 
 def make_text(rng):
-    """One to eight characters: a word, letters, or letters and digits (no two digits in a row)."""
-    roll = rng.random()
-    if roll < 0.35:
-        text = WORDS[rng.integers(len(WORDS))]
-    else:
-        text = ""
+    """One to eight characters: a word, letters, or letters and digits (no two digits in a row).
+
+    Characters that look like another one are left out unless a word tells which it is: in capitals
+    I and O, in lower case l, 0 and 1, and letters alone whose capitals look the same.
+    """
+    while True:
+        roll = rng.random()
+        if roll < 0.35:
+            text = WORDS[rng.integers(len(WORDS))]
+            return text.upper() if roll < 0.12 else text.capitalize() if roll < 0.17 else text
+        capitals = rng.random() < 0.5
+        letters = "ABCDEFGHJKLMNPQRSTUVWXYZ" if capitals else "abcdefghijkmnopqrstuvwxyz"
+        digits = "0123456789" if capitals else "23456789"
+        share, text = 0.8 if roll < 0.6 else 1.0, ""
         for _ in range(int(rng.integers(1, 9 if roll < 0.8 else 5))):
-            options = LETTERS if text[-1:].isdigit() or rng.random() < 0.8 else DIGITS
+            options = letters if text[-1:].isdigit() or rng.random() < share else digits
             text += options[rng.integers(len(options))]
-    roll = rng.random()
-    text = text.upper() if roll < 0.4 else text.capitalize() if roll < 0.5 else text
-    if AMBIGUOUS & set(text) or ("l" in text and text not in WORDS) or text in ("O", "0", "o"):
-        return make_text(rng)
-    return text
+        if not capitals and len(text) > 1 and rng.random() < 0.15 and text[0] not in "io":
+            text = text[0].upper() + text[1:]
+        if set(text) - ALIKE:
+            return text
 
 
 def _word(rng, area, low=14, high=90):
@@ -222,7 +242,7 @@ def _word(rng, area, low=14, high=90):
 
 
 def _word_image(rng, size):
-    ground = pick_ground(rng)
+    ground = pick_ground(rng, words=True)
     word = _word(rng, layout.free_area(ground, *size))
     return replace(layout.close_scene(*size, (), (word,), ground), clear=False)
 
@@ -267,6 +287,7 @@ def _pair(rng, limits, pairs, number):
     count = max(number, int(rng.choice((1, 2, 3, 4, 5), p=(0.2, 0.25, 0.3, 0.15, 0.1))))
     if count > 3 and min(size) < 84:
         return None
+    pairs = _palette(rng, pairs)
     names = layout.pick_pairs(rng, count, pairs, 0.3, distinct=True)
     forms = _forms(rng, "easy" if rng.random() < 0.5 else "free", names)
     sizes = _sizes(rng, "easy" if count <= 3 else "free", count, area)
@@ -408,7 +429,7 @@ def _clip(rng, limits, pairs, times):
     size, ground = layout.image_size(rng, area, limits), pick_ground(rng)
     free = layout.free_area(ground, *size)
     count = int(rng.choice((3, 4), p=(0.75, 0.25)))
-    names = layout.pick_pairs(rng, count, pairs, distinct=True)
+    names = layout.pick_pairs(rng, count, _palette(rng, pairs), distinct=True)
     forms = _forms(rng, "easy", names)
     sizes = _sizes(rng, "easy", 3, free) + [0.2 * min(size)] * (count - 3)
     gaps = [[4] * count] * count
@@ -421,6 +442,10 @@ def _clip(rng, limits, pairs, times):
     first, second = rng.integers(1, length, 2).tolist()
     direction, path = _path(rng, mover.box, free, length)
     moving, other_comes, other_stays, rest_stay = rng.random(4) < (0.55, 0.4, 0.5, 0.7)
+    swept = (*np.min(path, 0)[:2].tolist(), *np.max(path, 0)[2:].tolist())
+    others = [s.box for s in shapes if s is not mover]
+    if moving and rng.random() < 0.9 and not layout.fits(swept, others, [0] * len(others)):
+        return None
     frames = []
     for index in range(length):
         seen = list(rest) if rest_stay else []

@@ -41,10 +41,12 @@ def _style(rng, contents, style):
 
 def tints(rng, names):
     """{colour name: slightly varied RGB}; white, grey and brown vary less."""
-    spread = {"white": 5, "grey": 10, "brown": 10}
     varied = {}
     for name in names:
-        shift = rng.integers(-16, 17, 3) * spread.get(name, 16) // 16
+        if name in ("white", "grey", "brown"):
+            shift = rng.integers(-10, 11) + rng.integers(-3, 4, 3)
+        else:
+            shift = rng.integers(-16, 17, 3)
         varied[name] = tuple(np.clip(shift + COLOURS[name], 0, 255).tolist())
     return varied
 
@@ -60,9 +62,10 @@ class Style:
         self.word_ink = tuple(rng.integers(0, 256, 3).tolist() if rng.random() < 0.6
                               else rng.integers(0, 60, 3).tolist())  # fmt: skip
         inks = [*self.tints.values(), *{s.paint for s in shapes if s.paint}]
-        inks += [self.word_ink] if any(scene.words for scene in scenes) else []
+        written = any(scene.words for scene in scenes)
+        inks += [self.word_ink] if written else []
         lines = any(s.kind == "line" for s in shapes)
-        thin = self.pen not in ("filled", "edged", "crayon", "shaded")
+        thin = written or self.pen not in ("filled", "edged", "crayon", "shaded")
         self.ground = grounds.Ground(rng, ground, inks, lines, thin, plain=self.clean)
         self.single = len(contents) == 1
         self.seed = int(rng.integers(1 << 62))

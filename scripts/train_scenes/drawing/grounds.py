@@ -15,40 +15,41 @@ GROUNDS = (
     "toolbar",
 )  # fmt: skip
 HELD_OUT_GROUNDS = ("striped", "chequered", "dotted", "isometric", "woven")
-FAR, FAR_THIN = 112, 145  # least RGB distance of a ground's colours from filled and thin inks
+FAR, FAR_THIN = (105, 26), (132, 32)  # least contrast of filled and of thin inks: `contrast`
 LABELS = (
     "File Edit View Help", "Untitled", "Home Insert Draw", "Fig. 1", "page 2", "Drawing 1", "Save",
     "Copy Paste", "Tools Window", "100 %", "sketch.png", "Sheet 3", "Undo Redo", "draft",
 )  # fmt: skip
 
 
-def _least_distance(colours, inks):
-    """Least RGB distance between colours [N, 3] and inks [M, 3]."""
+def _perceived(colours):
+    """CIE Lab coordinates [N, 3] of RGB colours [N, 3], those of hue weighted by 0.4."""
+    linear = (np.asarray(colours, dtype=np.float64) / 255) ** 2.2
+    xyz = linear @ np.array([(0.434, 0.213, 0.018), (0.376, 0.715, 0.109), (0.190, 0.072, 0.873)])
+    x, y, z = np.cbrt(xyz.T + 0.002)
+    return np.stack([116 * y - 16, 200 * (x - y), 80 * (y - z)], 1)
+
+
+def contrast(colours, inks, far):
+    """Least contrast of RGB colours [N, 3] with inks [M, 3], per colour; 1 or more is clear.
+
+    far: the RGB distance and the distance as perceived that are clear.
+    """
     if len(inks) == 0:
-        return np.inf
-    return np.linalg.norm(colours[:, None] - inks[None], axis=-1).min()
+        return np.full(len(colours), np.inf)
+    plain = np.linalg.norm(colours[:, None] - inks[None], axis=-1).min(1)
+    seen = np.linalg.norm(_perceived(colours)[:, None] - _perceived(inks)[None], axis=-1).min(1)
+    return np.minimum(plain / far[0], seen / far[1])
 
 
 def paper(rng, inks, light, far):
-    """An RGB colour, mostly light, far from the inks: the farthest of 240 tries if none is."""
+    """An RGB colour, mostly light, in clear contrast to inks: the best of 240 if none is."""
     colours = rng.uniform(0, 256, (240, 3))
     if rng.random() < light:
         bright = rng.uniform(206, 256, (40, 1)) + rng.normal(0, 5, (40, 3))
         colours[:40] = np.clip(bright, 0, 255)
-    if len(inks) == 0:
-        return colours[0]
-    least = np.linalg.norm(colours[:, None] - inks[None], axis=-1).min(1)
-    return colours[np.argmax(least >= far) if (least >= far).any() else np.argmax(least)]
-
-
-def near(rng, base, inks, spread, tries):
-    """A colour near `base` such that every mixture of the two stays far from the inks."""
-    for _ in range(tries):
-        other = np.clip(base + rng.normal(0, spread, 3), 0, 255)
-        mixed = base + np.linspace(0, 1, 4)[:, None] * (other - base)
-        if _least_distance(mixed, inks) >= FAR:
-            return other
-    return base
+    clear = np.minimum(contrast(colours, inks, far), 1)
+    return colours[np.argmax(clear)]
 
 
 class Ground:
@@ -63,7 +64,8 @@ class Ground:
         self.inks = np.array(list(inks), dtype=np.float64).reshape(-1, 3)
         self.rng_seed = int(rng.integers(1 << 62))
         light = 0.88 if name in ("squared", "ruled", "photographed") else 0.68
-        self.base = paper(rng, self.inks, light, FAR_THIN if thin else FAR)
+        self.far = FAR_THIN if thin else FAR
+        self.base = paper(rng, self.inks, light, self.far)
         if plain:
             self.base = np.full(3, rng.uniform(235, 255))
         self.shaded = name == "photographed" or (
@@ -93,13 +95,28 @@ class Ground:
         factors = np.asarray(field.resize((width, height), Image.Resampling.BICUBIC))[..., None]
         return factors * rng.normal(1, 0.025, 3).astype(np.float32)
 
+    def near(self, rng, spread, tries=24):
+        """A colour near the paper's such that every mixture of the two is in clear contrast."""
+        others = np.clip(self.base + rng.normal(0, spread, (tries, 3)), 0, 255)
+        for share in (1.0, 0.5, 0.25):
+            clear = np.min(
+                [
+                    contrast(self.base + t * share * (others - self.base), self.inks, self.far)
+                    for t in (0.33, 0.67, 1)
+                ],
+                axis=0,
+            )
+            if (clear >= 1).any():
+                return self.base + share * (others[np.argmax(clear >= 1)] - self.base)
+        return self.base
+
     # ------------------------------------------------------------------ each family
 
     def _plain(self, rng, image, scale):
         return None
 
     def _gradient(self, rng, image, scale):
-        other = near(rng, self.base, self.inks, 90, 20)
+        other = self.near(rng, 90)
         width, height = image.size
         if rng.random() < 0.25:
             x, y = np.meshgrid(np.linspace(-1, 1, 32), np.linspace(-1, 1, 32))
@@ -124,7 +141,8 @@ class Ground:
                 [(90, 140, 210), (120, 190, 230), (210, 110, 110), (110, 170, 130), (150, 150, 160)]
             )[rng.integers(5)].astype(np.float64)
         colour = self.base + rng.uniform(0.08, 0.85) * (target - self.base)
-        while _least_distance(colour[None], self.inks) < (FAR if self.lines else 60):
+        far = FAR if self.lines else (60, 15)
+        while contrast(colour[None], self.inks, far)[0] < 1:
             colour = 0.75 * colour + 0.25 * self.base
             if np.abs(colour - self.base).max() < 6:
                 break
@@ -160,7 +178,8 @@ class Ground:
         draw = ImageDraw.Draw(image)
         margin = min(14.0, 0.08 * min(width, height) / scale) * scale
         if rng.random() < 0.5:
-            colour = _rgb(near(rng, self.base, self.inks, 120, 30))
+            tone = self.near(rng, 120)
+            colour = _rgb(0.7 * tone.mean() + 0.3 * tone)
             thickness = max(1, round(rng.uniform(0.25, 0.9) * margin))
             draw.rectangle((0, 0, width - 1, height - 1), outline=colour, width=thickness)
         else:
@@ -175,7 +194,7 @@ class Ground:
         draw = ImageDraw.Draw(image)
         y = rng.uniform(0.5, 0.92) * height
         if self.lines or rng.random() < 0.5:
-            below = near(rng, self.base, self.inks, 80, 30)
+            below = self.near(rng, 80)
             draw.rectangle((0, y, width, height), fill=_rgb(below))
         if not self.lines:
             thickness = max(1, round(rng.uniform(0.6, 2.5) * scale))
@@ -226,7 +245,7 @@ class Ground:
     # ------------------------------------------------------------------ held out
 
     def _second(self, rng):
-        return _rgb(near(rng, self.base, self.inks, 28, 30))
+        return _rgb(self.near(rng, 28))
 
     def _striped(self, rng, image, scale):
         width, height = image.size

@@ -59,9 +59,9 @@ def edge_colour(rng, ink, ground):
         roll = rng.random()
         if roll < 0.5:
             edge = rng.integers(0, 50, 3)
-        elif roll < 0.75:
+        elif roll < 0.78:
             edge = (ink * rng.uniform(0.35, 0.6)).astype(int)
-        elif roll < 0.9:
+        elif roll < 0.95:
             edge = rng.integers(215, 256, 3)
         else:
             edge = rng.integers(0, 256, 3)
