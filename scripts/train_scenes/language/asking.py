@@ -4,7 +4,16 @@ from bisect import bisect
 from functools import cache
 from itertools import accumulate
 
-from scripts.train_scenes.language import changes, compared, foreign, grounding, honesty, seen
+from scripts.train_scenes.language import (
+    changes,
+    compared,
+    foreign,
+    grounding,
+    honesty,
+    places,
+    seen,
+)
+from scripts.train_scenes.language.english_more import EARLIER
 from scripts.train_scenes.language.facts import Facts
 from scripts.train_scenes.language.grammar import Voice
 from scripts.train_scenes.language.question import denies
@@ -13,15 +22,16 @@ from scripts.train_scenes.scene import Clip, Pair, Refusal, Scene
 SCENE = {  # skill: (asks, how often)
     "describe": (seen.ask_describe, 1.0), "list": (seen.ask_list, 0.7),
     "count": (seen.ask_count, 1.7), "colour": (seen.ask_colour, 1.0),
-    "shape": (seen.ask_shape, 0.9), "place": (seen.ask_place, 0.6), "side": (seen.ask_side, 1.0),
-    "size": (seen.ask_size, 0.8), "between": (seen.ask_between, 0.5),
-    "relation": (compared.ask_relation, 2.2), "yes_no": (compared.ask_yes_no, 2.2),
-    "absent": (compared.ask_absent, 0.7), "locate": (grounding.ask_locate, 2.0),
-    "locate_all": (grounding.ask_locate_all, 0.8), "point": (grounding.ask_point, 1.2),
-    "read": (seen.ask_read, 0.12), "unknown": (honesty.ask_unknown, 1.1),
-    "chat": (honesty.ask_chat, 0.15), "other": (honesty.ask_other, 0.25),
-    "chinese": (foreign.ask_chinese, 0.3), "german": (foreign.ask_german, 0.3),
-    "french": (foreign.ask_french, 0.3), "spanish": (foreign.ask_spanish, 0.3),
+    "shape": (seen.ask_shape, 0.9), "place": (places.ask_place, 0.6),
+    "side": (places.ask_side, 1.0), "size": (places.ask_size, 0.9),
+    "between": (places.ask_between, 1.2), "relation": (compared.ask_relation, 2.2),
+    "yes_no": (compared.ask_yes_no, 2.2), "absent": (compared.ask_absent, 0.7),
+    "locate": (grounding.ask_locate, 2.0), "locate_all": (grounding.ask_locate_all, 0.8),
+    "point": (grounding.ask_point, 1.2), "read": (seen.ask_read, 0.12),
+    "unknown": (honesty.ask_unknown, 1.1), "chat": (honesty.ask_chat, 0.15),
+    "other": (honesty.ask_other, 0.25), "chinese": (foreign.ask_chinese, 0.3),
+    "german": (foreign.ask_german, 0.3), "french": (foreign.ask_french, 0.3),
+    "spanish": (foreign.ask_spanish, 0.3),
 }  # fmt: skip
 RARE = {  # further questions of a skill, now and then
     "count": (seen.ask_count_colours, 0.06), "colour": (seen.ask_colours, 0.15),
@@ -41,6 +51,7 @@ NO_IMAGE = {
     "other": (honesty.ask_other, 1.0),
 }  # fmt: skip
 LANGUAGES = ("chinese", "german", "french", "spanish")
+ALONE = ("chat", "other", *LANGUAGES)  # skills that do not say which image they are about
 SKILLS = (
     "describe", "list", "count", "colour", "shape", "place", "side", "size", "between", "relation",
     "yes_no", "absent", "locate", "locate_all", "point", "read", "unknown", "when", "motion",
@@ -73,7 +84,7 @@ def _weighted(skills_and_shares):
     return skills, tuple(accumulate(shares))
 
 
-def _seen(content):
+def seen_by(content):
     """What an asking function gets besides the voice."""
     if isinstance(content, Scene):
         return Facts(content)
@@ -90,6 +101,19 @@ def once(voice, content, facts, table, skill, fair=True):
     return question
 
 
+def ask_either(voice, pair):
+    """A question about the first or the second of two images."""
+    index = int(voice.chance(0.5))
+    scene = (pair.before, pair.after)[index]
+    table = {skill: entry for skill, entry in table_of(scene).items() if skill not in ALONE}
+    skill = voice.weighted({skill: entry[1] for skill, entry in table.items()})
+    voice = voice.about(voice.pick(EARLIER[index]))
+    return once(voice, scene, seen_by(scene), table, skill, fair=False)
+
+
+PAIR["either"] = (ask_either, 0.3)
+
+
 def ask(rng, content, held_out=False, fair=True, skills=None, own=None):
     """Endless questions about a Scene, Refusal, Pair or Clip, or about no image (None).
 
@@ -104,7 +128,7 @@ def ask(rng, content, held_out=False, fair=True, skills=None, own=None):
     if not table:
         return
     names, shares = _weighted(tuple((skill, entry[1]) for skill, entry in table.items()))
-    facts = _seen(content)
+    facts = seen_by(content)
     first = (
         [s for s, share in FIRST if s in table and voice.chance(share)] if table is SCENE else []
     )

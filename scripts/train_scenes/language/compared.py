@@ -1,8 +1,8 @@
 """Questions about one scene that compare shapes or are answered with yes or no."""
 
 from scripts.train_scenes.language.names import NOT_THERE, article, plural, refer
+from scripts.train_scenes.language.places import PLACES, within
 from scripts.train_scenes.language.question import Question
-from scripts.train_scenes.language.seen import PLACES, the, within
 from scripts.train_scenes.scene import COLOURS, KINDS, PAIRS
 
 SIDES = {  # relation: (axis, whether the smaller coordinate wins, words)
@@ -222,6 +222,22 @@ def ask_is_place(voice, facts):
     return yes_no(voice, "yes_no.place", truth, (mention,), **slots)
 
 
+def ask_this(voice, facts):
+    """Whether the only shape is a circle."""
+    if len(facts.shapes) != 1 or facts.words:
+        return None
+    truth = voice.chance(0.5)
+    mention = (present if truth else missing)(voice, facts)
+    return there(voice, mention, truth, "yes_no.this", facts.shapes[0]) if mention else None
+
+
+def ask_text(voice, facts):
+    """Whether there is anything to read."""
+    if not facts.words and voice.chance(0.5):
+        return None
+    return yes_no(voice, "yes_no.text", bool(facts.words), ())
+
+
 def ask_anything(voice, facts):
     """Whether there is anything at all."""
     if facts.words:
@@ -232,7 +248,7 @@ def ask_anything(voice, facts):
 
 YES_NO = {
     ask_there: 0.52, ask_is_colour: 0.1, ask_is_kind: 0.08, ask_number: 0.08,
-    ask_more: 0.06, ask_is_place: 0.1, ask_anything: 0.06,
+    ask_more: 0.06, ask_is_place: 0.1, ask_anything: 0.06, ask_this: 0.1, ask_text: 0.05,
 }  # fmt: skip
 
 
@@ -271,6 +287,3 @@ def absent(voice, mention, key):
 def absent_colour(voice, mention):
     """What colour something is that is not there: only to be asked by kind alone."""
     return Question("absent", voice.say("colour", thing=mention[1]), NOT_THERE, (mention,))
-
-
-__all__ = ["answered", "ask_absent", "ask_relation", "ask_yes_no", "missing", "the", "there"]

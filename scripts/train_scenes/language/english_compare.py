@@ -76,6 +76,20 @@ REQUESTS = {
         "{a_thing}, yes or no?", "is any {thing} to be seen{in}?", "has {image} got {a_thing}?",
         "got {a_thing}?", "do we have {a_thing} here?", "would you say there is {a_thing}{in}?",
     ),
+    "yes_no.this": (
+        "is this {a_thing}?", "is it {a_thing}?", "is that {a_thing}?", "did I draw {a_thing}?",
+        "does this look like {a_thing}?", "is the shape {a_thing}?", "is my drawing {a_thing}?",
+        "tell me if this is {a_thing}.", "this is {a_thing}, right?", "it's {a_thing}, isn't it?",
+        "would you call this {a_thing}?", "does {image} show {a_thing}?",
+        "could this be {a_thing}?",
+    ),
+    "yes_no.text": (
+        "is there any text{in}?", "is there text{in}?", "is there a word{in}?",
+        "does {image} contain text?", "do you see any text?", "do you see a word{in}?",
+        "is anything written{in}?", "are there letters{in}?", "are there any words{in}?",
+        "does it say anything?", "can you read anything{in}?", "is there any writing{in}?",
+        "tell me if there is any text{in}.", "is something written{in}?",
+    ),
     "yes_no.any": (
         "are there any {things}?", "are there any {things}{in}?", "are there {things}{in}?",
         "do you {see} any {things}?", "do you {see} any {things}{in}?",

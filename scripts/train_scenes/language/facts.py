@@ -51,8 +51,9 @@ class Facts:
 
     @cached_property
     def words_here(self):
-        """All colours and kinds in the scene."""
-        return {w for s in self.shapes for w in (s.colour, s.kind) if w}
+        """All colours and kinds in the scene, and what is written there."""
+        written = {word.text.lower() for word in self.words}
+        return written | {w for s in self.shapes for w in (s.colour, s.kind) if w}
 
     @cached_property
     def doubtful(self):

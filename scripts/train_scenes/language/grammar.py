@@ -44,12 +44,19 @@ def compile_template(text):
 
 
 @cache
+def split_requests():
+    """({key: training texts}, {key: held-out texts}): a text held out for one key is for all."""
+    halves = {key: split(key, texts) for key, texts in REQUESTS.items()}
+    held_out = {text for half in halves.values() for text in half[1]}
+    training = {key: tuple(t for t in half[0] if t not in held_out) for key, half in halves.items()}
+    return training, {key: half[1] for key, half in halves.items()}
+
+
+@cache
 def pools(held_out=False):
     """{key: compiled templates} of training, or of the held-out quarter."""
-    return {
-        key: tuple(map(compile_template, split(key, texts)[held_out] or texts))
-        for key, texts in REQUESTS.items()
-    }
+    texts = split_requests()[held_out]
+    return {key: tuple(map(compile_template, texts[key])) for key in texts}
 
 
 @cache

@@ -31,8 +31,8 @@ FORMS = {"locate": box_json, "point": point_json}
 def ask_one(voice, facts, skill):
     """The box or the point of one shape, called by its name or by colour or kind alone."""
     known = facts.single
-    if not known:
-        return None
+    if voice.chance(0.1) or not known:
+        return several(voice, facts, skill)
     if voice.chance(0.5):
         known = [k for k in known if all(k[0])] or known
     return one(voice, skill, *voice.pick(known))
@@ -45,6 +45,23 @@ def one(voice, skill, mention, shape, key=None, name=None):
     answer = json.dumps(FORMS[skill](shape, name or thing.label))
     mentions = () if name else (mention,)
     return Question(skill, text, answer, mentions, focus=shape, frame=skill)
+
+
+def several(voice, facts, skill):
+    """Asked for one where there are several of them: a list of all."""
+    if not facts.named or len(facts.shapes) < 2:
+        return None
+    shape = voice.pick(facts.shapes)
+    mention = voice.pick(((shape.colour, shape.kind), ("", shape.kind), (shape.colour, "")))
+    shapes = facts.fitting(mention)
+    if not 1 < len(shapes) <= MOST:
+        return None
+    thing, ordered = refer(voice, *mention, counted=True), facts.order(shapes)
+    if not ordered:
+        return None
+    answer = json.dumps([FORMS[skill](s, s.name) for s in ordered])
+    whole = "locate_all" if skill == "locate" else skill
+    return Question(whole, voice.say(skill, thing=thing.said), answer, (mention,))
 
 
 def ask_locate(voice, facts):

@@ -2,8 +2,9 @@
 
 from scripts.train_scenes.language.compared import answered
 from scripts.train_scenes.language.names import NOT_THERE, article, plural, refer, unknown
+from scripts.train_scenes.language.places import PLACES
 from scripts.train_scenes.language.question import Question
-from scripts.train_scenes.language.seen import ALL_SHAPES, NO_TEXT, NOTHING, PLACES
+from scripts.train_scenes.language.seen import ALL_SHAPES, NO_TEXT, NOTHING
 from scripts.train_scenes.scene import PAIRS
 
 HELLO = "Hello! I am a tiny model that knows drawn shapes: show me some and ask me about them."

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from scripts.train_scenes.language import nouns
+from scripts.train_scenes.language.facts import HELD_COLOUR
 from scripts.train_scenes.language.grammar import split
 from scripts.train_scenes.scene import COLOURS, KINDS
 
@@ -94,13 +95,14 @@ TINTS = split("colours", nouns.COLOURS)
 
 
 def _is_clear_of(word, words_here):
-    return not set(nouns.NEAR.get(word, ())) & words_here
+    return word not in words_here and not words_here.intersection(nouns.NEAR.get(word, ()))
 
 
 def unknown(voice, words_here, all_named):
     """(words, can be counted): a thing that the model does not know and that is not there, or None.
 
-    words_here: the colours and kinds in the image; all_named: whether all of them have a name.
+    words_here: the colours and kinds in the image, and what is written there; all_named: whether
+    all shapes have a name.
     """
     held_out, roll = voice.held_out, voice.random()
     if roll < 0.6:
@@ -121,4 +123,7 @@ def unknown(voice, words_here, all_named):
     tint = voice.pick(TINTS[held_out])
     if not _is_clear_of(tint, words_here):
         return None
-    return f"{tint} {voice.pick(KINDS) if voice.chance(0.7) else 'shape'}", True
+    kind = voice.pick(KINDS) if voice.chance(0.7) else "shape"
+    if HELD_COLOUR.get(kind) in nouns.NEAR.get(tint, ()):
+        return None  # a crimson star is nearly a red one, of which nothing must be said
+    return f"{tint} {kind}", True

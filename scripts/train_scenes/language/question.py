@@ -53,12 +53,13 @@ def scenes_of(content):
 
 
 def denies(question, content):
-    """True when a question is unfair to a held-out pair: it names one, or its answer denies one.
+    """True when a question, or turn, names a held-out pair or its answer denies one unfairly.
 
     `How many hearts are there?` beside a blue square: that the square does not count can be told by
     its blue alone, because blue hearts are never drawn.  Such a question teaches that rule.  The
     same beside a shape without a name, in a blue that has none or in a form like a heart's.
     """
+    question = getattr(question, "question", question)
     colours, kinds = set(), set()
     for colour, kind in question.mentions:
         if colour and kind:
@@ -90,11 +91,12 @@ _NAME = re.compile(rf"\b({_COLOUR}) ({_KIND})\b(?: turned (?:({_COLOUR})\b|into 
 
 
 def unsaid(question):
-    """The answers that would name a pair that is held out of training, in place of one word.
+    """The answers to a question, or turn, that would name a held-out pair in place of one word.
 
     To `What colour is the heart?` it is never `Blue.`, because blue hearts are never drawn.  The
     loss must not teach that rule: it leaves these words out of what the right one is compared with.
     """
+    question = getattr(question, "question", question)
     if question.names is not None:
         return [*question.instead, *_foreign(question)]
     text, found = question.answer, []  # (start, end, the other word)

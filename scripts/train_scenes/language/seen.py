@@ -1,7 +1,7 @@
 """Questions about one scene that are answered in words: all of it, counts, colours, places."""
 
 from scripts.train_scenes.language.facts import HELD_COLOUR, HELD_KIND, MOST
-from scripts.train_scenes.language.names import article, listing, refer, sentence
+from scripts.train_scenes.language.names import article, listing, refer, sentence, synonym
 from scripts.train_scenes.language.question import Question
 from scripts.train_scenes.scene import COLOURS, KINDS
 
@@ -16,32 +16,6 @@ ALL_SHAPES = (
     "items",
     "geometric shapes",
 )
-EXTREMES = {  # words: (axis, whether the larger coordinate wins)
-    "leftmost": (0, False), "furthest left": (0, False), "farthest left": (0, False),
-    "rightmost": (0, True), "furthest right": (0, True), "farthest right": (0, True),
-    "highest": (1, False), "topmost": (1, False), "furthest up": (1, False),
-    "uppermost": (1, False), "lowest": (1, True), "bottommost": (1, True),
-    "furthest down": (1, True), "undermost": (1, True),
-}  # fmt: skip
-LEFT, RIGHT, TOP, BOTTOM = "left", "right", "top", "bottom"
-SIDES = {  # words: (rows, columns) of the 3 x 3 grid
-    "on the left": (None, 0), "on the left side": (None, 0), "on the left-hand side": (None, 0),
-    "to the left": (None, 0), "at the left": (None, 0), "on the right": (None, 2),
-    "on the right side": (None, 2), "on the right-hand side": (None, 2), "to the right": (None, 2),
-    "at the right": (None, 2), "at the top": (0, None), "on top": (0, None),
-    "in the upper part": (0, None), "at the bottom": (2, None), "in the lower part": (2, None),
-    "on the bottom": (2, None), "in the middle": (1, 1), "in the centre": (1, 1),
-    "in the center": (1, 1), "at the centre": (1, 1), "at the top left": (0, 0),
-    "in the top left corner": (0, 0), "in the upper left corner": (0, 0),
-    "in the top left": (0, 0), "in the upper left": (0, 0), "top left": (0, 0),
-    "at the top right": (0, 2), "in the top right corner": (0, 2),
-    "in the upper right corner": (0, 2), "in the top right": (0, 2), "in the upper right": (0, 2),
-    "top right": (0, 2), "at the bottom left": (2, 0), "in the bottom left corner": (2, 0),
-    "in the lower left corner": (2, 0), "in the bottom left": (2, 0), "in the lower left": (2, 0),
-    "bottom left": (2, 0), "at the bottom right": (2, 2), "in the bottom right corner": (2, 2),
-    "in the lower right corner": (2, 2), "in the bottom right": (2, 2), "bottom right": (2, 2),
-}  # fmt: skip
-PLACES = tuple(SIDES)
 
 
 def too_many(count, things="shapes"):
@@ -229,8 +203,8 @@ def by_colour(facts):
 def ask_colour(voice, facts):
     """The colour of the only shape of its kind, or of the only shape."""
     known = by_kind(facts)
-    if not known:
-        return None
+    if not known or voice.chance(0.1):
+        return _colour_many(voice, facts)
     mention, shape = voice.pick(known)
     if voice.knows("colour.options") and voice.chance(0.1):
         return _colour_options(voice, mention, shape)
@@ -258,6 +232,55 @@ def _colour_options(voice, mention, shape):
     return Question("colour", text, sentence(shape.colour), mentions, focus=shape)
 
 
+def _several(facts, index):
+    """[(word, shapes from left to right)] of colours (0) or kinds (1) that two to six share."""
+    if not facts.named:
+        return []
+    words = dict.fromkeys((s.colour, s.kind)[index] for s in facts.shapes)
+    groups = [(w, facts.fitting(("", w) if index else (w, ""))) for w in words]
+    groups = [(w, facts.order(shapes)) for w, shapes in groups if 1 < len(shapes) <= MOST]
+    return [(w, shapes) for w, shapes in groups if shapes]
+
+
+def _one_by_one(shapes, word_of, other_of):
+    """(answer, its versions with one word of a held-out pair): `Red and blue.`"""
+    words = list(dict.fromkeys(word_of(s) for s in shapes))
+    instead = [
+        sentence(listing([*words[:i], other_of(s), *words[i + 1 :]]))
+        for i, word in enumerate(words)
+        for s in shapes
+        if word_of(s) == word and other_of(s) not in (None, word)
+    ]
+    return sentence(listing(words)), tuple(dict.fromkeys(instead))
+
+
+def _colour_many(voice, facts):
+    """The colours of several shapes of one kind, each once."""
+    found = _several(facts, 1)
+    if not found:
+        return None
+    kind, shapes = voice.pick(found)
+    thing = refer(voice, "", kind)
+    answer, instead = _one_by_one(shapes, lambda s: s.colour, lambda s: HELD_COLOUR.get(s.kind))
+    text = voice.say("colour.many", thing=thing.said, things=thing.many)
+    return Question("colour", text, answer, (thing.mention,), instead)
+
+
+def _shape_many(voice, facts):
+    """The kinds of several shapes of one colour, each once."""
+    found = _several(facts, 0)
+    if not found:
+        return None
+    colour, shapes = voice.pick(found)
+    answer, instead = _one_by_one(
+        shapes,
+        lambda s: article(s.kind),
+        lambda s: HELD_KIND.get(s.colour) and article(HELD_KIND[s.colour]),
+    )
+    text = voice.say("shape.many", colour_word=synonym(voice, colour))
+    return Question("shape", text, answer, ((colour, ""),), instead)
+
+
 def ask_colours(voice, facts):
     """All colours, each once, in the order of their first shape from left to right."""
     if not facts.named or not facts.ordered or len(facts.shapes) > MOST:
@@ -271,8 +294,8 @@ def ask_colours(voice, facts):
 def ask_shape(voice, facts):
     """The kind of the only shape of its colour."""
     known = by_colour(facts)
-    if not known:
-        return None
+    if not known or voice.chance(0.1):
+        return _shape_many(voice, facts)
     mention, shape = voice.pick(known)
     if voice.knows("shape.options") and voice.chance(0.1):
         return _shape_options(voice, mention, shape)
@@ -296,100 +319,3 @@ def _shape_options(voice, mention, shape):
     )  # fmt: skip
     mentions = (mention, ("", first), ("", second))
     return Question("shape", text, sentence(article(shape.kind)), mentions, focus=shape)
-
-
-# --------------------------------------------------------------------------------- places
-
-
-def ask_place(voice, facts):
-    """In which part of the image a shape is, in words."""
-    known = [(m, s) for m, s in facts.single if facts.cell(s)]
-    return place_of(voice, facts, *voice.pick(known)) if known else None
-
-
-def place_of(voice, facts, mention, shape, key="place"):
-    """The place of one shape."""
-    place = facts.place(shape)
-    if not place:
-        return None
-    text = voice.say(key, thing=refer(voice, *mention).said)
-    return Question("place", text, sentence(place), (mention,), focus=shape, frame="place")
-
-
-def within(facts, side):
-    """The shapes in a side or corner from left to right, or None when in doubt."""
-    row, column = SIDES[side]
-    inside = []
-    for s in facts.shapes:
-        x, y = s.centre[0] / facts.width, s.centre[1] / facts.height
-        held = [_held(y, row), _held(x, column)]
-        if False in held:
-            continue
-        if None in held:
-            return None
-        inside.append(s)
-    return facts.order(inside)
-
-
-def _held(fraction, third):
-    """True, False or None: whether a fraction of a side is in a third of it (None: in any)."""
-    if third is None:
-        return True
-    depth = min(fraction - third / 3, (third + 1) / 3 - fraction)
-    if (third == 0 and fraction < 1 / 6) or (third == 2 and fraction > 5 / 6):
-        return True
-    return True if depth > 0.035 else (False if depth < -0.035 else None)
-
-
-def ask_side(voice, facts):
-    """What is on one side, in the middle or in a corner; or which shape is the outermost."""
-    if not facts.named or len(facts.shapes) > 10:
-        return None
-    if voice.knows("extreme") and voice.chance(0.3):
-        return ask_extreme(voice, facts)
-    place = voice.pick(PLACES)
-    shapes = within(facts, place)
-    if shapes is None or len(shapes) > MOST or (not shapes and voice.chance(0.6)):
-        return None
-    answer = sentence(listing([article(s.name) for s in shapes])) if shapes else NOTHING
-    focus = shapes[0] if len(shapes) == 1 else None
-    return Question("side", voice.say("side", place=place), answer, focus=focus)
-
-
-def the(shape):
-    """`The red circle.`"""
-    return f"The {shape.name}."
-
-
-def ask_extreme(voice, facts):
-    """The leftmost shape, the highest one, ..."""
-    words = voice.pick(tuple(EXTREMES))
-    shape = facts.extreme(*EXTREMES[words])
-    if not shape:
-        return None
-    return Question("side", voice.say("extreme", extreme=words), the(shape), focus=shape)
-
-
-def ask_size(voice, facts):
-    """The biggest or the smallest shape."""
-    if not facts.named:
-        return None
-    which = voice.pick(("biggest", "smallest"))
-    shape = facts.outsized(which == "biggest")
-    if not shape:
-        return None
-    return Question("size", voice.say(f"size.{which}"), the(shape), focus=shape)
-
-
-def ask_between(voice, facts):
-    """The shape between two others."""
-    if len(facts.single) < 2 or len(facts.shapes) < 3 or not facts.named:
-        return None
-    (m1, first), (m2, second) = voice.pick(facts.single), voice.pick(facts.single)
-    if first is second:
-        return None
-    shape = facts.between(first, second)
-    if not shape:
-        return None
-    text = voice.say("between", first=refer(voice, *m1).said, second=refer(voice, *m2).said)
-    return Question("between", text, sentence(article(shape.name)), (m1, m2), focus=shape)

@@ -2,8 +2,8 @@
 
 import json
 
-from scripts.train_scenes.language import compared, seen
-from scripts.train_scenes.language.asking import LANGUAGES, _seen, once, table_of
+from scripts.train_scenes.language import compared, places, seen
+from scripts.train_scenes.language.asking import ALONE, once, seen_by, table_of
 from scripts.train_scenes.language.english_more import EARLIER
 from scripts.train_scenes.language.facts import Facts
 from scripts.train_scenes.language.grammar import Voice
@@ -13,7 +13,6 @@ from scripts.train_scenes.language.question import Question, Turn, denies
 from scripts.train_scenes.scene import Refusal, Scene
 
 MOST_TURNS = 6
-ALONE = ("chat", "other", *LANGUAGES)  # skills that do not say which image they are about
 TRIES = 60
 
 
@@ -74,7 +73,7 @@ def another(voice, facts, before):
     if frame == "colour":
         return seen.colour_of(voice, mention, shape, "follow.same")
     if frame == "place":
-        return seen.place_of(voice, facts, mention, shape, "follow.same")
+        return places.place_of(voice, facts, mention, shape, "follow.same")
     return one(voice, frame, mention, shape, "follow.same")
 
 
@@ -142,7 +141,7 @@ class Conversation:
         if subject:
             table = {k: v for k, v in table.items() if k not in ALONE}
             voice = voice.about(subject)
-        shares, facts = {skill: entry[1] for skill, entry in table.items()}, _seen(content)
+        shares, facts = {skill: entry[1] for skill, entry in table.items()}, seen_by(content)
         for _ in range(TRIES):
             skill = voice.weighted(shares)
             question = once(voice, content, facts, table, skill, self.fair)
