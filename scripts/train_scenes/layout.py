@@ -4,7 +4,8 @@ Ranges of forms within which a name is beyond doubt (`pick_form`):
 
 - A square is never rotated by 22 to 68 degrees (at 45 it is a diamond), and never stretched; a
   rectangle's sides are as 1.5 to 3.2, a line's length is at least nine times its thickness.
-- A diamond as wide as high is rotated by at most 12 degrees; a slim one (sides as 1.4 to 2) by any.
+- A diamond as wide as high is rotated by at most 12 degrees, a slim one (as 1.4 to 2), upright or
+  lying, by at most 22: else it would be a square or a parallelogram.
 - A circle and a ring are never stretched; an oval's axes are as 1.4 to 2.2.
 - A ring's band is 0.17 to 0.30 of its diameter; a circle's outline at most 0.09 of it (`pens`).
 - Triangles, stars, hearts, crosses and arrows keep their names at every angle and when stretched
@@ -116,7 +117,7 @@ def _triangle(rng):
 def _diamond(rng):
     if rng.random() < 0.5:
         return rng.uniform(-12, 12), 1.0, 0.0
-    return _any_angle(rng), 1 / rng.uniform(1.4, 2.0), 0.0
+    return 90.0 * int(rng.integers(2)) + rng.uniform(-22, 22), 1 / rng.uniform(1.4, 2.0), 0.0
 
 
 VARIED = {  # kind: (angle, stretch, proportion)

@@ -63,7 +63,7 @@ class Ground:
         self.name, self.lines = name, lines
         self.inks = np.array(list(inks), dtype=np.float64).reshape(-1, 3)
         self.rng_seed = int(rng.integers(1 << 62))
-        light = 0.88 if name in ("squared", "ruled", "photographed") else 0.68
+        light = 0.88 if name in ("squared", "ruled", "photographed") else 0.76
         self.far = FAR_THIN if thin else FAR
         self.base = paper(rng, self.inks, light, self.far)
         if plain:

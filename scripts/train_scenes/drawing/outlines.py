@@ -111,14 +111,17 @@ def shape_paths(shape):
     return form(shape.kind, shape.stretch, shape.angle, shape.proportion)[0]
 
 
-def arrow_strokes(shape):
-    """An arrow as two strokes: the shaft, and the head's two sides; not normalised."""
-    shaft = np.array([(-1.0, 0), (1, 0)])
-    head = np.array([(0.45, -0.5), (1.0, 0), (0.45, 0.5)])
-    return transformed([shaft, head], shape.stretch, shape.angle)
+def hand_strokes(shape):
+    """The lines by which a hand draws an arrow, a cross or a star, not normalised; else None.
 
-
-def cross_strokes(shape):
-    """A cross as two strokes; not normalised."""
-    strokes = [np.array([(0, -0.5), (0, 0.5)]), np.array([(-0.5, 0), (0.5, 0)])]
-    return transformed(strokes, shape.stretch, shape.angle)
+    An arrow is a shaft and two barbs, a cross two lines, a star of five points one crossing line.
+    """
+    if shape.kind == "arrow":
+        lines = [np.array([(-1.0, 0), (1, 0)]), np.array([(0.45, -0.5), (1.0, 0), (0.45, 0.5)])]
+    elif shape.kind == "cross":
+        lines = [np.array([(0, -0.5), (0, 0.5)]), np.array([(-0.5, 0), (0.5, 0)])]
+    elif shape.kind == "star" and shape.proportion < 1:
+        lines = [_star(0)[[0, 4, 8, 2, 6, 0]]]
+    else:
+        return None
+    return transformed(lines, shape.stretch, shape.angle)

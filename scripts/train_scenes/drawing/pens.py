@@ -93,16 +93,16 @@ def _to_unit(paths):
     return [outlines.unit(path, low, high) for path in paths]
 
 
-def _dense(path, step=0.08):
-    """A closed path with points at most `step` apart, its corners kept."""
+def _dense(path, step=0.08, closed=True):
+    """A path with points at most `step` apart, its corners kept."""
     if len(path) > 20:
         return path
-    following = np.roll(path, -1, axis=0)
-    pieces = []
-    for a, b in zip(path, following, strict=True):
+    ends = np.concatenate([path, path[:1]]) if closed else path
+    pieces = [] if closed else [path[-1:]]
+    for a, b in reversed(list(pairwise(ends))):
         count = max(1, math.ceil(math.dist(a, b) / step))
         pieces.append(a + np.linspace(0, 1, count, endpoint=False)[:, None] * (b - a))
-    return np.concatenate(pieces)
+    return np.concatenate(pieces[::-1])
 
 
 def inset(path, width):
@@ -176,6 +176,11 @@ class Brush:
             family = "crayon" if family == "crayon" else "filled"
         elif least < MIN_HATCHED and family in ("hatched", *HELD_OUT_PENS):
             family = "outline"
+        elif family in ("outline", "pencil", "open") and pen.seed % 5 < 2 and least >= 20:
+            lines = outlines.hand_strokes(shape)
+            if lines is not None:
+                self._hand_drawn(shape, lines, ink, pen, size)
+                return
         getattr(self, f"_{family}")(shape, paths, ink, pen, self._width(shape, pen, size))
 
     def _width(self, shape, pen, size):
@@ -268,6 +273,14 @@ class Brush:
         paths = _wobbled(paths, pen) if pen.wobble else paths
         strokes = [piece for path in paths for piece in _opened(path, pen.seed)]
         self._strokes(shape, _to_unit(strokes), ink, width, closed=False)
+
+    def _hand_drawn(self, shape, lines, ink, pen, size):
+        """An arrow, a cross or a star as lines."""
+        lines = [_dense(line, closed=False) for line in lines]
+        lines = _wobbled(lines, pen) if pen.wobble else _to_unit(lines)
+        most = {"arrow": 0.09, "cross": 0.15, "star": 0.04}[shape.kind]
+        width = max(2.0, min(pen.width, most) * size) * self.scale
+        self._strokes(shape, lines, ink, width, closed=False)
 
     def _strokes(self, shape, strokes, ink, width, closed):
         if len(strokes) > 1 and shape.kind == "ring":
