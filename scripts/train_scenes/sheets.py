@@ -113,8 +113,8 @@ def outside(seed, boxes):
     tiles = []
     for i in range(COUNT):
         rng = generator(seed, TRAINING, i)
-        scene = world.make_image(rng, family=("easy", "free", "crowd")[i % 3])
-        tiles.append(tile(outside_renderer.draw(rng, scene), scene, boxes))
+        scene = world.make_image(rng, family=("easy", "free", "labelled")[i % 3])
+        tiles.append(tile(outside_renderer.draw(rng, [scene])[0], scene, boxes))
     return sheet(tiles)
 
 
