@@ -1,6 +1,6 @@
 """Questions about one scene that compare shapes or are answered with yes or no."""
 
-from scripts.train_scenes.language.names import NOT_THERE, article, plural, refer
+from scripts.train_scenes.language.names import NOT_THERE, article, plural, refer, synonym
 from scripts.train_scenes.language.places import PLACES, within
 from scripts.train_scenes.language.question import Question
 from scripts.train_scenes.scene import COLOURS, KINDS, PAIRS
@@ -266,24 +266,14 @@ def ask_absent(voice, facts):
     if not mention:
         return None
     key = voice.pick(("locate", "locate", "point", "locate_all", "place", "colour", "shape"))
-    return absent(voice, mention, key)
-
-
-def absent(voice, mention, key):
-    """A request about what a mention says, which is not there."""
-    if key == "colour" and mention[0]:
+    if key == "colour":
         mention = ("", mention[1])
-        return None if not mention[1] else absent_colour(voice, mention)
-    if key == "shape":
-        if mention[1]:
+        if not mention[1] or facts.fitting(mention) or not facts.is_certain(mention):
             return None
-        text = voice.say("shape", colour_word=mention[0])
-        return Question("absent", text, NOT_THERE, (mention,))
+    if key == "shape":
+        mention = (mention[0], "")
+        if not mention[0] or facts.fitting(mention) or not facts.is_certain(mention):
+            return None
     thing = refer(voice, *mention, counted=key == "locate_all")
-    text = voice.say(key, thing=thing.said, things=thing.many)
-    return Question("absent", text, NOT_THERE, (mention,), frame="absent")
-
-
-def absent_colour(voice, mention):
-    """What colour something is that is not there: only to be asked by kind alone."""
-    return Question("absent", voice.say("colour", thing=mention[1]), NOT_THERE, (mention,))
+    slots = {"thing": thing.said, "things": thing.many, "colour_word": synonym(voice, mention[0])}
+    return Question("absent", voice.say(key, **slots), NOT_THERE, (mention,))

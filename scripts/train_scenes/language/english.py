@@ -101,7 +101,7 @@ REQUESTS = {
         "what would you call {image}?", "a caption", "caption", "short caption",
         "a list of the {shapes}", "all {shapes}", "list of {shapes}", "shapes",
         "one sentence summary", "what was drawn{in}?", "what is drawn{in}?", "what's drawn{in}?",
-        "what [|] has been drawn{in}?",
+        "what has been drawn{in}?",
     ),
     "read": (
         "read the text.", "read the word.", "read it.", "read this.", "read {image}.",

@@ -29,18 +29,25 @@ def split(key, options):
     return tuple(o for o in options if o not in held_out), tuple(o for o in order[:count])
 
 
+class Slot(str):
+    """The name of something to be filled in."""
+
+
 def compile_template(text):
-    """Parts of a template: literal strings, tuples of choices, and ("slot", name)."""
+    """Parts of a template: literal strings, slots, and tuples of choices, themselves templates."""
     parts, end = [], 0
     for match in _PART.finditer(text):
         if match.start() > end:
             parts.append(text[end : match.start()])
         options, name = match.groups()
-        parts.append(tuple(options.split("|")) if name is None else ("slot", name))
+        if name is None:
+            parts.append(tuple(map(compile_template, options.split("|"))))
+        else:
+            parts.append(Slot(name))
         end = match.end()
     if end < len(text):
         parts.append(text[end:])
-    return tuple(parts)
+    return parts
 
 
 @cache
@@ -124,17 +131,23 @@ class Voice:
 
     def _fill(self, template, slots):
         """(the text of a template, whether it names the image)."""
-        pieces, named = [], False
+        pieces = []
+        named = self._pieces(template, slots, pieces)
+        return "".join(pieces).replace("  ", " ").strip(), named
+
+    def _pieces(self, template, slots, pieces):
+        """Append a template's text piece by piece; whether it names the image."""
+        named = False
         for part in template:
-            if isinstance(part, str):
-                pieces.append(part)
-            elif len(part) == 2 and part[0] == "slot":
-                piece, says = self._slot(part[1], slots)
+            if isinstance(part, Slot):
+                piece, says = self._slot(part, slots)
                 pieces.append(piece)
                 named = named or says
+            elif isinstance(part, str):
+                pieces.append(part)
             else:
-                pieces.append(self.pick(part))
-        return "".join(pieces).replace("  ", " ").strip(), named
+                named = self._pieces(self.pick(part), slots, pieces) or named
+        return named
 
     def _slot(self, name, slots):
         if name in slots:
