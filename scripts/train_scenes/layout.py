@@ -327,13 +327,16 @@ def place(rng, size, area, sizes, aspects, gaps, clear=False):
     """
     width, height = size
     ax1, ay1, ax2, ay2 = area
+    room = 2 * ((ax2 - ax1) // 2), 2 * ((ay2 - ay1) // 2)
     step = least_step(len(sizes)) * width
     for attempt in range(6):
         boxes = []
         for i, aspect in enumerate(aspects):
-            w, h = box_sides(max(SMALLEST, sizes[i] * 0.88**attempt), aspect)
-            w, h = min(w, (ax2 - ax1) // 2 * 2), min(h, (ay2 - ay1) // 2 * 2)
-            spots = rng.random((40, 2)) * ((ax2 - ax1 - w) / 2 + 1, (ay2 - ay1 - h) / 2 + 1)
+            most = min(room[0], room[1] * aspect) * max(1, 1 / aspect)  # of the longer side
+            w, h = box_sides(min(most, max(SMALLEST, sizes[i] * 0.88**attempt)), aspect)
+            # a tenth of the spots lie at an edge exactly
+            spots = np.clip(rng.uniform(-0.05, 1.05, (40, 2)), 0, 0.9999)
+            spots = spots * ((room[0] - w) / 2 + 1, (room[1] - h) / 2 + 1)
             for sx, sy in (2 * spots.astype(int) + (ax1, ay1)).tolist():
                 box = (sx, sy, sx + w, sy + h)
                 cx, cy = sx + w / 2, sy + h / 2

@@ -25,9 +25,9 @@ from scripts.train_scenes.scene import (
 
 LIMITS = Limits()
 SHARES = {  # family: share of images
-    "easy": 0.27,  # one to three shapes, mostly upright: the first edition's world
-    "free": 0.20,  # one to six shapes of any form, size and place
-    "crowd": 0.11,  # four to fourteen shapes, random or in rows, columns and grids
+    "easy": 0.25,  # one to three shapes, mostly upright: the first edition's world
+    "free": 0.19,  # one to six shapes of any form, size and place
+    "crowd": 0.14,  # four to fourteen shapes, random or in rows, columns and grids
     "big": 0.06,  # one shape of up to 90 % of the image
     "small": 0.04,  # shapes of 16 to 30 pixels
     "touching": 0.03,
@@ -41,7 +41,8 @@ SHARES = {  # family: share of images
 FAMILIES = tuple(SHARES)
 _STEPS = np.cumsum(list(SHARES.values()))
 UPRIGHT = {"easy": 0.65}  # probability that all shapes of a scene are upright; else 0.2
-CROWDED = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
+CROWDED = np.arange(4, 15)
+CROWDED_SHARES = np.array([5, 5, 5, 5, 5, 5, 5, 3.5, 2.5, 1.5, 1.5]) / 44
 ALIKE = set("cCoOsSuUvVwWxXzZkKpP")  # capitals that only their size tells apart
 WORDS = (
     "cat dog sun moon tree car bus cup hat box ball fish bird star red blue green door book home "
@@ -64,8 +65,9 @@ def make_image(rng, limits=LIMITS, training=True, family=None, pairs=PAIRS):
         return Refusal(*size, family, held_out=not training)
     if family == "word":
         return _word_image(rng, size)
+    count = _count(rng, family)
     while True:
-        scene = _shapes_image(rng, size, family, pairs)
+        scene = _shapes_image(rng, size, family, count, pairs)
         if scene is not None:
             return scene
         size = layout.image_size(rng, limits.image_area, limits)
@@ -88,7 +90,7 @@ def _count(rng, family):
     if family == "big":
         return 1
     if family == "crowd":
-        return CROWDED[rng.integers(3) if rng.random() < 0.55 else rng.integers(len(CROWDED))]
+        return int(rng.choice(CROWDED, p=CROWDED_SHARES))
     if family == "small":
         return int(rng.integers(1, 8))
     if family == "touching":
@@ -153,9 +155,9 @@ def _boxes(rng, size, area, family, sizes, aspects, gaps, clear):
     return layout.place(rng, size, area, sizes, aspects, gaps, clear)
 
 
-def _shapes_image(rng, size, family, pairs):
+def _shapes_image(rng, size, family, count, pairs):
     """A scene of a family, or None when its shapes do not fit."""
-    count, ground = _count(rng, family), pick_ground(rng, words=family == "labelled")
+    ground = pick_ground(rng, words=family == "labelled")
     area = layout.free_area(ground, *size)
     clear = family == "easy" or (count <= 6 and rng.random() < 0.6)
     repeat = 0.3 if clear else 0.5
@@ -324,12 +326,13 @@ def _two_scenes(rng, limits, size, ground, shapes, changes):
 def _rescaled(scene, size):
     """(the scene at another size, {shape: the shape at that size})."""
     fx, fy = size[0] / scene.width, size[1] / scene.height
-    moved = {}
+    scale, moved = math.sqrt(fx * fy), {}
     for s in scene.shapes:
-        x1, y1, x2, y2 = s.box
-        w, h = max(2, 2 * round((x2 - x1) * fx / 2)), max(2, 2 * round((y2 - y1) * fy / 2))
-        x, y = 2 * round(x1 * fx / 2), 2 * round(y1 * fy / 2)
-        x, y = min(x, size[0] - w), min(y, size[1] - h)
+        sides = [max(2, 2 * round((s.box[i + 2] - s.box[i]) * scale / 2)) for i in (0, 1)]
+        w, h = min(sides[0], size[0]), min(sides[1], size[1])
+        x = 2 * round((s.centre[0] * fx - w / 2) / 2)
+        y = 2 * round((s.centre[1] * fy - h / 2) / 2)
+        x, y = min(max(x, 0), size[0] - w), min(max(y, 0), size[1] - h)
         moved[s] = replace(s, box=(x, y, x + w, y + h))
     return layout.close_scene(*size, moved.values(), (), scene.ground), moved
 

@@ -52,9 +52,12 @@ def tints(rng, names):
 
 
 class Style:
-    """One ground, one set of inks and pens, one scale and one kind of damage for some contents."""
+    """One ground, one set of inks and pens, one scale and one kind of damage for some contents.
 
-    def __init__(self, rng, contents, style=None):
+    Without `damage` there is no uneven light, blur, noise or compression.
+    """
+
+    def __init__(self, rng, contents, style=None, damage=True):
         scenes = [c for c in contents if isinstance(c, Scene)]
         shapes = [s for scene in scenes for s in scene.shapes]
         ground, self.pen, self.clean = _style(rng, contents, style)
@@ -77,7 +80,9 @@ class Style:
         self.quality = int(rng.integers(50, 96)) if rng.random() < 0.22 else None
         self.blur = rng.uniform(0.3, 0.9) if rng.random() < 0.1 else 0.0
         if self.clean:
-            self.scale, self.sigma, self.quality, self.blur = 1.0, 0.0, None, 0.0
+            self.scale = 1.0
+        if self.clean or not damage:
+            self.ground.shaded, self.sigma, self.quality, self.blur = False, 0.0, None, 0.0
         self._backdrops, self._samples = {}, None
 
     def pen_of(self, shape, index, ink):
@@ -138,7 +143,7 @@ class Style:
             if self.sigma:
                 pixels = pixels + self.sigma * _noise(rng, pixels.shape)
             image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-        return np.asarray(compress(image, self.quality) if self.quality else image)
+        return np.array(compress(image, self.quality) if self.quality else image)
 
 
 _POOL = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
@@ -158,11 +163,11 @@ def compress(image, quality):
     return Image.open(buffer).convert("RGB")
 
 
-def draw(rng, contents, style=None):
+def draw(rng, contents, style=None, damage=True):
     """Scenes and refusals, all in one style -> list of uint8 arrays [H, W, 3].
 
     style: None for one that training draws on the scenes' own ground, `held-out` for any of
-    STYLES_HELD_OUT, CLEAN, or a name of either set.
+    STYLES_HELD_OUT, CLEAN, or a name of either set.  damage: as in `Style`.
     """
-    chosen = Style(rng, contents, style)
+    chosen = Style(rng, contents, style, damage)
     return [chosen.draw(rng, content) for content in contents]

@@ -49,7 +49,7 @@ def make_pen(rng, family, ink, ground):
         width, edge = min(width, 0.075), edge_colour(rng, np.array(ink), ground)
         family = "edged" if edge else "filled"
     if family == "shaded":
-        edge = (255, 255, 255) if ground.mean() < 128 else (0, 0, 0)
+        edge = (255, 255, 255) if np.mean(ink) > ground.mean() else (0, 0, 0)
     return Pen(family, width, edge, wobble, int(rng.integers(1 << 31)))
 
 
