@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 
 from scripts.train_scenes.drawing import outlines
-from scripts.train_scenes.scene import CELL, COLOURS, HELD_OUT, PAIRS, Scene, Shape
+from scripts.train_scenes.scene import CELL, COLOURS, HELD_OUT, PAIRS, SHADES, Scene, Shape
 
 SMALLEST = 16  # pixels of a shape's longer side
 
@@ -158,8 +158,11 @@ def pick_form(rng, kind, upright=False):
 
 
 def distances(paint):
-    """{colour name: distance of its RGB to an RGB colour}."""
-    return {n: math.dist(paint, table) for n, table in COLOURS.items()}
+    """{colour name: least distance of its RGB values to an RGB colour}."""
+    return {
+        name: min(math.dist(paint, table) for table in (COLOURS[name], *SHADES[name]))
+        for name in COLOURS
+    }
 
 
 def has_hue(paint, name):
@@ -177,7 +180,7 @@ def unnamed_colour(rng, kind):
     held_out = [c for c, k in HELD_OUT if k == kind]
     while True:
         paint = tuple(rng.integers(0, 256, 3).tolist())
-        if min(distances(paint).values()) >= 80 and not any(has_hue(paint, c) for c in held_out):
+        if min(distances(paint).values()) >= 64 and not any(has_hue(paint, c) for c in held_out):
             return paint
 
 

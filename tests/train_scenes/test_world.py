@@ -223,7 +223,7 @@ def test_unnamed_halves_are_unlike_held_out_ones():
                     assert shape.form not in layout.LIKE[kind]
             assert shape.colour or shape.kind
             if not shape.colour:
-                assert min(layout.distances(shape.paint).values()) >= 80
+                assert min(layout.distances(shape.paint).values()) >= 64
 
 
 def is_beyond_doubt(shape):

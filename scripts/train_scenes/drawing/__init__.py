@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from scripts.train_scenes import photographs
 from scripts.train_scenes.drawing import fonts, grounds, pens
-from scripts.train_scenes.scene import COLOURS, Refusal, Scene
+from scripts.train_scenes.scene import COLOURS, SHADES, Refusal, Scene
 
 STYLES_TRAINING = tuple(f"{g}/{p}" for g in grounds.GROUNDS for p in pens.PENS)
 STYLES_HELD_OUT = tuple(
@@ -40,14 +40,17 @@ def _style(rng, contents, style):
 
 
 def tints(rng, names):
-    """{colour name: slightly varied RGB}; white, grey and brown vary less."""
+    """{colour name: RGB}, varied around the colour of the table or another of its shades."""
     varied = {}
     for name in names:
-        if name in ("white", "grey", "brown"):
-            shift = rng.integers(-10, 11) + rng.integers(-3, 4, 3)
+        if name in ("white", "grey", "brown", "black"):
+            shift = rng.integers(-8, 9) + rng.integers(-3, 4, 3)
         else:
-            shift = rng.integers(-16, 17, 3)
-        varied[name] = tuple(np.clip(shift + COLOURS[name], 0, 255).tolist())
+            shift = rng.integers(-14, 15, 3)
+        base = COLOURS[name]
+        if rng.random() < 0.5:
+            base, shift = SHADES[name][rng.integers(len(SHADES[name]))], shift // 2
+        varied[name] = tuple(np.clip(base + shift, 0, 255).tolist())
     return varied
 
 

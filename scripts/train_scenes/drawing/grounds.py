@@ -48,6 +48,8 @@ def paper(rng, inks, light, far):
     if rng.random() < light:
         bright = rng.uniform(206, 256, (40, 1)) + rng.normal(0, 5, (40, 3))
         colours[:40] = np.clip(bright, 0, 255)
+        if rng.random() < 0.4:
+            colours[0] = 255
     clear = np.minimum(contrast(colours, inks, far), 1)
     return colours[np.argmax(clear)]
 
@@ -88,7 +90,7 @@ class Ground:
         if not self.shaded:
             return None
         rng = np.random.default_rng(self.rng_seed + 1)
-        depth = rng.uniform(0.12, 0.45)
+        depth = rng.uniform(0.1, 0.34)
         coarse = rng.random((int(rng.integers(2, 4)), int(rng.integers(2, 4))))
         coarse = 1.03 - depth * (coarse - coarse.min()) / max(np.ptp(coarse), 1e-6)
         field = Image.fromarray(coarse.astype(np.float32))

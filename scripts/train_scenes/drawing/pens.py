@@ -37,7 +37,7 @@ def make_pen(rng, family, ink, ground):
 
     An edge that would not stand out from the ground is left away.
     """
-    width = math.exp(rng.uniform(math.log(0.02), math.log(0.16)))
+    width = math.exp(rng.uniform(math.log(0.015), math.log(0.16)))
     wobble, edge = 0.0, None
     if family in ("pencil", "crayon"):
         wobble = rng.uniform(0.006, 0.022)
@@ -188,7 +188,7 @@ class Brush:
         least = min(shape.box[2] - shape.box[0], shape.box[3] - shape.box[1])
         most = {"circle": 0.09, "oval": 0.08, "star": 0.075, "arrow": 0.045, "cross": 0.05}
         width = min(pen.width, most.get(shape.kind, 0.12)) * size
-        return max(2.0, min(width, 0.14 * least)) * self.scale
+        return max(1.4, min(width, 0.14 * least)) * self.scale
 
     def _placed(self, paths, box, margin=0.0):
         """Unit paths in drawn pixels, `margin` inside the box."""
@@ -279,7 +279,7 @@ class Brush:
         lines = [_dense(line, closed=False) for line in lines]
         lines = _wobbled(lines, pen) if pen.wobble else _to_unit(lines)
         most = {"arrow": 0.09, "cross": 0.15, "star": 0.04}[shape.kind]
-        width = max(2.0, min(pen.width, most) * size) * self.scale
+        width = max(1.4, min(pen.width, most) * size) * self.scale
         self._strokes(shape, lines, ink, width, closed=False)
 
     def _strokes(self, shape, strokes, ink, width, closed):
