@@ -136,6 +136,8 @@ def ask(rng, content, held_out=False, fair=True, skills=None, own=None):
     while tries < PATIENCE:
         skill = first.pop(0) if first else names[bisect(shares, voice.random() * shares[-1])]
         question = once(voice, content, facts, table, skill, fair)
+        if question and skills is not None and question.skill not in skills:
+            question = None
         tries = 0 if question else tries + 1
         if question:
             yield question

@@ -12,6 +12,7 @@ from scripts.train_scenes.language import english, english_compare, english_more
 
 REQUESTS = {**english.REQUESTS, **english_compare.REQUESTS, **english_more.REQUESTS}
 _PART = re.compile(r"\[([^]]*)\]|\{(\w+)\}")
+_IMAGE = re.compile(r"\b(?:this|the) (?:image|picture)\b")
 _DIGRAPHS = re.compile(r"[a-z]{5,}")
 SHORT = {"count": manners.NUMBER, "colour": manners.ONE_WORD, "shape": manners.ONE_WORD}
 CASUAL, TYPO = 0.3, 0.05  # shares of requests typed carelessly, with a misspelt word
@@ -122,6 +123,8 @@ class Voice:
         text, named = self._fill(self.pick(templates), slots)
         if self.typed:
             return text
+        if self.subject and not named and _IMAGE.search(text):
+            text, named = _IMAGE.sub(self.subject, text), True
         text = self._decorate(key.split(".")[0], text, ending)
         if self.subject and not named:
             text = (

@@ -11,7 +11,7 @@ leopard elephant giraffe zebra monkey gorilla kangaroo koala panda camel deer mo
 bat otter beaver hedgehog badger whale dolphin shark seal walrus penguin owl eagle hawk parrot
 pigeon crow swan duck goose chicken turkey peacock ostrich flamingo bird fish frog toad snake
 lizard turtle tortoise crocodile dinosaur dragon unicorn spider ant bee wasp fly mosquito
-butterfly moth beetle ladybird worm snail slug crab lobster octopus squid jellyfish starling puppy
+butterfly moth beetle ladybird worm snail slug crab lobster octopus squid jellyfish puppy
 kitten lamb calf foal person man woman boy girl child baby people teacher doctor nurse farmer
 pilot soldier king queen prince princess clown pirate wizard ninja robot ghost monster alien angel
 vampire zombie skeleton skull face hand foot arm leg nose ear mouth finger tooth beard smile hat

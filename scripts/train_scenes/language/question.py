@@ -116,10 +116,11 @@ def _foreign(question):
     text, found = question.answer, []
     lower = text.lower()
     for (colour, kind), words in question.names.items():
-        if words not in lower:
+        low = words.lower()
+        if low not in lower:
             continue
         others = [(HELD_COLOUR.get(kind), kind), (colour, HELD_KIND.get(colour))]
-        for start in (match.start() for match in re.finditer(re.escape(words), lower)):
+        for start in (match.start() for match in re.finditer(re.escape(low), lower)):
             for other in others:
                 if all(other):
                     new = question.names[other]

@@ -1,6 +1,9 @@
 """Many training texts for the tokenizer: all that is asked and answered, about made-up scenes."""
 
-from scripts.train_scenes.language.asking import ask
+from itertools import chain, islice
+
+from scripts.train_scenes.language.asking import LANGUAGES, ask
+from scripts.train_scenes.language.turns import conversation
 from scripts.train_scenes.scene import (
     COLOURS,
     PAIRS,
@@ -83,12 +86,14 @@ def contents(rng):
 
 
 def corpus(seed=0, count=1500):
-    """Questions and answers of training, `count` times some of every kind of content."""
+    """Questions and answers of training, `count` times some of every kind and in every language."""
     rng = generator(seed)
     yield from (colour.capitalize() + "." for colour in COLOURS)
-    for _ in range(count):
-        for content in contents(rng):
-            asked = ask(rng, content)
-            for question in (q for q, _ in zip(asked, range(10), strict=False)):
-                yield question.text
-                yield question.answer
+    for index in range(count):
+        asked = [islice(ask(rng, content), 10) for content in contents(rng)]
+        easy, language = made_up_scene(rng, 3, 0), LANGUAGES[index % len(LANGUAGES)]
+        asked.append(islice(ask(rng, easy, skills=(language,)), 8))
+        asked.append(turn for turn in conversation(rng, list(contents(rng))[:2]))
+        for question in chain(*asked):
+            yield question.text
+            yield question.answer

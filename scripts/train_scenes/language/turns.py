@@ -171,12 +171,12 @@ class Conversation:
             if self.fits(question, current):
                 return question, current
         if not images and before and last is not None and isinstance(self.contents[last], Scene):
-            roll, facts = voice.random(), Facts(self.contents[last])
-            if roll < 0.55 and not (len(self.shown) > 1 and self.shown[-1] != last):
-                follow = pronoun if roll < 0.25 else another
-                question = follow(voice, facts, before)
-                if self.fits(question, last):
-                    return question, last
+            facts = Facts(self.contents[last])
+            if voice.chance(0.65) and last == self.shown[-1]:
+                for follow in (pronoun, another) if voice.chance(0.5) else (another, pronoun):
+                    question = follow(voice, facts, before)
+                    if self.fits(question, last):
+                        return question, last
         countable = all(isinstance(self.contents[i], Scene | Refusal) for i in self.shown)
         if len(self.shown) > 1 and countable and voice.chance(0.5):
             about = voice.pick(self.shown)
