@@ -19,6 +19,10 @@ STYLES_HELD_OUT = tuple(
     + [f"{g}/{p}" for g in ("plain", "squared", "gradient") for p in pens.HELD_OUT_PENS]
 )
 PEN_SHARES = (0.40, 0.14, 0.18, 0.08, 0.07, 0.08, 0.05)  # of `pens.PENS`
+FILTERS = (  # by which an image drawn at another scale is resized
+    Image.Resampling.BICUBIC, Image.Resampling.BICUBIC, Image.Resampling.BILINEAR,
+    Image.Resampling.HAMMING,
+)  # fmt: skip
 CLEAN = "plain/filled/clean"  # light, even paper, filled shapes, no noise: for tests and figures
 
 
@@ -78,7 +82,8 @@ class Style:
         self.pens = {}
         area = max(c.width * c.height for c in contents)
         most = max(1.0, min(2.5, (260_000 / area) ** 0.5))
-        self.scale = 1.0 if rng.random() < 0.3 else float(rng.uniform(0.85, most))
+        self.scale = 1.0 if rng.random() < 0.3 else float(0.85 * (most / 0.85) ** rng.random())
+        self.filter = FILTERS[rng.integers(len(FILTERS))]
         self.sigma = rng.uniform(2, 10) if rng.random() < 0.2 else 0.0
         self.quality = int(rng.integers(50, 96)) if rng.random() < 0.22 else None
         self.blur = rng.uniform(0.3, 0.9) if rng.random() < 0.1 else 0.0
@@ -123,7 +128,7 @@ class Style:
         if isinstance(content, Scene):
             self._ink(image, content)
         if image.size != size:
-            image = image.resize(size, Image.Resampling.BICUBIC)
+            image = image.resize(size, self.filter)
         return self._finished(rng, image, self.ground.shading(*size))
 
     def _ink(self, image, scene):
