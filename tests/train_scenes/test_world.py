@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scripts.train_scenes import drawing, layout, photographs, world
+from scripts.train_scenes import drawing, forms, layout, photographs, words, world
 from scripts.train_scenes.drawing import fonts, grounds, pens
 from scripts.train_scenes.scene import (
     COLOURS,
@@ -218,12 +218,12 @@ def test_unnamed_halves_are_unlike_held_out_ones():
         for shape in scene.shapes:
             for colour, kind in HELD_OUT:
                 if shape.kind == kind and not shape.colour:
-                    assert not layout.has_hue(shape.paint, colour)
+                    assert not forms.has_hue(shape.paint, colour)
                 if shape.colour == colour and not shape.kind:
-                    assert shape.form not in layout.LIKE[kind]
+                    assert shape.form not in forms.LIKE[kind]
             assert shape.colour or shape.kind
             if not shape.colour:
-                assert min(layout.distances(shape.paint).values()) >= 64
+                assert min(forms.distances(shape.paint).values()) >= 64
 
 
 def is_beyond_doubt(shape):
@@ -385,12 +385,12 @@ def test_photographs_are_split(monkeypatch):
 
 def test_words_have_no_look_alikes():
     for i in range(1500):
-        text = world.make_text(generator(7, TRAINING, i))
+        text = words.make_text(generator(7, TRAINING, i))
         assert 1 <= len(text) <= 8 and text.isalnum() and text.isascii()
-        if text.lower() in world.WORDS:
+        if text.lower() in words.WORDS:
             continue
         assert not (set(text) & set("IOl"))
-        assert set(text) - world.ALIKE
+        assert set(text) - words.ALIKE
         assert not any(a.isdigit() and b.isdigit() for a, b in pairwise(text))
         if text != text.upper():
             assert not set(text) & set("01")

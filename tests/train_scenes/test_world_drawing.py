@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scripts.train_scenes import drawing, layout, sheets, world
+from scripts.train_scenes import drawing, forms, layout, sheets, world
 from scripts.train_scenes.drawing import fonts, grounds, pens
 from scripts.train_scenes.scene import (
     COLOURS,
@@ -27,7 +27,7 @@ def ink_box(with_ink, without):
 def black_shape(rng, kind, least=16):
     """A scene of one black shape of a kind (empty: one without a name)."""
     size = layout.image_size(rng, 50_176, world.LIMITS, "small")
-    form = layout.pick_form(rng, kind) if kind else layout.unnamed_form(rng, "black")
+    form = forms.pick_form(rng, kind) if kind else forms.unnamed_form(rng, "black")
     sides = [rng.uniform(least, 0.9 * min(size))]
     box = layout.place(rng, size, (0, 0, *size), sides, [form.aspect], [[0]])[0]
     return Scene(*size, (form.shape("black", box),))
@@ -87,7 +87,7 @@ def test_outlined_circles_are_not_rings(pen):
     for i in range(25):
         rng = generator(24, TRAINING, i)
         for kind in ("circle", "ring"):
-            form = layout.pick_form(rng, kind)
+            form = forms.pick_form(rng, kind)
             shape = form.shape("black", (20, 20, 120, 120))
             style = drawing.Style(rng, [Scene(140, 140, (shape,))], f"plain/{pen}", damage=False)
             pixels = style.draw(rng, Scene(140, 140, (shape,)))
@@ -118,7 +118,7 @@ def test_colours_are_those_that_are_named():
             rng = generator(26, TRAINING, i, j)
             pixels = drawing.draw(rng, [Scene(112, 112, (shape,))], "plain/filled", damage=False)
             middle = pixels[0][54:60, 54:60].mean((0, 1))
-            distances = layout.distances(middle)
+            distances = forms.distances(middle)
             assert min(distances, key=distances.get) == colour
 
 

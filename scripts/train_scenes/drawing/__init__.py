@@ -67,6 +67,7 @@ class Style:
     def __init__(self, rng, contents, style=None, damage=True):
         scenes = [c for c in contents if isinstance(c, Scene)]
         shapes = [s for scene in scenes for s in scene.shapes]
+        self.own = style in (None, "training")
         ground, self.pen, self.clean = _style(rng, contents, style)
         self.tints = tints(rng, sorted({s.colour for s in shapes if s.colour}))
         self.word_ink = tuple(rng.integers(0, 256, 3).tolist() if rng.random() < 0.6
@@ -90,7 +91,7 @@ class Style:
         if self.clean:
             self.scale = 1.0
         if self.clean or not damage:
-            self.ground.shaded, self.sigma, self.quality, self.blur = False, 0.0, None, 0.0
+            self.ground.damage, self.sigma, self.quality, self.blur = False, 0.0, None, 0.0
         self._backdrops, self._samples = {}, None
 
     def pen_of(self, shape, index, ink):
@@ -103,10 +104,15 @@ class Style:
             self.pens[key, ink] = pens.make_pen(rng, family, ink, self._ground_colours())
         return self.pens[key, ink]
 
-    def _backdrop(self, width, height):
-        if (width, height) not in self._backdrops:
-            self._backdrops[width, height] = self.ground.paint(width, height, self.scale)
-        return self._backdrops[width, height].copy()
+    def _ground_of(self, content):
+        """The family of grounds of a content: its own, unless the style names one."""
+        return content.ground if self.own and isinstance(content, Scene) else self.ground.name
+
+    def _backdrop(self, width, height, ground):
+        key = width, height, ground
+        if key not in self._backdrops:
+            self._backdrops[key] = self.ground.paint(width, height, self.scale, ground)
+        return self._backdrops[key].copy()
 
     def _ground_colours(self):
         """RGB colours of the ground, [N, 3]."""
@@ -124,12 +130,13 @@ class Style:
             else:
                 image = photographs.photograph(rng, *size, content.held_out)
             return self._finished(rng, image, None)
-        image = self._backdrop(*size)
+        ground = self._ground_of(content)
+        image = self._backdrop(*size, ground)
         if isinstance(content, Scene):
             self._ink(image, content)
         if image.size != size:
             image = image.resize(size, self.filter)
-        return self._finished(rng, image, self.ground.shading(*size))
+        return self._finished(rng, image, self.ground.shading(*size, ground))
 
     def _ink(self, image, scene):
         brush = pens.Brush(image, self.scale)

@@ -70,24 +70,26 @@ class Ground:
         self.base = paper(rng, self.inks, light, self.far)
         if plain:
             self.base = np.full(3, rng.uniform(235, 255))
-        self.shaded = name == "photographed" or (
-            name in ("squared", "ruled", "plain") and rng.random() < 0.15 and not plain
-        )
-        self.sheet = "plain"
-        if name == "photographed":
-            self.sheet = str(rng.choice(("plain", "squared", "ruled", "plain")))
+        self.light = rng.random()
+        self.damage = not plain
+        self.sheet = str(rng.choice(("plain", "squared", "ruled", "plain")))
 
-    def paint(self, width, height, scale):
-        """The ground as an RGB image of width x height pixels drawn at `scale`."""
+    def shaded(self, name):
+        """Whether light falls unevenly on a ground of this family."""
+        often = name in ("squared", "ruled", "plain") and self.light < 0.15
+        return self.damage and (often or name == "photographed")
+
+    def paint(self, width, height, scale, name):
+        """A ground of this family as an RGB image of width x height pixels drawn at `scale`."""
         rng = np.random.default_rng(self.rng_seed)
         size = round(width * scale), round(height * scale)
-        name = self.sheet if self.name == "photographed" else self.name
+        name = self.sheet if name == "photographed" else name
         image = Image.new("RGB", size, _rgb(self.base))
         return getattr(self, f"_{name}")(rng, image, scale) or image
 
-    def shading(self, width, height):
-        """Factors of light [H, W, 1] over a photographed sheet, or None."""
-        if not self.shaded:
+    def shading(self, width, height, name):
+        """Factors of light [H, W, 3] over a photographed sheet, or None."""
+        if not self.shaded(name):
             return None
         rng = np.random.default_rng(self.rng_seed + 1)
         depth = rng.uniform(0.1, 0.34)
