@@ -32,7 +32,7 @@ SHADES = {  # more RGB colours of each name: those of CSS, of plotting and of pa
     "black": ((0, 0, 0),),
     "white": ((255, 255, 255),),
     "grey": ((105, 105, 105), (160, 160, 160)),
-    "brown": ((139, 69, 19), (140, 86, 75), (165, 42, 42)),
+    "brown": ((139, 69, 19), (140, 86, 75), (150, 75, 35)),
 }
 KINDS = (
     "circle", "square", "triangle", "star", "cross", "diamond", "ring", "heart",

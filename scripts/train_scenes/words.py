@@ -46,6 +46,8 @@ def place_word(rng, area, low=14, high=90):
     """A word somewhere in a free area, its ink between `low` and `high` pixels high."""
     x1, y1, x2, y2 = area
     text, font = make_text(rng), int(rng.integers(len(fonts.FONTS)))
+    while 8 * len(text) > x2 - x1 - 4:  # too narrow to be read
+        text = make_text(rng)
     width, height = fonts.measure(text, font)
     most = min((x2 - x1 - 4) / width, (y2 - y1 - 4) / height, high / height)
     least = min(most, max(low / height, 9 * len(text) / width))

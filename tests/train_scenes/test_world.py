@@ -40,12 +40,12 @@ def scenes():
 
 @lru_cache(maxsize=1)
 def pairs():
-    return [world.make_pair(generator(12, TRAINING, i)) for i in range(400)]
+    return [world.make_pair(generator(12, TRAINING, i)) for i in range(300)]
 
 
 @lru_cache(maxsize=1)
 def clips():
-    return [world.make_clip(generator(13, TRAINING, i)) for i in range(250)]
+    return [world.make_clip(generator(13, TRAINING, i)) for i in range(160)]
 
 
 def every_scene():
@@ -186,7 +186,7 @@ def test_the_mixture_holds_enough_of(what):
 
 def test_each_pen_and_font_occurs_in_training_and_none_that_is_held_out():
     families, written = Counter(), Counter()
-    for i, content in enumerate(scenes()[:600]):
+    for i, content in enumerate(scenes()[:400]):
         rng = generator(14, TRAINING, i)
         style = drawing.Style(rng, [content])
         assert style.ground.name in grounds.GROUNDS
@@ -194,7 +194,7 @@ def test_each_pen_and_font_occurs_in_training_and_none_that_is_held_out():
         families.update({pen.family for pen in style.pens.values()})
         written.update(word.font for word in content.words)
     assert set(families) == set(pens.PENS)
-    assert min(families.values()) >= 15
+    assert min(families.values()) >= 10
     assert set(written) <= set(range(len(fonts.FONTS)))
     assert len({word.font for scene in scenes() for word in scene.words}) >= 10
     assert not set(drawing.STYLES_TRAINING) & set(drawing.STYLES_HELD_OUT)
@@ -281,9 +281,9 @@ def test_the_same_seed_gives_the_same():
 
 def test_changes_are_what_they_say():
     numbers = Counter(len(pair.changes) for pair in pairs())
-    assert min(numbers[n] for n in (0, 1, 2)) >= 40
+    assert min(numbers[n] for n in (0, 1, 2)) >= 30
     kinds = Counter(change.what for pair in pairs() for change in pair.changes)
-    assert min(kinds[what] for what in world.CHANGES) >= 15
+    assert min(kinds[what] for what in world.CHANGES) >= 12
     moves = []
     for pair in pairs():
         same_size = (pair.before.width, pair.before.height) == (pair.after.width, pair.after.height)

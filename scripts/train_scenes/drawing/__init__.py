@@ -70,11 +70,8 @@ class Style:
         self.own = style in (None, "training")
         ground, self.pen, self.clean = _style(rng, contents, style)
         self.tints = tints(rng, sorted({s.colour for s in shapes if s.colour}))
-        self.word_ink = tuple(rng.integers(0, 256, 3).tolist() if rng.random() < 0.6
-                              else rng.integers(0, 60, 3).tolist())  # fmt: skip
         inks = [*self.tints.values(), *{s.paint for s in shapes if s.paint}]
         written = any(scene.words for scene in scenes)
-        inks += [self.word_ink] if written else []
         lines = any(s.kind == "line" for s in shapes)
         thin = written or self.pen not in ("filled", "edged", "crayon", "shaded")
         self.ground = grounds.Ground(rng, ground, inks, lines, thin, plain=self.clean)
@@ -138,15 +135,25 @@ class Style:
             image = image.resize(size, self.filter)
         return self._finished(rng, image, self.ground.shading(*size, ground))
 
+    def _word_ink(self):
+        """An RGB colour in clear contrast to the ground: the best of some, mostly dark ones."""
+        rng = np.random.default_rng((self.seed, 0))
+        dark, any_ink = rng.integers(0, 60, (6, 3)), rng.integers(0, 256, (24, 3))
+        inks = np.concatenate([dark, any_ink, [(0, 0, 0), (255, 255, 255)]])
+        inks = inks[6 * int(rng.random() < 0.6) :].astype(np.float64)
+        clear = grounds.contrast(inks, self._ground_colours(), (160, 45))
+        return tuple(inks[np.argmax(np.minimum(clear, 1))].astype(int).tolist())
+
     def _ink(self, image, scene):
         brush = pens.Brush(image, self.scale)
         for index, shape in enumerate(scene.shapes):
             ink = shape.paint or self.tints[shape.colour]
             brush.shape(shape, ink, self.pen_of(shape, index, ink))
+        word_ink = self._word_ink() if scene.words else None
         for word in scene.words:
             x1, y1, x2, y2 = (round(v * self.scale) for v in word.box)
             mask = fonts.word_mask(word.text, word.font, max(1, x2 - x1), max(1, y2 - y1))
-            brush.word(word, self.word_ink, mask)
+            brush.word(word, word_ink, mask)
 
     def _finished(self, rng, image, shading):
         """The image after light, blur, noise and compression."""

@@ -31,8 +31,7 @@ def font(index, size):
 @lru_cache(maxsize=4096)
 def measure(text, index):
     """(width, height) in pixels of a word's ink at the size REFERENCE."""
-    x1, y1, x2, y2 = font(index, REFERENCE).getbbox(text)
-    return x2 - x1, y2 - y1
+    return _ink(text, index, REFERENCE).size
 
 
 @lru_cache(maxsize=256)
