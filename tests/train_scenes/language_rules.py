@@ -10,9 +10,9 @@ import re
 from itertools import pairwise
 
 WORDS = {
-    "gray": "grey", "violet": "purple", "ellipse": "oval", "rhombus": "diamond",
-    "plus sign": "cross", "plus": "cross", "doughnut": "ring", "donut": "ring", "disc": "circle",
-    "straight line": "line", "stroke": "line", "love heart": "heart", "crosses": "cross", "plus signs": "cross",
+    "gray": "grey", "violet": "purple", "ellipse": "oval", "rhombus": "diamond", "disc": "circle",
+    "plus sign": "cross", "plus": "cross", "doughnut": "ring", "donut": "ring", "stroke": "line",
+    "straight line": "line", "love heart": "heart", "crosses": "cross", "plus signs": "cross",
     "pluses": "cross", "love hearts": "heart", "straight lines": "line", "rhombuses": "diamond",
 }  # fmt: skip
 COLOURS = "red orange yellow green blue purple pink black white grey brown".split()

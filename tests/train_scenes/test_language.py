@@ -24,6 +24,7 @@ from scripts.train_scenes.scene import (
     Refusal,
     Scene,
     Shape,
+    Word,
     generator,
 )
 
@@ -158,6 +159,22 @@ def test_photographs_noise_blank_pages_and_no_image():
         "chat": nothing["chat"],
         "other": honesty.OTHER,
     }
+
+
+def test_blank_pages_by_the_slow_rule():
+    page, forms = Scene(112, 112, ()), Counter()
+    for _, q in asked([Refusal(112, 112, "blank")] * 30, 40, own=rules.FORMS, skills=["blank"]):
+        form, *parts = q.text.split("|")
+        if q.answer in ("Yes.", "No."):
+            assert (q.answer == "Yes.") == rules.yes(page, form, *parts), q
+            forms[form] += 1
+    assert set(forms) == {"there", "any", "anything", "empty"}
+
+
+def test_what_is_written_is_not_asked_for():
+    page = Scene(112, 112, (), (Word("Cat", (0, 0, 40, 20)),))
+    said = " ".join(q.text.lower() for _, q in asked([page] * 20, 60, skills=["unknown"]))
+    assert len(said) > 5000 and not re.search(r"\bcats?\b", said) and re.search(r"\bdogs?\b", said)
 
 
 def test_no_unknown_word_means_a_known_one():

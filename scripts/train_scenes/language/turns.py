@@ -111,12 +111,14 @@ class Conversation:
     def __init__(self, voice, contents, fair):
         self.voice, self.contents, self.fair = voice, contents, fair
         self.shown, self.turns, self.current = [], [], None
+        self.together = False  # whether the first turn showed two images
         self.before = None  # the last question about an image, while a follow-up can refer to it
 
     def show(self, images):
         """New images in this turn; the last one is what is talked about."""
-        self.shown += images
-        self.current = self.shown[-1]
+        self.together = self.together or len(images) > 1
+        self.shown += [i for i in images if self.contents[i] is not None]
+        self.current = images[-1]
 
     def add(self, images, question, about):
         """One more turn."""
@@ -153,32 +155,38 @@ class Conversation:
         """What an image among several may be called."""
         order = self.shown.index(index)
         names = EARLIER[order] if order in EARLIER else EARLIER[-1]
-        if len(self.shown) > 1 and order == len(self.shown) - 2 and self.voice.chance(0.3):
-            names = EARLIER[-2]
-        elif order == len(self.shown) - 1 and self.voice.chance(0.3):
-            names = EARLIER[-1]
+        from_end = order - len(self.shown)
+        if from_end in EARLIER and not self.together and self.voice.chance(0.3):
+            names = EARLIER[from_end]
         return self.voice.pick(names)
+
+    def follow_up(self):
+        """(question, index of the content) of a follow-up to the turn before, or None."""
+        last = self.turns[-1].about if self.turns else None
+        if not self.before or last is None or not isinstance(self.contents[last], Scene):
+            return None
+        if not self.voice.chance(0.65) or (last != self.shown[-1] and not self.together):
+            return None
+        facts = Facts(self.contents[last])
+        for follow in (pronoun, another) if self.voice.chance(0.5) else (another, pronoun):
+            question = follow(self.voice, facts, self.before)
+            if self.fits(question, last):
+                return question, last
+        return None
 
     def step(self, images):
         """(question, index of the content) of the next turn, or None."""
         voice, before, current = self.voice, self.before, self.current
-        if len(images) > 1:
-            about = voice.pick(images)
-            return self.ordinary(about, self.subject_of(about)), about
-        last = self.turns[-1].about if self.turns else None
         if images and before and voice.chance(0.4):
             question = repeated(voice, self.contents[current], before)
             if self.fits(question, current):
                 return question, current
-        if not images and before and last is not None and isinstance(self.contents[last], Scene):
-            facts = Facts(self.contents[last])
-            if voice.chance(0.65) and last == self.shown[-1]:
-                for follow in (pronoun, another) if voice.chance(0.5) else (another, pronoun):
-                    question = follow(voice, facts, before)
-                    if self.fits(question, last):
-                        return question, last
+        follow = None if images else self.follow_up()
+        if follow:
+            return follow
         countable = all(isinstance(self.contents[i], Scene | Refusal) for i in self.shown)
-        if len(self.shown) > 1 and countable and voice.chance(0.5):
+        unclear = self.together and self.shown[-1] == 1  # two images at once: which one?
+        if unclear or (len(self.shown) > 1 and countable and voice.chance(0.5)):
             about = voice.pick(self.shown)
             return self.ordinary(about, self.subject_of(about)), about
         return self.ordinary(current), current
