@@ -174,7 +174,8 @@ def test_blank_pages_by_the_slow_rule():
 def test_what_is_written_is_not_asked_for():
     page = Scene(112, 112, (), (Word("Cat", (0, 0, 40, 20)),))
     said = " ".join(q.text.lower() for _, q in asked([page] * 20, 60, skills=["unknown"]))
-    assert len(said) > 5000 and not re.search(r"\bcats?\b", said) and re.search(r"\bdogs?\b", said)
+    assert len(said) > 5000 and "monster" in said
+    assert not re.search(r"\bcats?\b", said)
 
 
 def test_no_unknown_word_means_a_known_one():

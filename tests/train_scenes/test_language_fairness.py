@@ -8,8 +8,7 @@ import pytest
 
 from scripts.first_edition import questions as first_edition
 from scripts.train_scenes import language, world
-from scripts.train_scenes.language import foreign, grammar, nouns, texts
-from scripts.train_scenes.language.grammar import REQUESTS
+from scripts.train_scenes.language import foreign, grammar, nouns
 from scripts.train_scenes.scene import HELD_OUT, Pair, Scene, Shape, generator
 
 HELD_COLOUR = {kind: colour for colour, kind in HELD_OUT}
@@ -253,10 +252,13 @@ def test_held_out_pairs_can_be_asked_about_in_evaluation():
 
 
 def test_conversation_turns_are_fair_too():
-    rng = generator(7)
-    heart, blue = shape("red heart", 10, 10, 40, 40), shape("blue square", 100, 60, 130, 90)
-    scene = Scene(200, 100, (heart, blue))
-    for _ in range(150):
+    rng, asked = generator(7), 0
+    heart, line = shape("red heart", 10, 10, 40, 40), shape("pink line", 100, 60, 130, 90)
+    scene = Scene(200, 100, (heart, line))
+    for _ in range(600):
         for turn in language.conversation(rng, [scene, scene]):
             assert not language.denies(turn, scene)
-    assert len(REQUESTS) > 50 and texts.made_up_scene(rng).width
+            if turn.skill == "colour" and turn.answer == "Red.":
+                assert language.unsaid(turn) == ["Blue."], turn
+                asked += not turn.question.mentions
+    assert asked > 5

@@ -76,6 +76,8 @@ def test_answers_are_about_the_right_image():
             follow = not re.search("image|picture|pic|img|drawing|one", turn.text.lower())
             if not follow:
                 assert turn.about == meant(turn.text, shown) or _is_bare(turn.text), (turn, shown)
+            if len(turns[0].images) == len(shown) == 2:  # which of the two was before?
+                assert not re.search("previous|before|latest|newest|last", turn.text.lower())
             names, boxes = colours_and_boxes(turn.answer)
             scene = contents[turn.about]
             assert names <= {(s.colour, s.kind) for s in scene.shapes}, turn

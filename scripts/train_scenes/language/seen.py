@@ -229,7 +229,7 @@ def _colour_options(voice, mention, shape):
     first, second = (shape.colour, other) if voice.chance(0.5) else (other, shape.colour)
     text = voice.say("colour.options", thing=_thing(voice, mention), first=first, second=second)
     mentions = (*((mention,) if any(mention) else ()), (first, ""), (second, ""), ("", shape.kind))
-    return Question("colour", text, sentence(shape.colour), mentions, focus=shape)
+    return Question("colour", text, sentence(shape.colour), mentions, held_colours(shape), shape)
 
 
 def _several(facts, index):
@@ -318,4 +318,5 @@ def _shape_options(voice, mention, shape):
         a_first=article(first), a_second=article(second),
     )  # fmt: skip
     mentions = (mention, ("", first), ("", second))
-    return Question("shape", text, sentence(article(shape.kind)), mentions, focus=shape)
+    answer = sentence(article(shape.kind))
+    return Question("shape", text, answer, mentions, held_kinds(shape), shape)
