@@ -33,7 +33,9 @@ def make_clip(rng, limits=LIMITS, training=True, pairs=PAIRS, times=None):
 
 
 def _clip(rng, limits, pairs, times):
-    area = min(limits.frame_area, 160_000 // len(times))
+    area = limits.frame_area
+    if rng.random() < 0.75:  # long videos are mostly of small frames, for speed
+        area = min(area, 160_000 // len(times))
     size, ground = layout.image_size(rng, area, limits), pick_ground(rng)
     free = layout.free_area(ground, *size)
     count = int(rng.choice((3, 4), p=(0.75, 0.25)))

@@ -84,7 +84,7 @@ class Shape:
     inner measure (0: the usual one; see `drawing.outlines`).
 
     An empty `colour` stands for one without a name, given as RGB in `paint`; an empty `kind` for
-    one without a name: a `form` of `layout.unnamed_outline`, and its corners in fractions of the
+    one without a name: a `form` of `forms.unnamed_outline`, and its corners in fractions of the
     box.
     """
 

@@ -3,6 +3,7 @@
 `make_image` mixes the families of FAMILIES in the shares of SHARES; each can be asked for by name.
 """
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -49,8 +50,8 @@ def make_image(rng, limits=LIMITS, training=True, family=None, pairs=PAIRS):
     if family == "word":
         return _word_image(rng, size)
     count = _count(rng, family)
-    while True:
-        scene = _shapes_image(rng, size, family, count, pairs)
+    for attempt in itertools.count():
+        scene = _shapes_image(rng, size, family, max(1, count - attempt // 20), pairs)
         if scene is not None:
             return scene
         size = layout.image_size(rng, limits.image_area, limits)

@@ -79,9 +79,10 @@ def test_sizes_are_within_limits_and_every_extreme_occurs():
     assert len(small) >= 0.5 * len(images())
     assert len(large) >= 0.12 * len(images())
     assert len(long) >= 0.01 * len(images())
-    tight = Limits(image_area=12_544, pair_area=12_544)
+    assert any(len(c.frames) > 16 and c.frames[0].width > 112 for c in clips())
+    tight = Limits(image_area=6_272, pair_area=12_544)
     for i in range(50):
-        check_size(world.make_image(generator(1, TRAINING, i), tight), 12_544)
+        check_size(world.make_image(generator(1, TRAINING, i), tight), 6_272)
         check_size(world.make_pair(generator(1, TRAINING, i), tight).after, 12_544)
 
 
@@ -261,6 +262,10 @@ def test_clear_is_honest():
             assert apart and off and len(xs) <= 6
     row = [Shape("red", "circle", (40, y, 60, y + 20)) for y in (0, 90)]
     assert not layout.close_scene(112, 112, row).clear
+    steps = [28, 72, 116, 204, 252, 300, 400]
+    row = [Shape("red", "circle", (x - 10, 40, x + 10, 60)) for x in steps]
+    assert layout.close_scene(504, 112, row[:6]).clear
+    assert not layout.close_scene(504, 112, row).clear
 
 
 def test_the_same_seed_gives_the_same():

@@ -1,6 +1,6 @@
 """Outlines of every kind of shape: closed paths, rotated and stretched, that fill the unit square.
 
-Names stay beyond doubt because of the ranges that `layout.pick_form` draws from; `proportion` is
+Names stay beyond doubt because of the ranges that `forms.pick_form` draws from; `proportion` is
 each kind's inner measure (0: the usual one):
 
     triangle   how far the apex is off the middle, in widths of the base
