@@ -132,17 +132,18 @@ def stroke(draw, points, width, fill, closed=False):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
 
-def _rolled(path, index):
-    return np.roll(path, -index, axis=0)
-
-
 def _opened(path, seed):
-    """A closed path with a gap somewhere, 4 to 11 % of its points long, sometimes two."""
+    """A closed path with a gap somewhere, sometimes two: at most 0.6 of its shortest edge."""
     rng = np.random.default_rng(seed)
-    dense = _rolled(_dense(path, 0.03), int(rng.integers(1 << 16)) % len(path))
+    edges = np.linalg.norm(np.roll(path, -1, axis=0) - path, axis=1)
+    most = 0.11 if len(path) > 20 else max(0.04, 0.6 * edges.min() / edges.sum())
+    share = rng.uniform(0.035, min(0.11, most) + 0.005)
+    two = rng.random() < 0.3
+    dense = _dense(path, 0.03)
+    dense = np.roll(dense, -int(rng.integers(len(dense))), axis=0)
     count = len(dense)
-    gap = max(1, round(count * rng.uniform(0.04, 0.11)))
-    if rng.random() < 0.7 or count < 24:
+    gap = max(1, round(count * (min(share, 0.06) if two else share)))
+    if not two or count < 24:
         return [dense[: count - gap]]
     cut = int(rng.integers(count // 3, 2 * count // 3))
     return [dense[: cut - gap // 2], dense[cut + (gap + 1) // 2 : count - gap]]
