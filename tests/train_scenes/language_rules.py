@@ -283,6 +283,10 @@ def located(scene, skill, form, parts, answer):
     if skill == "point":
         wanted = {(2 * round(x / 2), 2 * round(y / 2)) for x, y in map(centre, shapes)}
         return {tuple(item["point_2d"]) for item in items} == wanted and len(items) == len(shapes)
+    if parts and parts[0] in ("text", "word", "writing"):
+        return [(list(w.box), "text") for w in scene.words] == [
+            (items[0]["bbox_2d"], items[0]["label"])
+        ]
     found = [next((s for s in shapes if list(s.box) == item["bbox_2d"]), None) for item in items]
     if None in found or len(found) != len(shapes) or not is_in_order(scene, found):
         return False

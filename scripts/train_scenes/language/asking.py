@@ -36,7 +36,8 @@ SCENE = {  # skill: (asks, how often)
 RARE = {  # further questions of a skill, now and then
     "count": (seen.ask_count_colours, 0.06), "colour": (seen.ask_colours, 0.15),
 }  # fmt: skip
-WORDS = {"read": (seen.ask_read, 14.0)}  # where there is something to read
+WORDS = {"read": (seen.ask_read, 14.0)}  # where there is only something to read
+LABELS = {"read": (seen.ask_read, 4.0)}  # beside shapes
 PAIR = {
     "change": (changes.ask_change, 1.0), "chat": (honesty.ask_chat, 0.03),
     "other": (honesty.ask_other, 0.04),
@@ -70,7 +71,9 @@ def table_of(content):
     if isinstance(content, Clip):
         return CLIP
     if isinstance(content, Scene) and (content.shapes or content.words):
-        return {**SCENE, **WORDS} if content.words else SCENE
+        if content.words:
+            return {**SCENE, **(LABELS if content.shapes else WORDS)}
+        return SCENE
     what = content.what if isinstance(content, Refusal) else "blank"
     chat = {"chat": (honesty.ask_chat, 0.1), "other": (honesty.ask_other, 0.1)}
     if what == "blank":
@@ -130,7 +133,9 @@ def ask(rng, content, held_out=False, fair=True, skills=None, own=None):
     names, shares = _weighted(tuple((skill, entry[1]) for skill, entry in table.items()))
     facts = seen_by(content)
     first = (
-        [s for s, share in FIRST if s in table and voice.chance(share)] if table is SCENE else []
+        [s for s, share in FIRST if s in table and voice.chance(share)]
+        if "describe" in table
+        else []
     )
     tries = 0
     while tries < PATIENCE:

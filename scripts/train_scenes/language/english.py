@@ -39,7 +39,7 @@ REQUESTS = {
     "describe": (
         "describe {image}.", "describe.", "describe {image} [in detail|in full|fully|precisely].",
         "describe what you {see}.", "describe what you {see}{in}.", "describe what is{in}.",
-        "describe what [is|'s] shown[| here].", "describe everything you {see}.",
+        "describe [what is|what's] shown[| here].", "describe everything you {see}.",
         "describe everything{in}.", "describe all [the|] {shapes}{in}.",
         "describe [each|every] shape and where it is.", "describe the scene.",
         "describe the contents of {image}.", "describe the layout[| of the shapes].",

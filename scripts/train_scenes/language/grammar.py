@@ -82,8 +82,9 @@ class Voice:
     """
 
     def __init__(self, rng, held_out=False, own=None, subject=""):
-        self.rng, self.random, self.held_out = rng, rng.random, held_out
+        self.rng, self.random = rng, rng.random
         self.typed = own is not None
+        self.held_out = held_out or self.typed  # also: asks for nouns that training never hears
         self.pools = pools(held_out) if own is None else _own(own)
         self.manners = decorations(held_out)
         self.subject = subject

@@ -7,6 +7,7 @@ from scripts.train_scenes.language.names import plural, refer
 from scripts.train_scenes.language.question import Question
 from scripts.train_scenes.language.seen import too_many
 
+WRITING = ("text", "text", "word", "writing")
 EVERYTHING = ("shape", "shape", "shape", "object", "figure", "thing", "item")
 
 
@@ -65,7 +66,10 @@ def several(voice, facts, skill):
 
 
 def ask_locate(voice, facts):
-    """The box of one shape."""
+    """The box of one shape, or of the only word."""
+    if len(facts.words) == 1 and voice.chance(0.25):
+        answer = json.dumps(box_json(facts.words[0], "text"))
+        return Question("locate", voice.say("locate", thing=voice.pick(WRITING)), answer)
     return ask_one(voice, facts, "locate")
 
 
