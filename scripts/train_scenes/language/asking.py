@@ -132,11 +132,7 @@ def ask(rng, content, held_out=False, fair=True, skills=None, own=None):
         return
     names, shares = _weighted(tuple((skill, entry[1]) for skill, entry in table.items()))
     facts = seen_by(content)
-    first = (
-        [s for s, share in FIRST if s in table and voice.chance(share)]
-        if "describe" in table
-        else []
-    )
+    first = [s for s, share in FIRST if s in table and voice.chance(share)]
     tries = 0
     while tries < PATIENCE:
         skill = first.pop(0) if first else names[bisect(shares, voice.random() * shares[-1])]
