@@ -34,7 +34,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(patches=8_000, questions=144, granule=4, images=56),
+    "cpu": Size(patches=5_000, questions=144, granule=4, images=32),
     "cuda": Size(patches=40_000, questions=224, granule=32, images=256),
 }
 SKILL = {name: index for index, name in enumerate(language.SKILLS)}
@@ -116,13 +116,6 @@ def fill(rng, tree, asked, budget):
         tree.add(held)
 
 
-def questions_about(rng, content):
-    """Questions that teach nothing wrong about pairs that are held out."""
-    for question in language.ask(rng, content):
-        if question and not any(language.denies(question, s) for s in images_of(content)):
-            yield question
-
-
 def talk_tree(rng, encoder, contents, media, budget):
     """The tree of a conversation about one or more contents, and further questions beside it."""
     turns = language.conversation(rng, contents)
@@ -130,21 +123,31 @@ def talk_tree(rng, encoder, contents, media, budget):
         return None
     shown = [tuple(m for i in turn.images for m in media[i]) for turn in turns]
     tree = Tree(encoder, shown[0])
-    asked = [turn_of(t, new) for t, new in zip(turns, ((), *shown[1:]), strict=True)]
+    asked = [turn_of(t.question, new) for t, new in zip(turns, ((), *shown[1:]), strict=True)]
     tree.add(asked)
     first = [contents[i] for i in turns[0].images]
     if len(first) <= 1:
         about = first[0] if first else None
-        fill(rng, tree, questions_about(rng, about), budget - sum(tree.runs[1:]))
+        fill(rng, tree, language.ask(rng, about), budget - sum(tree.runs[1:]))
     return tree
+
+
+def talked_about(rng, limits):
+    """Contents of a conversation: one to three images, a pair or a video; now and then none yet."""
+    roll = rng.random()
+    if roll < 0.08:
+        return [world.make_clip(rng, limits)]
+    if roll < 0.16:
+        return [world.make_pair(rng, limits)]
+    count = int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15)))
+    contents = [world.make_image(rng, limits) for _ in range(count)]
+    return [None, *contents] if roll > 0.92 else contents
 
 
 def make_tree(rng, encoder, kind, limits, budget, easy=False):
     """One tree with drawn images, or None; the number of its images."""
     if kind == "talk":
-        contents = [world.make_image(rng, limits) for _ in range(int(rng.choice((1, 1, 2, 3))))]
-        if rng.random() < 0.1:
-            contents = [world.make_clip(rng, limits)]
+        contents = talked_about(rng, limits)
         return talk_tree(rng, encoder, contents, media_of(rng, contents), budget)
     if kind == "nothing":
         content, media = None, ()
@@ -155,7 +158,7 @@ def make_tree(rng, encoder, kind, limits, budget, easy=False):
             content = (world.make_pair if kind == "pair" else world.make_clip)(rng, limits)
         media = media_of(rng, [content])[0]
     tree = Tree(encoder, media)
-    fill(rng, tree, questions_about(rng, content), budget)
+    fill(rng, tree, language.ask(rng, content), budget)
     return tree if tree.lessons else None
 
 
@@ -170,7 +173,7 @@ def make_step(encoder, seed, step, size, limits=None):
         tree = make_tree(rng, encoder, kind, limits, size.questions, easy)
         if tree:
             trees.append(tree)
-            patches += sum(4 * medium.tokens for _, medium in tree.media)
+            patches += sum(4 * medium.tokens for _, medium, _ in tree.media)
             images += len(tree.media)
     arrays, layout = pack(trees, size.granule)
     return arrays, {**layout, "images": images, "step": step}

@@ -27,7 +27,7 @@ def normalise(patches):
     """uint8 patches [N, 3 * n], channel by channel -> float, normalised as published."""
     mean = torch.tensor(CLIP_MEAN, device=patches.device)[:, None]
     std = torch.tensor(CLIP_STD, device=patches.device)[:, None]
-    x = patches.view(len(patches), 3, -1).float() / 255
+    x = patches.view(len(patches), 3, patches.shape[1] // 3).float() / 255
     return ((x - mean) / std).view(patches.shape)
 
 
@@ -72,6 +72,9 @@ class Learner:
     def __init__(self, tokenizer, device, patches=None, config=None):
         """patches: a sample for the filters of a new network, [N, 1176]."""
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every shape
         self.tokenizer = tokenizer
         self.network = Network(config or Config(vocab_size=tokenizer.get_vocab_size()))
         initialise(self.network, number_tokens(tokenizer), patches)

@@ -84,7 +84,9 @@ class Encoder:
         self.reply = [self.end, *line, start, *self.text("assistant\n")]
 
     def text(self, text):
-        """Ids of a text; the list must not be changed."""
+        """Ids of a text, or of a tuple of ids; the list must not be changed."""
+        if isinstance(text, tuple):
+            return list(text)
         ids = self.cache.get(text)
         if ids is None:
             if len(self.cache) > 50_000:
@@ -126,8 +128,9 @@ class Tree:
 
     def __init__(self, encoder, media=()):
         self.encoder = encoder
-        self.ids, self.runs, self.positions = [], [], []
-        self.media, self.lessons = [], []  # media: (index of the first pad token, Medium)
+        self.ids, self.runs, self.lessons = [], [], []
+        self.media = []  # (index of the first pad token, Medium, its positions)
+        self.text_positions = []  # of all tokens; 0 where a medium's own stand
         self.next = 0
         self._say(encoder.opening)
         for medium in media:
@@ -139,16 +142,25 @@ class Tree:
         self.ids += ids
         start = self.next
         self.next += len(ids)
-        self.positions.append(np.broadcast_to(np.arange(start, self.next), (3, len(ids))))
+        self.text_positions += range(start, self.next)
 
     def _show(self, medium):
         start, *pads, end = self.encoder.shown(medium)
         self._say([start])
-        self.media.append((len(self.ids), medium))
+        positions = medium_positions(self.next, medium)
+        self.media.append((len(self.ids), medium, positions))
         self.ids += pads
-        self.positions.append(medium_positions(self.next, medium))
-        self.next = int(self.positions[-1].max()) + 1
+        self.text_positions += [0] * len(pads)
+        self.next = int(positions.max()) + 1
         self._say([end])
+
+    def positions(self):
+        """mRoPE positions of all tokens, [3, tokens]."""
+        found = np.empty((3, len(self.ids)), np.int32)
+        found[:] = self.text_positions
+        for index, medium, positions in self.media:
+            found[:, index : index + medium.tokens] = positions
+        return found
 
     def length(self, turns):
         """Tokens that a branch would take."""
@@ -256,7 +268,7 @@ def pack(trees, granule=4, ratio=0.86, multiple=8):
     An answer of n tokens weighs sqrt(n), so that long boxes do not drown single words.
     """
     trees = sorted(trees, key=lambda tree: len(tree.ids))
-    media = [medium for tree in trees for _, medium in tree.media]
+    media = [medium for tree in trees for _, medium, _ in tree.media]
     arrays, patch_groups, padded, first = pack_media(media, granule)
     lengths = [len(tree.ids) for tree in trees]
     rows, groups, total = [], [], 0  # rows: (tree, index of its first token)
@@ -273,8 +285,8 @@ def pack(trees, granule=4, ratio=0.86, multiple=8):
         count = len(tree.ids)
         ids[start : start + count] = tree.ids
         branch[start : start + count] = np.repeat(np.arange(len(tree.runs)), tree.runs)
-        positions[:, start : start + count] = np.concatenate(tree.positions, 1)
-        for index, medium in tree.media:
+        positions[:, start : start + count] = tree.positions()
+        for index, medium, _ in tree.media:
             begin, stride = first[number]
             area = medium.grid[1] * medium.grid[2] // MERGE**2
             of = np.arange(medium.grid[0])[:, None] * stride + np.arange(area) + begin

@@ -63,18 +63,24 @@ def sample_patches(encoder, seed=SEED, count=20_000):
     return patches[order[:count]]
 
 
-def load_or_start(folder, device, compact=None):
-    """A learner from the state folder, else from a compact state, else a new one."""
+def find_state(folder, compact=None):
+    """(parts, counters, tokenizer) of the state folder, else of a compact state.
+
+    The parts are None where a new run begins.
+    """
     if (folder / WHOLE).exists():
-        found = read_whole(folder)
-    elif compact is not None:
-        found = read_compact(compact)
-    elif folder.exists() and any(folder.glob("*.safetensors")):
+        return read_whole(folder)
+    if compact is not None:
+        return read_compact(compact)
+    if any(folder.glob("*.safetensors")):
         raise StateError(f"{folder} holds part of a state but no {WHOLE}")
-    else:
-        tokenizer = tokenizers.load()
+    return None, {"steps": 0}, tokenizers.load()
+
+
+def make_learner(device, parts, counters, tokenizer):
+    """A learner with a state, or a new one where there are no parts."""
+    if parts is None:
         return Learner(tokenizer, device, sample_patches(Encoder(tokenizer)))
-    parts, counters, tokenizer = found
     learner = Learner(tokenizer, device)
     try:
         learner.load(parts, counters)
@@ -136,26 +142,15 @@ class Slice:
         self.options, self.began = options, time.monotonic()
         self.stop = Stop()
         device = options.device
-        # workers fork before the GPU is touched
-        found = None if device == "cuda" else load_or_start(options.state, device, options.compact)
+        found = find_state(options.state, options.compact)
+        _, counters, tokenizer = found
         self.size = SIZES[device]
-        if found is None:
-            _, counters, tokenizer = self._peek()
-        else:
-            counters, tokenizer = found.counters, found.tokenizer
         make = partial(make_step, Encoder(tokenizer), SEED, size=self.size)
         room = 3 * self.size.patches * 588 + (8 << 20)
         self.stream = Stream(make, counters["steps"], options.workers, room, device)
-        self.learner = found or load_or_start(options.state, device, options.compact)
-
-    def _peek(self):
-        """The counters and the tokenizer of the state, before anything is on the GPU."""
-        options = self.options
-        if (options.state / WHOLE).exists():
-            return read_whole(options.state)
-        if options.compact is not None:
-            return read_compact(options.compact)
-        return None, {"steps": 0}, tokenizers.load()
+        if options.compile:
+            use_compiled_blocks()
+        self.learner = make_learner(device, *found)
 
     def progress(self):
         """Share of the slice's time that has passed."""
@@ -178,7 +173,7 @@ class Slice:
         passed, images = time.monotonic() - self.logged[0], learner.counters["images"]
         line["images_per_second"] = round((images - self.logged[1]) / passed, 1)
         self.logged = time.monotonic(), images
-        with (self.options.state / "log.jsonl").open("a") as log:
+        with (self.options.log or self.options.state / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         return all(math.isfinite(value) for value in (hint, *means.values()))
 
@@ -226,6 +221,7 @@ def parse(arguments=None):
     parser.add_argument("--final", action="store_true", help="let the rates fall to nothing")
     parser.add_argument("--compile", action="store_true", help="compile the blocks")
     parser.add_argument("--save-every", type=float, default=SAVE_EVERY, metavar="SECONDS")
+    parser.add_argument("--log", type=Path, help="default: log.jsonl in the state folder")
     parser.add_argument("--compact", type=Path, metavar="DIR", help="begin from this compact state")
     parser.add_argument(
         "--write-compact", type=Path, metavar="DIR", help="write a compact state at every saving"
@@ -243,8 +239,6 @@ def main(arguments=None):
         torch.set_num_threads(options.threads)
     if options.device is None:
         options.device = "cuda" if torch.backends.cuda.is_built() and has_gpu() else "cpu"
-    if options.compile:
-        use_compiled_blocks()
     try:
         Slice(options).run()
     except StateError as error:

@@ -8,6 +8,7 @@ import mmap
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 
@@ -45,6 +46,9 @@ def views(flat, listed):
 
 
 def _work(make, first, stride, slots, free, ready):
+    os.nice(5)  # the trainer goes first
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent, step = os.getppid(), first
     while True:
         try:
@@ -68,7 +72,8 @@ def _work(make, first, stride, slots, free, ready):
 class Stream:
     """Steps `first`, `first + 1`, ... made by worker processes, as tensors on a device.
 
-    make(step) -> (arrays, layout).  slot_bytes: room for one step.  Start it before CUDA is used.
+    make(step) -> (arrays, layout).  slot_bytes: room for one step.  Start it before PyTorch
+    computes anything: the workers are forks, and threads do not survive that.
     """
 
     def __init__(self, make, first, workers, slot_bytes, device):
