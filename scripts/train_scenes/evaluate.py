@@ -52,14 +52,21 @@ def measure(answer, skill, n, seed=1, style="training", phrasing="training", pai
     return round(float(np.mean(scores)), 4), len(cases)
 
 
-def evaluate(answer, skills, n, seconds=None, **options):
-    """{skill: mean score}; stops before a skill when so many seconds are over."""
+def evaluate(answer, skills, n, seconds=None, keep=None, **options):
+    """{skill: mean score}; stops before a skill when so many seconds are over.
+
+    keep: called with all that is known after each skill.
+    """
     figures, counts, began = {}, {}, time.monotonic()
+    found = {"figures": figures, "cases": counts, "seconds": 0.0}
     for skill in skills:
         if seconds is not None and time.monotonic() - began > seconds:
             break
         figures[skill], counts[skill] = measure(answer, skill, n, **options)
-    return {"figures": figures, "cases": counts, "seconds": round(time.monotonic() - began, 1)}
+        found["seconds"] = round(time.monotonic() - began, 1)
+        if keep:
+            keep(found)
+    return found
 
 
 def main(arguments=None):
@@ -75,6 +82,7 @@ def main(arguments=None):
     parser.add_argument("--torch", action="store_true", help="use the training network")
     parser.add_argument("--device", default="cpu", help="of the training network")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw the cases")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
     parser.add_argument("--out", type=Path, help="also write the JSON object there")
     parser.add_argument("--seconds", type=float, help="begin no further skill after so long")
     parser.add_argument("--show", type=int, default=0, help="errors to print for each skill")
@@ -86,19 +94,22 @@ def main(arguments=None):
     pool = None
     if options.workers:  # forks, before PyTorch computes anything
         pool = multiprocessing.get_context("fork").Pool(options.workers)
-    found = evaluate(
-        find_answers(options.model, options.torch, options.device), options.skills, options.n,
-        options.seconds, seed=options.seed, style=options.style, phrasing=options.phrasing,
-        pairs=tuple(sorted(HELD_OUT)) if options.held_out_pairs else PAIRS, show=options.show,
-        pool=pool,
-    )  # fmt: skip
     settings = {"model": str(options.model), "seed": options.seed, "n": options.n}
     settings |= {"style": options.style, "phrasing": options.phrasing}
     settings |= {"held_out_pairs": options.held_out_pairs}
-    text = json.dumps({**settings, **found})
-    if options.out:
-        options.out.write_text(text + "\n")
-    print(text)
+
+    def keep(found):
+        if options.out:
+            options.out.write_text(json.dumps({**settings, **found}) + "\n")
+
+    found = evaluate(
+        find_answers(options.model, options.torch, options.device), options.skills, options.n,
+        options.seconds, keep, seed=options.seed, style=options.style, phrasing=options.phrasing,
+        pairs=tuple(sorted(HELD_OUT)) if options.held_out_pairs else PAIRS, show=options.show,
+        pool=pool,
+    )  # fmt: skip
+    if not options.quiet:
+        print(json.dumps({**settings, **found}))
 
 
 if __name__ == "__main__":

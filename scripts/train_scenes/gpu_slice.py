@@ -18,24 +18,32 @@ from pathlib import Path
 
 EVALUATION, MARGIN = 45, 12  # seconds
 LEAST = 20  # seconds that are worth another attempt
+MEASURED = {  # name: style, phrasing
+    "training": ("training", "training"), "held-out": ("held-out", "held-out"),
+    "newcomers": ("training", "newcomers"),
+}  # fmt: skip
 
 
-def run(module, *words, seconds):
-    """Run a module of this package; its exit status, or None when it took too long."""
+def start(module, *words):
+    """A module of this package as a process."""
     command = [sys.executable, "-u", "-m", f"scripts.train_scenes.{module}", *map(str, words)]
     print("$", *command[3:], flush=True)
-    settings = {"TOKENIZERS_PARALLELISM": "false"}
+    settings = {"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"}
     settings |= {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-    process = subprocess.Popen(command, env={**os.environ, **settings})
+    return subprocess.Popen(command, env={**os.environ, **settings})
+
+
+def finish(process, seconds):
+    """The exit status of a process, or None when it took longer and was ended."""
     try:
         return process.wait(max(1, seconds))
     except subprocess.TimeoutExpired:
         process.terminate()
-        try:
-            process.wait(8)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        return None
+    try:
+        process.wait(8)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return None
 
 
 def train(options, end):
@@ -50,41 +58,35 @@ def train(options, end):
         left = end - time.monotonic()
         if left < LEAST:
             return
-        status = run("train", *words, *extra, "--seconds", left, seconds=left + 8)
+        status = finish(start("train", *words, *extra, "--seconds", left), left + 8)
         print(f"training ended with status {status}", flush=True)
         if status in (0, 2):  # done, or refused
             return
 
 
 def measure(options, end):
-    """A short evaluation in styles and phrasings of training and held out."""
+    """A short evaluation in styles and phrasings of training and held out, all at once."""
     checkpoint = options.work / "checkpoint"
     words = ("--state", options.work / "state", "--out", checkpoint)
-    if run("export", *words, seconds=end - time.monotonic()):
+    if finish(start("export", *words), end - time.monotonic()):
         return
-    from scripts.train_scenes import evaluate
-
+    processes, workers = {}, max(1, options.workers // len(MEASURED))
+    for name, (style, phrasing) in MEASURED.items():
+        words = ["--model", checkpoint, "--torch", "--device", options.device, "--n", options.n]
+        words += ["--style", style, "--phrasing", phrasing, "--out", options.work / f"{name}.json"]
+        words += ["--workers", workers, "--quiet", "--seconds", end - time.monotonic() - 12]
+        processes[name] = start("evaluate", *words)
     figures = {}
-    for style in ("training", "held-out"):
-        left = end - time.monotonic() - 3
-        if left < LEAST / 2:
-            break
-        found = options.work / f"{style}.json"
-        words = ["--model", checkpoint, "--torch", "--device", options.device, "--out", found]
-        words += ["--style", style, "--phrasing", style, "--n", options.n]
-        words += [
-            "--workers",
-            options.workers,
-            "--seconds",
-            left / (2 if style == "training" else 1),
-        ]
-        run("evaluate", *words, seconds=left)
-        if found.is_file():
-            figures[style] = json.loads(found.read_text())
+    for name, process in processes.items():
+        finish(process, end - time.monotonic())
+        if (options.work / f"{name}.json").is_file():
+            figures[name] = json.loads((options.work / f"{name}.json").read_text())
     (options.out / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
-    for name in evaluate.SKILLS:
-        row = [figures[style]["figures"].get(name) for style in figures]
-        print(f"{name:<12}", *("     -" if x is None else f"{x:6.3f}" for x in row), flush=True)
+    skills = list(dict.fromkeys(skill for found in figures.values() for skill in found["figures"]))
+    print(f"{'':<12}", *(f"{name:>12}" for name in figures))
+    for skill in skills:
+        row = [found["figures"].get(skill) for found in figures.values()]
+        print(f"{skill:<12}", *(f"{'-' if x is None else f'{x:.3f}':>12}" for x in row), flush=True)
 
 
 def main(arguments=None):

@@ -36,6 +36,7 @@ from scripts.train_scenes.workers import Stream
 
 SEED = 20260
 SAVE_EVERY, LOG_EVERY, SHOW_EVERY = 120.0, 30.0, 10.0  # seconds
+DRAWN_ENOUGH = 0.15  # share of waiting for images under which a faster network is of use
 
 
 class Stop:
@@ -114,6 +115,10 @@ class Meter:
                 last.synchronize()
                 self.busy += first.elapsed_time(last) / 1000
 
+    def waiting(self):
+        """Share of the time since the last reset that the network waited for images."""
+        return (self.stream.waited - self.waited) / (time.monotonic() - self.since)
+
     def show(self):
         """One line."""
         passed = time.monotonic() - self.since
@@ -122,7 +127,7 @@ class Meter:
         text = (
             f"{time.monotonic() - self.began:6.0f} s  step {self.learner.counters['steps']}  "
             f"{images / passed:6.0f} images/s  waited for images "
-            f"{100 * (self.stream.waited - self.waited) / passed:3.0f} %  "
+            f"{100 * self.waiting():3.0f} %  "
             f"workers busy {100 * self.drawing / passed / cores:3.0f} %"
         )
         if self.cuda:
@@ -148,8 +153,6 @@ class Slice:
         make = partial(make_step, Encoder(tokenizer), SEED, size=self.size)
         room = 3 * self.size.patches * 588 + (8 << 20)
         self.stream = Stream(make, counters["steps"], options.workers, room, device)
-        if options.compile:
-            use_compiled_blocks()
         self.learner = make_learner(device, *found)
 
     def progress(self):
@@ -184,8 +187,9 @@ class Slice:
         meter = Meter(learner, self.stream, self.began)
         saved = shown = time.monotonic()
         last, self.logged = saved, (saved, learner.counters["images"])
-        cuda = learner.device.type == "cuda"
-        while self.progress() < 1 and not self.stop.asked:
+        shows, cuda = 0, learner.device.type == "cuda"
+        begun = learner.counters["steps"]
+        while not self.stop.asked and (self.progress() < 1 or learner.counters["steps"] == begun):
             batch, layout = next(self.stream)
             events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if cuda else None
             if cuda:
@@ -200,6 +204,10 @@ class Slice:
             if now - self.logged[0] > LOG_EVERY and not self.log():
                 raise StateError("the loss is no longer a number; the state saved last stands")
             if now - shown > SHOW_EVERY:
+                shows += 1
+                if shows == 2 and options.compile and meter.waiting() < DRAWN_ENOUGH:
+                    print("compiling the blocks", flush=True)
+                    use_compiled_blocks()
                 meter.show()
                 shown = now
             if now - saved > options.save_every:
@@ -219,7 +227,9 @@ def parse(arguments=None):
     parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--final", action="store_true", help="let the rates fall to nothing")
-    parser.add_argument("--compile", action="store_true", help="compile the blocks")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks, if images come fast enough"
+    )
     parser.add_argument("--save-every", type=float, default=SAVE_EVERY, metavar="SECONDS")
     parser.add_argument("--log", type=Path, help="default: log.jsonl in the state folder")
     parser.add_argument("--compact", type=Path, metavar="DIR", help="begin from this compact state")
