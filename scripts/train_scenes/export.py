@@ -179,29 +179,25 @@ def export(parts, config, tokenizer, folder):
 
 def check(folder, count=6, tokens=48):
     """Greedy ids of transformers and of tinyqwenvl on drawn images: [(ids, ids)]."""
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
-
     import tinyqwenvl
     from scripts.train_scenes import drawing, world
     from scripts.train_scenes.scene import EVALUATION, generator
+    from scripts.witness import Witness
 
-    reference = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    processor, model = AutoProcessor.from_pretrained(folder), tinyqwenvl.load(folder)
-    found = []
+    model, witness, found = tinyqwenvl.load(folder), Witness(folder), []
+    limits = model.config.processor
+    size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     for index in range(count):
         rng = generator(0, EVALUATION, index)
         images = drawing.draw(rng, [world.make_image(rng) for _ in range(1 + index % 2)])
+        images = [image_of(pixels) for pixels in images]
         text = ("Describe the image.", "What changed?", "Locate every shape.")[index % 3]
-        content = [{"type": "image", "image": image_of(pixels)} for pixels in images]
-        messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
-        inputs = processor.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, return_dict=True,
-            return_tensors="pt",
-        )  # fmt: skip
-        ids = reference.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-        end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-        theirs = [i for i in ids[0, inputs["input_ids"].shape[1] :].tolist() if i != end]
-        found.append((theirs, list(model.generate(model.prepare(messages), tokens))))
+        content = [*({"type": "image", "image": i} for i in images), {"type": "text", "text": text}]
+        inputs = model.prepare([{"role": "user", "content": content}])
+        theirs = witness.generate(inputs.input_ids, *witness.pixels(images, **size), tokens)
+        ends = [i for i, token in enumerate(theirs) if token in model.config.eos_token_ids]
+        theirs = [int(i) for i in theirs[: min(ends, default=tokens)]]
+        found.append((theirs, [int(i) for i in model.generate(inputs, tokens)]))
     return found
 
 
