@@ -23,7 +23,7 @@ TOKENIZER = tokenizer.load()
 VISION = VisionConfig(depth=2, hidden_size=64, intermediate_size=64, num_heads=2,
                       fullatt_block_indexes=(1,))  # fmt: skip
 SMALL = Config(TOKENIZER.get_vocab_size(), 64, 64, 2, 2, 1, vision=VISION)
-SIZE = Size(400, 80, 4, 4)
+SIZE = Size(400, 80, 4)
 
 
 def batches(first, count):
@@ -139,7 +139,7 @@ from scripts.train_scenes.network import Config, VisionConfig
 vision = VisionConfig(depth=2, hidden_size=64, intermediate_size=64, num_heads=2,
                       fullatt_block_indexes=(1,))
 learner.Config = lambda vocab_size: Config(vocab_size, 64, 64, 2, 2, 1, vision=vision)
-train.SIZES["cpu"] = batches.Size(400, 80, 4, 4)
+train.SIZES["cpu"] = batches.Size(400, 80, 4)
 train.main()
 """
 
