@@ -185,6 +185,8 @@ class Slice:
         """One line of the log; False when the loss is no longer a number."""
         learner = self.learner
         means, hint = learner.take_sums()
+        if not means:
+            return True
         counters = {**learner.counters, "seconds": round(learner.counters["seconds"], 1)}
         line = {**counters, "device": learner.device.type, "loss": means, "hint": hint}
         passed, images = time.monotonic() - self.logged[0], learner.counters["images"]
