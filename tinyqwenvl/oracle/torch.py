@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..errors import UserError
 from .dump import INPUTS, Writer, key_of
-from .hidden import MODELS, TEXTS, VISION_ENCODERS, WHOLES, is_a, watch_family
+from .hidden import ENCODER_FIELDS, MODELS, TEXTS, VISION_ENCODERS, WHOLES, is_a, watch_family
 from .stages import BEGINNINGS, canonical
 
 try:
@@ -262,6 +262,8 @@ class Recorder:
     def outputs(self, name: str, module: Any, output: Any, made_of: Mapping[str, str]) -> None:
         """Write what a call gave."""
         found = dict(tensors(output))
+        if is_a(module, MODELS + WHOLES):
+            found = {p: t for p, t in found.items() if p.partition(".")[0] not in ENCODER_FIELDS}
         first = "pooler_output" if is_a(module, VISION_ENCODERS) else "logits"
         order = sorted(found, key=lambda path: (path != first, path != "last_hidden_state"))
         for path in order:
