@@ -23,6 +23,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import UserError
+from ..tracing import current_name
 from .dump import INPUTS, Writer, key_of
 from .hidden import ENCODER_FIELDS, MODELS, TEXTS, VISION_ENCODERS, WHOLES, is_a, watch_family
 from .stages import BEGINNINGS, canonical
@@ -199,8 +200,9 @@ class Recorder:
         self.open: list[tuple[Any, dict[str, str]]] = []  # calls that have begun: made of what
 
     def fits(self, name: str) -> bool:
-        """Whether one of the globs does."""
-        return any(fnmatch.fnmatchcase(name, glob) for glob in self.globs)
+        """Whether one of the globs does; they may be of names of version 0.1."""
+        globs = {*self.globs, *map(current_name, self.globs)}
+        return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
     def chosen(self, name: str) -> bool:
         """Whether a stage is to be written."""
