@@ -328,7 +328,7 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
             for key, far in watch.found.items():
                 found.setdefault(key, {}).setdefault(precision, {})[scope] = far
     for line in manifest["stages"]:
-        line["floor"] = found.get(dumps.current_key(line["key"]), {})
+        line["floor"] = found.get(line["key"], {})
     about = {n: v for n, v in manifest.items() if n not in ("format", "version", "stages")}
     dumps.write_manifest(path, about, manifest["stages"])
 
