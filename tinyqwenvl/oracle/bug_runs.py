@@ -65,8 +65,9 @@ class _Keep(EveryCall):
         if (name, call) in self.runs.wanted:
             array = np.asarray(value)
             right = self.runs.right.get((name, call))
-            same = right is not None and _same_bits(right, array)
-            self.stages.append((name, call, right if same else array.copy()))
+            if right is None or not _same_bits(right, array):
+                right = array.copy()
+            self.stages.append((name, call, right))
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
