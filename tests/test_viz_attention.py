@@ -279,7 +279,7 @@ def test_bytes_are_those_of_a_cache(model):
     assert viz.cache_bytes(model.config.text, cache.length) == held
 
 
-@pytest.mark.parametrize(("prompt", "new", "picture"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
+@pytest.mark.parametrize(("prompt", "new", "image"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
 def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     figure = read_well(viz.cache_growth(TEXT, prompt, new, 2, image))
     one = 2 * 3 * 2 * 8 * 2 / 2**10  # keys and values, layers, key heads, head size, bytes
@@ -293,7 +293,7 @@ def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     assert np.allclose(line.get_ydata(), 3 * tops)
     left, right = (text.get_position()[0] for text in figure.axes[0].texts)
     assert left + 0.5 > 0.007 * (new + 1) and np.isclose(left + right, new)  # off the frame
-    parts = (("picture", image), ("rest", prompt - image), ("new", new))
+    parts = (("image", image), ("rest", prompt - image), ("new", new))
     names = [c.get_label() for c in figure.axes[0].containers]
     assert len(names) == sum(size > 0 for _, size in parts)
     assert f"{one * prompt:,.1f} KiB after the prompt of {prompt}" in figure.alt
