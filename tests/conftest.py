@@ -1,15 +1,58 @@
-"""Every test runs with the shapes in the signatures of the package checked at each call."""
+"""Shapes are checked at every call; what is slow runs with ``--slow``; profiles of Hypothesis.
+
+``pytest --hypothesis-profile=thorough --hypothesis-seed=N`` tries ten times as many examples.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small models: two threads wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib
 import inspect
 import pkgutil
 import typing
 
+import hypothesis
 import pytest
 
 import tinyqwenvl
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl.dims import Dims, checked
+
+# No example has a deadline: on a busy machine it would measure the other programs.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("tests")
+
+# ------------------------------------------------------------------ what is slow
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    getattr(config, "workeroutput", {})["slow"] = config.slow = len(slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A worker of pytest-xdist has ended: each has collected the same tests."""
+    node.config.slow = getattr(node, "workeroutput", {}).get("slow", 0)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if left_out := getattr(config, "slow", 0):
+        terminalreporter.write_line(f"{left_out} slow tests left out: pytest --slow runs them, too")
+
+
+# ------------------------------------------------------------------ shapes
 
 
 def _states_a_shape(function) -> bool:

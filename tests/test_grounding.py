@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import max_examples
 
 from tinyqwenvl import run
 from tinyqwenvl.errors import UserError
@@ -89,7 +90,7 @@ def test_what_is_no_box_is_left_out(answer):
     assert locations(answer, *SAME) == []
 
 
-@settings(deadline=None, max_examples=60)
+@max_examples(60)
 @given(st.lists(st.integers(-500, 5000), min_size=4, max_size=4))
 def test_places_lie_within_the_image_with_corners_in_order(place):
     (found,) = locations(json.dumps({"bbox_2d": place}), (100, 100), (300, 200))

@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import max_examples
 
 from tinyqwenvl import UserError, compat
 from tinyqwenvl.config import ProcessorConfig, VisionConfig
@@ -151,7 +152,7 @@ def slow_patchify(frames, patch, merge, temporal):
     return np.array(rows)
 
 
-@settings(deadline=None, max_examples=30)
+@max_examples(30)
 @given(
     st.integers(1, 5), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3)
 )

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import max_examples
 
 import tinyqwenvl
 from scripts.random_checkpoint import TOKEN_IDS, random_image, tiny_config, write_checkpoint
@@ -237,7 +238,7 @@ def test_a_template_of_its_own(tmp_path):
     assert len(inputs.input_ids) == 18 + 2
 
 
-@settings(deadline=None, max_examples=15)
+@max_examples(15)
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_any_image_makes_as_many_tokens_as_placeholders(model, height, width):
     if max(height, width) / min(height, width) > 200:

@@ -3,8 +3,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support import max_examples
 
 from tinyqwenvl import nn
 from tinyqwenvl.checkpoint import nest
@@ -49,7 +50,6 @@ def test_extremes_are_finite():
 
 
 @given(st.integers(0, 200), st.integers(1, 5))
-@settings(deadline=None)
 def test_gelu_in_chunks_is_gelu(rows, width):
     x = rng.normal(size=(rows, width)).astype(np.float32)
     np.testing.assert_array_equal(nn.gelu_in_chunks(x), nn.gelu(x))
@@ -96,7 +96,7 @@ def attention_cases(draw):
     return q, k, v, key_ranges
 
 
-@settings(deadline=None, max_examples=40)
+@max_examples(40)
 @given(attention_cases())
 def test_reference_and_optimised_attention_equal_the_loops(case):
     expected = slow_attention(*case)
@@ -117,7 +117,6 @@ def test_optimised_attention_in_windows_is_taken(monkeypatch):
     assert calls == ["_attention_in_windows", "_attention_in_chunks", "_attention_in_chunks"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=6))
 def test_the_caches_are_equal(lengths):
     reference, optimised = nn.ReferenceCache(), nn.KVCache()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.random_checkpoint import TOKEN_IDS, tiny_config
@@ -65,7 +65,6 @@ videos = st.tuples(
 ).map(lambda g: (g[0], 2 * g[1], 2 * g[2], g[3]))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(texts, images, videos), min_size=1, max_size=7),
     st.sampled_from([NEW, OLD]),

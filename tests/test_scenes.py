@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from support import max_examples
 
 import tinyqwenvl
 from scripts.first_edition import evaluate, examples, measure, questions, scenes, words
@@ -19,7 +20,7 @@ from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE, EXAMPLE_VIDEO
 from tinyqwenvl.tokenizer import load_tokenizer
 
 
-@settings(deadline=None, max_examples=60)
+@max_examples(60)
 @given(st.integers(0, 10**6), st.sampled_from(scenes.GRIDS))
 def test_shapes_lie_inside_and_apart(seed, grid):
     scene = scenes.make_scene(np.random.default_rng(seed), *grid)
@@ -164,7 +165,7 @@ def contents(change):
     return [{(s.name, s.box) for s in scene.shapes} for scene in (change.before, change.after)]
 
 
-@settings(deadline=None, max_examples=80)
+@max_examples(80)
 @given(st.integers(0, 10**6), st.sampled_from(((4, 4), *scenes.TWO_GRIDS)))
 def test_a_change_is_the_only_one_and_the_answer_names_it(seed, grid):
     rng = np.random.default_rng(seed)
@@ -213,7 +214,7 @@ def test_two_images_of_a_change_differ_only_where_it_is():
         assert rest.max() < 40
 
 
-@settings(deadline=None, max_examples=60)
+@max_examples(60)
 @given(st.integers(0, 10**6), st.sampled_from(((4, 4), (5, 8), (11, 9))))
 def test_words_lie_inside_and_are_large_enough(seed, grid):
     word = words.make_word(np.random.default_rng(seed), *grid)
@@ -248,7 +249,7 @@ def test_characters_are_single_tokens():
         assert len(tokenizer.encode(text)) == len(text)
 
 
-@settings(deadline=None, max_examples=60)
+@max_examples(60)
 @given(st.integers(0, 10**6))
 def test_unnamed_colours_and_kinds_are_far_from_the_held_out_pairs(seed):
     rng = np.random.default_rng(seed)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support import max_examples
 
 import tinyqwenvl
 from scripts.random_checkpoint import random_image, write_checkpoint
@@ -152,7 +153,7 @@ def test_blocks_add_up():
     assert windowed < full / 20
 
 
-@settings(deadline=None, max_examples=25)
+@max_examples(25)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(PRESETS))
 def test_any_size(width, height, name):
     if max(width, height) > 200 * min(width, height):

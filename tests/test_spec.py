@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -595,7 +595,6 @@ def resized_by_the_formula(values, size):
     return out
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=30), st.integers(1, 30))
 def test_the_formula_of_the_resize_is_that_of_pillow(values, size):
     pil_image = Image.fromarray(np.repeat(np.array([values], np.uint8)[..., None], 3, axis=2))
@@ -625,7 +624,6 @@ def padded_window_index(grid, side):
     return windows[windows >= 0].tolist(), list(dict.fromkeys([0, *ends.tolist()]))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 def test_windows_with_and_without_padding_are_the_same(t, h, w):
     grid = (t, 2 * h, 2 * w)

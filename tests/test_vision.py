@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyqwenvl import nn, vision
@@ -28,7 +28,6 @@ def slow_window_index(grid_thw, side=4):
     return order, boundaries
 
 
-@settings(deadline=None)
 @given(grids)
 def test_window_index_equals_the_walk(grid_thw):
     index, cu = vision.window_index(grid_thw, CONFIG)
@@ -37,7 +36,6 @@ def test_window_index_equals_the_walk(grid_thw):
     assert cu.tolist() == boundaries
 
 
-@settings(deadline=None)
 @given(grids)
 def test_windows_are_a_permutation_within_frames(grid_thw):
     index, cu = vision.window_index(grid_thw, CONFIG)
@@ -86,7 +84,6 @@ def test_the_inverse_is_argsort_and_448_square_hides_it():
     assert (ragged[np.argsort(ragged)] == np.arange(224)).all()
 
 
-@settings(deadline=None)
 @given(grids)
 def test_frame_seqlens(grid_thw):
     slow = [0]
@@ -96,7 +93,6 @@ def test_frame_seqlens(grid_thw):
     assert vision.frame_seqlens(grid_thw).tolist() == slow
 
 
-@settings(deadline=None)
 @given(grids)
 def test_patch_positions_equal_the_loops(grid_thw):
     slow = []
