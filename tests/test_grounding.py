@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import max_examples
 
-from tinyqwenvl import run
+from tinyqwenvl import grounding, run
+from tinyqwenvl.cli import run as cli_run
 from tinyqwenvl.errors import UserError
 from tinyqwenvl.grounding import Location, draw, locations
 from tinyqwenvl.model import EXAMPLE_IMAGE, EXAMPLE_VIDEO
@@ -143,7 +144,7 @@ def test_an_answer_is_told_though_its_boxes_cannot_be_written(tmp_path, capsys, 
     def full(*_):
         raise UserError("cannot write: no space left")
 
-    monkeypatch.setattr(run, "write_bytes", full)
+    monkeypatch.setattr(cli_run, "write_bytes", full)
     words = [str(EXAMPLE_IMAGE), "Locate the blue cross.", "--boxes", str(tmp_path / "out.png")]
     assert run.main([*words, "--json"]) == 2
     told = capsys.readouterr()
@@ -151,7 +152,7 @@ def test_an_answer_is_told_though_its_boxes_cannot_be_written(tmp_path, capsys, 
 
 
 def test_a_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run.grounding, "draw", lambda *_: Image.new("RGB", (16400, 10)))
+    monkeypatch.setattr(grounding, "draw", lambda *_: Image.new("RGB", (16400, 10)))
     words = [str(EXAMPLE_IMAGE), "Locate the blue cross.", "--boxes", str(tmp_path / "out.webp")]
     assert run.main(words) == 2
     told = capsys.readouterr()

@@ -18,6 +18,7 @@ import tinyqwenvl
 from scripts.random_checkpoint import random_weights, tiny_config, write_checkpoint
 from tinyqwenvl import run
 from tinyqwenvl.checkpoint import read_safetensors, write_safetensors
+from tinyqwenvl.cli import run as cli_run
 from tinyqwenvl.media import open_image
 from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE
 from tinyqwenvl.shapes.__main__ import parser as shapes_parser
@@ -257,7 +258,7 @@ def test_the_published_settings_are_used_only_when_asked(tmp_path, capsys):
 def test_transparency(tmp_path, capsys, monkeypatch):
     Image.new("RGBA", (60, 60), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     seen = []
-    monkeypatch.setattr(run, "load", lambda source: Spy(seen))
+    monkeypatch.setattr(cli_run, "load", lambda source: Spy(seen))
     for choice in ("white", "drop"):
         with pytest.raises(StopIteration):
             run.main([str(tmp_path / "clear.png"), "?", "--alpha", choice])

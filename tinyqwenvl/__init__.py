@@ -5,6 +5,7 @@
 >>> model.ask("scene.png", "describe")         # doctest: +SKIP
 """
 
+from .deprecated import old_modules
 from .errors import UserError
 from .model import Inputs, Model, load
 from .tracing import trace
@@ -12,3 +13,5 @@ from .weights import Weights, flatten, nest
 
 __version__ = "0.1.0"
 __all__ = ["Inputs", "Model", "UserError", "Weights", "flatten", "load", "nest", "trace"]
+
+old_modules()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
+
+OLD_MODULES = {"tinyqwenvl.memory": "tinyqwenvl.image_cache"}
 
 OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> name of today
     "tinyqwenvl.media": {
@@ -43,6 +46,7 @@ OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> name of today
         "gelu_in_blocks": "gelu_in_chunks",
         "PlainCache": "ReferenceCache",
     },
+    "tinyqwenvl.image_cache": {"Memory": "ImageCache"},
     "tinyqwenvl.grounding": {
         "Mark": "Location",
         "marks": "locations",
@@ -79,3 +83,9 @@ def old_names(namespace: dict[str, Any]) -> None:
 def warn(old: str, new: str) -> None:
     """Say that ``old`` is called ``new`` now."""
     warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=4)
+
+
+def old_modules() -> None:
+    """Let imports find :data:`OLD_MODULES` by their old names, too."""
+    for old, new in OLD_MODULES.items():
+        sys.modules[old] = sys.modules[new]

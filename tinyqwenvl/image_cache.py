@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .deprecated import old_names
 from .dims import Array, Float, Int
 from .errors import UserError
 
@@ -40,3 +41,6 @@ class ImageCache:
         while len(self.features) > self.most:
             self.features.popitem(last=False)
         return self.features[key]
+
+
+old_names(globals())

@@ -186,6 +186,11 @@ class Model:
         """The same model with a cache of image features, for images that come again."""
         return replace(self, image_cache=ImageCache(self.image_features, most))
 
+    def remembering(self, most: int = 64) -> Model:
+        """:meth:`caching_images`, by its name of version 0.1."""
+        warn("Model.remembering", "Model.caching_images")
+        return self.caching_images(most)
+
     # -------------------------------------------------------------- stage by stage
 
     def forward(self, inputs: Inputs) -> Float[Array, "S V"]:
@@ -202,6 +207,11 @@ class Model:
         return vision.vision_encoder(
             pixel_values, image_grid_thw, visual, self.config, self._attend, gelu
         )
+
+    def see(self, pixel_values: Any, image_grid_thw: Any) -> Any:
+        """:meth:`image_features`, by its name of version 0.1."""
+        warn("Model.see", "Model.image_features")
+        return self.image_features(pixel_values, image_grid_thw)
 
     def embed_tokens(self, input_ids: Int[Array, "S"]) -> Float[Array, "S D"]:
         """Look the tokens up."""

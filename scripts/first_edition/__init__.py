@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+CHECKPOINT = Path(__file__).parents[2] / "tinyqwenvl" / "assets" / "checkpoint"
+LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32,
+           "change": 24}  # tokens; else 12  # fmt: skip
+
 
 def folder_with(file):
     """The type of a command line's folder: a Path, refused when it does not hold `file`."""

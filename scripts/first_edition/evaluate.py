@@ -9,17 +9,15 @@ answers in batches and so sooner.
 import argparse
 import json
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from scripts.first_edition import folder_with, questions, scenes, words
+from scripts.first_edition import CHECKPOINT, LONGEST, folder_with, questions, scenes, words
 from scripts.first_edition.renderer import draw_other
 from scripts.first_edition.scenes import EVALUATION, generator
 
-CHECKPOINT = Path(__file__).parents[2] / "tinyqwenvl" / "assets" / "checkpoint"
 NEW_GRIDS = (  # (rows, columns) of cells never used in training
     (4, 7), (7, 4), (5, 8), (8, 5), (5, 9), (9, 5), (6, 7), (7, 6), (6, 9), (9, 6), (7, 8), (8, 9),
     (4, 9), (9, 4), (4, 10), (10, 4), (9, 9),
@@ -28,8 +26,6 @@ HELD_OUT = tuple(sorted(scenes.HELD_OUT))
 KNOWN_GRIDS = tuple(grid for grid in scenes.GRIDS if grid[0] * grid[1] <= 100)
 FIGURES = {"locate": "locate_iou", "locate_all": "locate_all_iou", "point": "point_inside",
            "when": "when_within_half_second"}  # fmt: skip
-LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32,
-           "change": 24}  # tokens; else 12  # fmt: skip
 
 
 class Case(NamedTuple):

@@ -8,8 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from scripts.first_edition import CHECKPOINT, LONGEST
 from scripts.first_edition.batches import Branch, Encoder, make_row, stack_rows
-from scripts.first_edition.evaluate import CHECKPOINT, LONGEST
 from scripts.first_edition.network import Config, Network
 from scripts.first_edition.train import branch_mask, patchify
 

@@ -1,20 +1,17 @@
-"""What the commands share: one line for what is wrong, exit codes, notes, a file written whole."""
+"""What all commands share: one line for bad input, exit codes, notes, a file written whole."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-import stat
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import UserError
+from ..errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -42,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 def version() -> str:
     """The version of the package."""
-    from . import __version__
+    from .. import __version__
 
     return __version__
 
@@ -51,72 +48,6 @@ def note(message: Any) -> None:
     """A line for people, on stderr."""
     with contextlib.suppress(OSError):
         print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-MOST_TEXT, MOST_IMAGE = 1_000_000, 1_000_000_000  # bytes on stdin
-PATIENCE = 1.0  # seconds until the first byte of piped text
-
-
-class Piped:
-    """Text that another program sends on stdin, read while the model loads.
-
-    A program that never writes nor closes its end (many leave stdin so) must not stop us: when
-    nothing has come after ``PATIENCE`` seconds, nothing is waited for.
-    """
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.first, self.end = threading.Event(), threading.Event()
-        self.data = b""
-        if _stdin_is_piped():
-            threading.Thread(target=self._read, daemon=True).start()
-        else:
-            self.first.set()
-            self.end.set()
-
-    def _read(self) -> None:
-        try:
-            while len(self.data) <= MOST_TEXT and (part := os.read(sys.stdin.fileno(), 65536)):
-                self.data += part
-                self.first.set()
-        except (OSError, ValueError):
-            pass
-        self.end.set()
-        self.first.set()
-
-    def text(self) -> str:
-        """All of it, without the line end at its end. Raises UserError when it is not text."""
-        if not self.first.wait(max(0.0, self.began + PATIENCE - time.monotonic())):
-            note(f"nothing came on stdin for {PATIENCE:g} s; going on without it")
-            return ""
-        while not self.end.wait(0.1):  # a wait without end could not be interrupted everywhere
-            pass
-        if len(self.data) > MOST_TEXT:
-            raise UserError(f"more than {MOST_TEXT:,} bytes of text on stdin; send less")
-        try:
-            text = self.data.decode("utf-8-sig").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise UserError("what came on stdin is not text; give - for an image") from None
-        return text if text.strip() else ""
-
-
-def _stdin_is_piped() -> bool:
-    """Whether stdin is a pipe, a socket or a file, as opposed to a terminal or nothing."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-
-
-def image_on_stdin() -> bytes:
-    """The bytes of an image on stdin. Raises UserError when nothing comes."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UserError("- is an image on stdin; send one: ... - < photo.jpg")
-    data = sys.stdin.buffer.read(MOST_IMAGE)
-    if not data:
-        raise UserError("no image came on stdin; - may be given once")
-    return data
 
 
 def write_text(path: str, text: str) -> None:

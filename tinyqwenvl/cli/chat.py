@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
-from .cli import complain
-from .conversation import Conversation
-from .errors import UserError
-from .media import open_image
-from .video import open_video
+from ..conversation import Conversation
+from ..errors import UserError
+from ..media import open_image
+from ..model import Model
+from ..sampling import Sampling
+from ..video import open_video
+from .answer import say
+from .report import EMBEDDED_NOTE
+from .request import TO_RGB
+from .shared import complain, note
 
 COMMANDS = """\
 /image PATH         show an image with the next words
@@ -21,12 +30,44 @@ COMMANDS = """\
 /exit               end (so does the end of the input, Ctrl-D)"""
 
 
+def chat(
+    args: argparse.Namespace, model: Model, sampling: Sampling, first: list[dict[str, Any]]
+) -> None:
+    """Turns until the user ends them, each with what was said before in the cache."""
+    talk = Conversation(model, args.system)
+    reading = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    reading["to_rgb"] = TO_RGB[args.alpha]
+    if args.model is None:
+        note(EMBEDDED_NOTE)
+
+    turns = count()
+
+    def reason() -> str | None:
+        return talk.generation.finish_reason if talk.generation else None
+
+    def speak(items: list[dict[str, Any]]) -> bool:
+        drawn = sampling
+        if sampling.seed is not None:  # another one each turn, the same in the same conversation
+            drawn = replace(sampling, seed=sampling.seed + next(turns))
+        with closing(talk.say(items, args.max_tokens, drawn, **reading)) as tokens:
+            said = say(model, tokens, reason, args.stop, lambda: None, stream=True)
+        if args.verbose and talk.generation:
+            if drawn.temperature:
+                note(f"seed {drawn.seed}")
+            spent = ", ".join(f"{n} {s:.2f}" for n, s in talk.generation.timings.items())
+            note(f"{len(said['token_ids'])} tokens, {said['finish_reason']}; seconds: {spent}; "
+                 f"{talk.cache.length} tokens in the cache")  # fmt: skip
+        return bool(said["token_ids"]) or said["finish_reason"] != "interrupt"
+
+    converse(talk, first, speak)
+
+
 def converse(
     conversation: Conversation,
     first: Sequence[dict[str, Any]],
     speak: Callable[[list[dict[str, Any]]], bool],
 ) -> None:
-    """Read lines, obey commands, and let ``speak`` answer all else; a mistake costs its line only.
+    """Read lines, obey commands, and let ``speak`` answer all else; an error costs its line only.
 
     ``first`` are items to show with the first words; when a text is among them it is said at once.
     ``speak`` tells whether anything was said; if not, what was to be shown waits for the next turn.

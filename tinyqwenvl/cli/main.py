@@ -1,0 +1,41 @@
+"""Which command: ``tinyqwenvl COMMAND``, also ``python -m tinyqwenvl COMMAND``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from ..errors import UserError
+from .shared import Parser, command
+
+COMMANDS = {
+    "run": ("tinyqwenvl.cli.run", "ask a model about images"),
+    "shapes": ("tinyqwenvl.shapes.__main__", "every stage's shape and cost, without weights"),
+    "oracle": ("tinyqwenvl.oracle.__main__", "where a port first goes wrong, and why"),
+}
+HELP = f"""\
+usage: tinyqwenvl COMMAND ...      (or: python -m tinyqwenvl COMMAND ...)
+
+Qwen2-VL and Qwen2.5-VL in plain NumPy.
+
+{chr(10).join(f"  {name:10} {what}" for name, (_, what) in COMMANDS.items())}
+
+tinyqwenvl COMMAND --help says more; tinyqwenvl --version.
+"""
+
+
+def dispatch(argv: list[str] | None) -> int:
+    """Hand the words after a command's name to its module."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        module, _ = COMMANDS[words[0]]
+        return importlib.import_module(module).main(words[1:])
+    if words and not words[0].startswith("-"):
+        raise UserError(f"{words[0][:200]} is no command; known are {', '.join(COMMANDS)}")
+    Parser("tinyqwenvl", HELP).parse_args(words or ["--help"])
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the return value is the exit code."""
+    return command(dispatch, argv)

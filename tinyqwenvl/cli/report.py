@@ -1,0 +1,125 @@
+"""What is said about an answer: hints before it, ``--json`` and ``--verbose`` after it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from ..checkpoint import parameter_count
+from ..model import Inputs, Model
+from ..sampling import Sampling
+from .shared import note
+
+EMBEDDED_NOTE = (
+    "the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
+    "-m Qwen/Qwen2.5-VL-3B-Instruct (downloaded once), or -m DIRECTORY"
+)
+MANY_TOKENS = 2560  # of one image: more deserve a hint
+
+
+def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
+    """What a newcomer should know before the answer."""
+    vision = model.config.vision
+    if args.model is None:
+        note(EMBEDDED_NOTE)
+    side = vision.patch_size * vision.spatial_merge_size
+    for number, (t, h, w) in enumerate(grids_of(inputs.image_grid_thw), start=1):
+        tokens = t * h * w // vision.merged_patches
+        if tokens > MANY_TOKENS and (args.min_pixels or 0) <= MANY_TOKENS * side**2:
+            note(
+                f"image {number} makes {tokens:,} tokens, which takes time; "
+                f"--max-pixels {MANY_TOKENS * side**2} makes at most {MANY_TOKENS:,}"
+            )
+
+
+class Clock:
+    """Seconds of one part after another."""
+
+    def __init__(self) -> None:
+        self.began = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """The part ``name`` ends here."""
+        now = time.perf_counter()
+        self.laps[name], self.last = now - self.last, now
+
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.began
+
+
+def as_json(
+    said: dict[str, Any], inputs: Inputs, sampling: Sampling, timings: dict[str, float]
+) -> dict[str, Any]:
+    """Everything about the answer; times in seconds."""
+    return {
+        **said,
+        "prompt_token_ids": inputs.input_ids.tolist(),
+        "image_grid_thw": grids_of(inputs.image_grid_thw),
+        "video_grid_thw": grids_of(inputs.video_grid_thw),
+        "second_per_grid_ts": list(inputs.second_per_grid_ts),
+        "sampling": asdict(sampling),
+        "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
+    }
+
+
+def grids_of(grid_thw: Any) -> list[list[int]]:
+    """Grids as lists; an empty one for None."""
+    return [] if grid_thw is None else grid_thw.tolist()
+
+
+def report(
+    args: argparse.Namespace,
+    model: Model,
+    inputs: Inputs,
+    sampling: Sampling,
+    said: dict[str, Any],
+    timings: dict[str, float],
+) -> None:
+    """What ``-v`` adds, on stderr."""
+    patch = model.config.vision.patch_size
+    sizes = [f"{w * patch}x{h * patch}" for _, h, w in grids_of(inputs.image_grid_thw)]
+    clips = [
+        f"{t * model.config.vision.temporal_patch_size} frames of {w * patch}x{h * patch}, "
+        f"{t * seconds:.2f} s"
+        for (t, h, w), seconds in zip(
+            grids_of(inputs.video_grid_thw), inputs.second_per_grid_ts, strict=True
+        )
+    ]
+    used = ", ".join(f"{name} {value}" for name, value in asdict(sampling).items())
+    source = " (generation_config.json)" if args.use_generation_config else ""
+    if source and not model.config.generation:
+        source = " (there is no generation_config.json)"
+    count = parameter_count(model.config)
+    lines = {
+        "model": f"{args.model or 'embedded'}, {model.config.model_type}, {count:,} parameters",
+        "images": f"read at {', '.join(sizes)} pixels" if sizes else "none",
+        "videos": f"read as {'; '.join(clips)}" if clips else "none",
+        "prompt": f"{len(inputs.input_ids)} tokens",
+        "sampling": (used if sampling.temperature else "the likeliest token, repetition_penalty "
+                     f"{sampling.repetition_penalty}") + source,
+        "answer": f"{len(said['token_ids'])} tokens, ended by {said['finish_reason']}",
+        "seconds": ", ".join(f"{name} {seconds:.2f}" for name, seconds in timings.items()),
+    }  # fmt: skip
+    if timings["prefill"] and timings["decode"]:
+        prefill = len(inputs.input_ids) / timings["prefill"]
+        decode = (len(said["token_ids"]) - 1) / timings["decode"]
+        lines["tokens/s"] = f"{prefill:.1f} of the prompt, {decode:.1f} of the answer"
+    if peak := peak_memory():
+        lines["memory"] = f"{peak / 1e6:,.0f} MB at most"
+    for name, line in lines.items():
+        print(f"{name:10}{line}", file=sys.stderr)
+
+
+def peak_memory() -> int | None:
+    """Bytes this process has held at most; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

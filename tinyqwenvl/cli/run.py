@@ -1,0 +1,91 @@
+"""The command ``run``: ask a model about images.
+
+The answer goes to stdout as it is made, everything else to stderr. Exit code 2: bad input; 130:
+interrupted, after what was said so far.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+
+from .. import grounding, media
+from ..errors import UserError
+from ..model import load
+from ..tracing import check_finite
+from .answer import say
+from .boxes import check_boxes, find_locations, in_format
+from .chat import chat
+from .progress import progress
+from .report import Clock, as_json, hints, report
+from .request import (
+    TO_RGB,
+    asked_sampling,
+    choose_sampling,
+    images_and_prompt,
+    parser,
+    refuse_videos,
+    user_items,
+)
+from .shared import INTERRUPTED, command, note, write_bytes
+from .stdin import Piped
+
+
+def answer(argv: list[str] | None) -> int:
+    """Load, prepare, generate, print."""
+    args = parser().parse_intermixed_args(argv)
+    asked = asked_sampling(args)
+    images, _ = images_and_prompt(args.words)
+    refuse_videos(args.words)
+    if args.chat and (args.json or args.no_stream or args.parse_special or "-" in images):
+        raise UserError("--chat goes with no image on stdin, --json, --no-stream, --parse-special")
+    if args.boxes is not None:
+        check_boxes(args, images)
+    piped = None if "-" in images or args.chat else Piped()
+    clock = Clock()
+    with ExitStack() as stack:
+        if args.check_finite:
+            stack.enter_context(check_finite())
+        model = load(args.model)
+        clock.lap("load")
+        sampling = choose_sampling(args, asked, model)
+        items = user_items(args, piped.text() if piped else "")
+        if args.boxes is not None:  # opened here, as it is drawn on afterwards
+            items[0]["image"] = media.open_image(items[0]["image"], TO_RGB[args.alpha])
+        if args.chat:
+            chat(args, model, sampling, items)
+            return 0
+        system = [] if args.system is None else [{"role": "system", "content": args.system}]
+        messages = [*system, {"role": "user", "content": items}]
+        inputs = model.prepare(
+            messages, args.min_pixels, args.max_pixels, args.parse_special, TO_RGB[args.alpha]
+        )
+        clock.lap("prepare")
+        hints(args, model, inputs)
+        generation = model.generate(inputs, args.max_tokens, sampling)
+        drawing = stack.enter_context(progress(model, inputs))
+        stream = not (args.json or args.no_stream)
+        said = say(model, generation, lambda: generation.finish_reason, args.stop, drawing, stream)
+    timings = {**clock.laps, **generation.timings, "total": clock.total()}
+    locations = []
+    if args.boxes is not None:
+        locations = find_locations(model, inputs, items[0]["image"].size, said["token_ids"])
+        said["boxes"] = [
+            {"point" if m.is_point else "box": m.place, "label": m.label} for m in locations
+        ]
+    if args.json:
+        print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
+    elif args.no_stream:
+        print(said["text"])
+    if args.verbose:
+        report(args, model, inputs, sampling, said, timings)
+    if locations:
+        write_bytes(args.boxes, in_format(grounding.draw(items[0]["image"], locations), args.boxes))
+    elif args.boxes is not None:
+        note(f"no box and no point in the answer; {args.boxes} is not written")
+    return INTERRUPTED if said["finish_reason"] == "interrupt" else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the return value is the exit code."""
+    return command(answer, argv)
