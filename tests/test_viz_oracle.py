@@ -115,7 +115,7 @@ def test_a_measure_that_is_not_known(dumps):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("picture", "pixels"),
+        ("image.rgb", "pixels"),
         ("image.resize", "pixels"),
         ("image_grid_thw", "pixels"),
         ("input_ids", "prompt"),

@@ -67,7 +67,7 @@ def test_a_strip_has_a_cell_for_every_token_but_long_runs_of_placeholders():
     assert f"{chat.IMAGE_PAD} × 9" in texts(figure.axes[0])
     assert len(boxes(figure.axes[0])) == len(ids) - 8
     counts = [
-        int(n) for n in re.findall(r"(\d+) (?:control|template|text|placeholder)", figure.alt)
+        int(n) for n in re.findall(r"(\d+) (?:special|template|text|placeholder)", figure.alt)
     ]
     assert counts == [7, 14, 2, 9] and sum(counts) == len(ids)
     assert figure.alt.startswith(f"{len(ids)} tokens") and all_inside(figure)
