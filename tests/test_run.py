@@ -279,7 +279,8 @@ class Spy:
 
 def test_many_tokens_get_a_hint(tmp_path, capsys):
     Image.new("RGB", (1480, 1400), "white").save(tmp_path / "large.png")
-    words = [tmp_path / "large.png", "?", "-n", 1, "--max-pixels", 9_000_000]
+    directory = write_checkpoint(tmp_path / "model", tiny_config("qwen2_5_vl"))
+    words = [tmp_path / "large.png", "?", "-m", directory, "-n", 1, "--max-pixels", 9_000_000]
     _, answer, err = ask(capsys, *words)
     assert len(answer["prompt_token_ids"]) > 2560
     hint = next(line for line in err.splitlines() if "--max-pixels 2007040" in line)
