@@ -107,3 +107,9 @@ def checkpoint(family, tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(checkpoint):
     return tinyqwenvl.load(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def exact_model(checkpoint):
+    """The same in float64: against it the noise of float32 is measured."""
+    return tinyqwenvl.load(checkpoint, dtype="float64")

@@ -22,7 +22,9 @@ from tinyqwenvl.oracle.metrics import distance
 FILES = sorted((Path(__file__).parent / "goldens").glob("qwen2*.safetensors"))
 PROMPT = ("input_ids", "generated", "image_grid_thw", "pixel_values.last48")
 EXACT = ("window_index", "cu_window_seqlens", "position_ids")
-BOUND = {"nmse": 1e-10, "cosine": 0.999999, "max_error": 1e-3}
+# Twelve times the largest of all stages of all files, of both forms, measured with OpenBLAS: NMSE
+# 8.8e-12, 1 - cosine 6.9e-11, error 3.1e-5 standard deviations.
+BOUND = {"nmse": 1.1e-10, "cosine": 1 - 8.3e-10, "max_error": 3.7e-4}
 
 
 def read(path):
