@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..tracing import current_name
 from .diff import Verdict, band, judge, precision_of
 from .dump import Dump, Entry
 
@@ -44,10 +45,11 @@ def inputs_of(stage: str, dump: Dump, call: int = 0) -> dict[str, np.ndarray]:
 def _entry(dump: Dump, stage: str, call: int) -> Entry:
     entry = dump.get(stage, call)
     if entry is None and dump.get(stage) is not None:
-        calls = sum(e.name == stage for e in dump)
+        calls = sum(e.name in (stage, current_name(stage)) for e in dump)
         raise UserError(f"{dump.source} holds {calls} calls of {stage}, numbered from 0")
     if entry is None:
-        near = [e.key for e in dump if fnmatch.fnmatchcase(e.name, f"*{stage.split('.')[-1]}*")]
+        last = current_name(stage).rpartition(".")[2]
+        near = [e.key for e in dump if fnmatch.fnmatchcase(e.name, f"*{last}*")]
         raise UserError(f"{dump.source} holds no {stage}; it holds {', '.join(near[:4])} ...")
     return entry
 

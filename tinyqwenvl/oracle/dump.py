@@ -42,10 +42,24 @@ def key_of(name: str, call: int = 0) -> str:
 
 def split_key(key: str) -> tuple[str, int]:
     """The stage's name, in our names, and the number of the call."""
-    name, mark, call = key.rpartition("#")
-    if mark and call.isdecimal():
+    name, separator, call = key.rpartition("#")
+    if separator and call.isdecimal():
         return canonical(name), int(call)
     return canonical(key), 0
+
+
+def current_key(key: str) -> str:
+    """The key that a tensor has today, where version 0.1 wrote it under another name."""
+    if key.startswith(INPUTS):
+        stage, _, argument = key.removeprefix(INPUTS).rpartition("/")
+        return f"{INPUTS}{current_key(stage)}/{current_argument(argument)}"
+    name, separator, call = key.partition("#")
+    return f"{current_name(name)}{separator}{call}"
+
+
+def current_argument(name: str) -> str:
+    """The name that an argument of a stage has today; version 0.1 wrote ``spans``."""
+    return "key_ranges" if name == "spans" else name
 
 
 # ------------------------------------------------------------------ reading
@@ -95,8 +109,8 @@ class Dump:
     notes: list[str] = field(default_factory=list)
 
     def get(self, name: str, call: int = 0) -> Entry | None:
-        """A stage, or None."""
-        return self.entries.get((current_name(name), call))
+        """A stage, or None; ``name`` may be one of version 0.1."""
+        return self.entries.get((name, call)) or self.entries.get((current_name(name), call))
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries.values())
@@ -106,7 +120,8 @@ class Dump:
 
     def __getitem__(self, key: str) -> np.ndarray:
         """Read ``NAME``, ``NAME#CALL`` or ``inputs/...``. Raises UserError when it is not there."""
-        entry = self.inputs.get(key) or self.entries.get(split_key(key))
+        entry = self.inputs.get(key) or self.inputs.get(current_key(key))
+        entry = entry or self.entries.get(split_key(key))
         entry = entry or next((e for e in self if e.key == key), None)  # a name that we do not use
         if entry is None:
             raise UserError(f"{self.source} holds no {key}")
@@ -143,16 +158,24 @@ def read_dump_file(path: Path) -> Dump:
         load = _Part(path, kind, shape, start + header[key]["data_offsets"][0])
         dtype = "bfloat16" if kind == "BF16" else str(DTYPES[kind])
         line = lines.get(key, {})
-        name, call = (key, 0) if key.startswith(INPUTS) else split_key(key)
+        name, call = (current_key(key), 0) if key.startswith(INPUTS) else split_key(key)
         if isinstance(line.get("name"), str) and type(line.get("call")) is int:
             name, call = line["name"], line["call"]  # as it was written, whoever else uses the name
-        entries.append(Entry(name, call, shape, dtype, load, line))
+            name = name if key_of(current_name(name), call) in header else current_name(name)
+        entries.append(Entry(name, call, shape, dtype, load, _current_line(line)))
     dump = make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
     notes = manifest.get("notes")
     dump.notes = (
         [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
     )
     return dump
+
+
+def _current_line(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A line of a manifest whose inputs have today's names."""
+    inputs = line.get("inputs", {})
+    made_of = {current_argument(n): current_key(key) for n, key in inputs.items()}
+    return {**line, "inputs": made_of} if inputs else line
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ import numpy as np
 from ..cli import write_text
 from ..config import read_json
 from ..errors import UserError
-from .dump import INPUTS, Dump, Entry, key_of, make_dump
+from ..tracing import current_name
+from .dump import INPUTS, Dump, Entry, current_argument, key_of, make_dump
 from .stages import canonical
 from .torch import DTYPES, dtype_of, need_torch, settings, simple, tensors, torch
 
@@ -187,6 +188,7 @@ def read_folder(path: str | os.PathLike) -> Dump:
             known = [name, metadata.get("module"), re.sub(r"_\d{8}_\d{6}.*", "", place.name)]
             name = canonical(next(n for n in known if isinstance(n, str)))
             call = calls[name] = calls.get(name, -1) + 1
+        name = current_name(name)
         entries += _call_entries(place, metadata, name, call)
     dump = make_dump(str(folder), entries)
     if nothing := [str(p.name) for _, p in found if not any((p / "outputs").glob("*.pt"))]:
@@ -205,6 +207,7 @@ def _call_entries(place: Path, metadata: dict[str, Any], name: str, call: int) -
     made_of: dict[str, str] = {}
     for argument, file in _files(place / "inputs", inputs if isinstance(inputs, dict) else {}):
         for key, dtype, shape, load in read_pt(file):
+            argument = current_argument(argument)
             argument_key = f"{argument}.{key}" if key else argument
             made_of[argument_key] = f"{INPUTS}{key_of(name, call)}/{argument_key}"
             yield Entry(made_of[argument_key], 0, shape, dtype, load)

@@ -26,6 +26,9 @@ VISION_ENCODERS = (
 TEXTS = ("Qwen2VLTextModel", "Qwen2_5_VLTextModel")
 MODELS = ("Qwen2VLModel", "Qwen2_5_VLModel")  # with the vision encoder; up to 4.51 the text model
 WHOLES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+# From 5.24 on, the output of a whole model holds that of its vision encoder once more.
+ENCODER_FIELDS = ("image_outputs", "video_outputs", "audio_outputs")
+CACHES = ("cache", "past_key_values")  # the KV cache as an argument: from 5.24 on, and before
 
 
 def is_a(module: Any, names: Sequence[str]) -> bool:
@@ -34,9 +37,9 @@ def is_a(module: Any, names: Sequence[str]) -> bool:
 
 
 def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) -> None:
-    """Watch the towers and language models of transformers, wherever they are in a tree.
+    """Watch the vision encoders and language models of transformers, wherever they are in a tree.
 
-    Written for 4.51 to 5.23; between these, each tensor was last seen at one of the places below.
+    Written for 4.51 to 5.24; between these, each tensor was last seen at one of the places below.
     """
     whole = next((m for _, m in names if is_a(m, WHOLES + MODELS)), None)
     prompt = _Prompt(recorder, whole) if whole is not None else None
@@ -105,7 +108,7 @@ class _Prompt:
             if isinstance(tensor := given.get(name), torch.Tensor) and name != "input_ids":
                 self.recorder.observe(name, tensor, once=True)
         if isinstance(ids := given.get("input_ids"), torch.Tensor):
-            cache = given.get("past_key_values")
+            cache = next((c for name in CACHES if (c := given.get(name)) is not None), None)
             past = cache.get_seq_length() if cache is not None else 0
             name = "generated" if past and ids.shape == (1, 1) else "input_ids"
             self.recorder.observe(name, ids, ids[0] if len(ids) == 1 else ids, once=True)

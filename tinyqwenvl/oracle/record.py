@@ -19,8 +19,8 @@ from ..config import Config
 from ..errors import UserError
 from ..model import Inputs, Model
 from ..nn import KVCache
+from ..tracing import current_name, watching
 from ..tracing import record as show
-from ..tracing import watching
 from . import dump as dumps
 from .dump import Dump, Writer, key_of
 from .metrics import Distance, distance
@@ -168,7 +168,8 @@ def _checked(messages: Any, images: Sequence[Any]) -> list[dict[str, Any]]:
     def item_of(item: dict[str, Any]) -> dict[str, Any]:
         if item.get("type") == "image":
             limits = {n: item[n] for n in LIMITS if n in item}
-            return {"type": "image", "image": images[item["picture"]].read()} | limits
+            number = item["picture"] if "picture" in item else item["image"]  # version 0.1; today
+            return {"type": "image", "image": images[number].read()} | limits
         if item.get("type") == "video":
             return {"type": "video"}
         return {"type": "text", "text": str(item["text"])}
@@ -194,7 +195,7 @@ def tell(messages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | No
                 items.append({"type": "video"})
             elif kind == "image":
                 limits = {n: item[n] for n in LIMITS if n in item}
-                items.append({"type": "image", "picture": count} | limits)
+                items.append({"type": "image", "image": count} | limits)
                 count += 1
             else:
                 items.append({"type": "text", "text": item["text"]})
@@ -275,7 +276,8 @@ class _Keep:
     """A watcher that writes the chosen stages, and by name what each was made of."""
 
     def __init__(self, writer: Writer, globs: Sequence[str], inputs: bool):
-        self.writer, self.globs, self.inputs = writer, tuple(globs), inputs
+        self.writer, self.inputs = writer, inputs
+        self.globs = tuple(map(current_name, globs))
         self.keys: dict[int, tuple[Any, str]] = {}  # id -> (weak reference, key)
 
     def __call__(self, name: str, value: Any, inputs: dict[str, Any]) -> None:
@@ -326,7 +328,7 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
             for key, far in watch.found.items():
                 found.setdefault(key, {}).setdefault(precision, {})[scope] = far
     for line in manifest["stages"]:
-        line["floor"] = found.get(line["key"], {})
+        line["floor"] = found.get(dumps.current_key(line["key"]), {})
     about = {n: v for n, v in manifest.items() if n not in ("format", "version", "stages")}
     dumps.write_manifest(path, about, manifest["stages"])
 

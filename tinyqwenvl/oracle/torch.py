@@ -23,8 +23,9 @@ import numpy as np
 
 from .. import __version__
 from ..errors import UserError
+from ..tracing import current_name
 from .dump import INPUTS, Writer, key_of
-from .hidden import MODELS, TEXTS, VISION_ENCODERS, WHOLES, is_a, watch_family
+from .hidden import ENCODER_FIELDS, MODELS, TEXTS, VISION_ENCODERS, WHOLES, is_a, watch_family
 from .stages import BEGINNINGS, canonical
 
 try:
@@ -199,8 +200,9 @@ class Recorder:
         self.open: list[tuple[Any, dict[str, str]]] = []  # calls that have begun: made of what
 
     def fits(self, name: str) -> bool:
-        """Whether one of the globs does."""
-        return any(fnmatch.fnmatchcase(name, glob) for glob in self.globs)
+        """Whether one of the globs does; they may be of names of version 0.1."""
+        globs = {*self.globs, *map(current_name, self.globs)}
+        return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
     def chosen(self, name: str) -> bool:
         """Whether a stage is to be written."""
@@ -262,6 +264,8 @@ class Recorder:
     def outputs(self, name: str, module: Any, output: Any, made_of: Mapping[str, str]) -> None:
         """Write what a call gave."""
         found = dict(tensors(output))
+        if is_a(module, MODELS + WHOLES):
+            found = {p: t for p, t in found.items() if p.partition(".")[0] not in ENCODER_FIELDS}
         first = "pooler_output" if is_a(module, VISION_ENCODERS) else "logits"
         order = sorted(found, key=lambda path: (path != first, path != "last_hidden_state"))
         for path in order:

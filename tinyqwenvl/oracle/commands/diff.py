@@ -1,0 +1,92 @@
+"""``oracle diff``: a verdict per stage of two dumps, and what explains the first difference."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ...cli import Parser, write_text
+from ...errors import UserError
+from ...model import Model
+from .. import report
+from ..diff import BANDS, MULTIPLE, Comparison, compare, single
+from ..explain import explain
+from ..mutants import MUTANTS
+from ..page import as_html
+from ..readers import open_dump, read_map
+from .checkpoint import model_of
+
+HELP = f"""\
+usage: tinyqwenvl oracle diff [OPTIONS] REFERENCE CANDIDATE
+
+Compare dumps. Each may be .safetensors, .npz, .npy, .pt, .bin with its shape,
+or a folder of such files. Keys are names of stages, those of transformers,
+ONNX, llama.cpp and mlx-vlm too; a candidate may hold just some.
+
+  -m, --model DIR_OR_ID the checkpoint, to explain what differs by running
+                        {len(MUTANTS)} injected bugs (found by itself if small)
+  --single              each stage on its own: ours on the candidate's input
+  --precision P         the candidate's: {", ".join(BANDS)};
+                        default: as its tensors are stored
+  --multiple X          of the noise floor that is allowed; default
+                        {MULTIPLE["float32"]:g} in float32, {MULTIPLE["bfloat16"]:g} in the others
+  --map FILE            JSON: a name in the candidate -> the name of a stage
+  --json                one JSON object; --html FILE  a page with images
+  --all                 every stage in the table
+  --no-explain          do not look for a reason
+"""
+
+
+def parser() -> Parser:
+    """The arguments of ``diff``."""
+    p = Parser("tinyqwenvl oracle diff", HELP)
+    p.add_argument("reference")
+    p.add_argument("candidate")
+    p.add_argument("-m", "--model")
+    p.add_argument("--single", action="store_true")
+    p.add_argument("--precision", choices=tuple(BANDS))
+    p.add_argument("--multiple", type=float)
+    p.add_argument("--map")
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--html")
+    p.add_argument("--all", action="store_true")
+    p.add_argument("--no-explain", action="store_true")
+    return p
+
+
+def run(argv: list[str]) -> int:
+    """``oracle diff``."""
+    args = parser().parse_args(argv)
+    if args.multiple is not None and not 1 <= args.multiple <= 1e9:
+        raise UserError(f"--multiple {args.multiple}: give a number from 1")
+    if args.json and args.html == "-":
+        raise UserError("--json and --html - would both go to stdout; name a file for the page")
+    reference = open_dump(args.reference)
+    candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
+    model = model_of(reference, args.model)
+    if args.single:
+        if model is None:
+            raise UserError("--single runs the model: give its checkpoint with -m")
+        found = single(model, reference, candidate, args.precision, args.multiple)
+    else:
+        found = compare(reference, candidate, args.precision, args.multiple)
+    if found.first is not None and not args.no_explain and not args.single:
+        _explain(found, model)
+    if args.html is not None:
+        write_text(args.html, as_html(found))
+    if args.json:
+        print(json.dumps(found.as_json(), indent=1))
+    else:
+        print(report.as_text(found, sys.stdout.isatty(), args.all), end="")
+    return int(found.first is not None)
+
+
+def _explain(found: Comparison, model: Model | None) -> None:
+    """Add the reasons for the first difference, or a note why there are none."""
+    try:
+        found.explanation = explain(found, model)
+    except UserError as error:  # the reference does not hold what a run begins with
+        found.explanation = explain(found, None)
+        found.notes.append(f"the known bugs could not be tried: {error}")
+    if model is None:
+        found.notes.append("give the checkpoint with -m to try the known bugs too")

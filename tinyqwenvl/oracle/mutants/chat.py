@@ -1,0 +1,50 @@
+"""The chat template and its placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ... import chat
+from .registry import mutant
+
+
+@mutant("lmdeploy#3475; llama-cpp-python#2040")
+def wrong_system_prompt():
+    """Qwen2.5's system prompt instead of "You are a helpful assistant."."""
+    prompt = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    return {"chat.SYSTEM_PROMPT": prompt}
+
+
+@mutant("vllm#15125; mlx-swift-lm#242")
+def images_before_text():
+    """All images of a message are put before its text, whatever their order."""
+
+    def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+        return sorted(items(message), key=lambda item: chat.media_kind(item) == "text")
+
+    items = chat.content_items
+    return {"chat.content_items": content_items}
+
+
+@mutant("class of bug; ports that render the template by hand")
+def no_vision_markers():
+    """Placeholders without <|vision_start|> and <|vision_end|> around them."""
+
+    def render(*args: Any, **kwargs: Any) -> list[str]:
+        markers = (chat.VISION_START, chat.VISION_END)
+        return [p for p in whole(*args, **kwargs) if p not in markers]
+
+    whole = chat.render
+    return {"chat.render": render}
+
+
+@mutant("transformers 4.57 get_num_of_video_patches; class of mistake")
+def placeholders_not_merged():
+    """One placeholder per patch, not per 2x2 group of patches."""
+
+    def expand(pieces: Sequence[str], placeholder: Any, counts: Sequence[int]) -> list[str]:
+        return whole(pieces, placeholder, [4 * count for count in counts])
+
+    whole = chat.expand
+    return {"chat.expand": expand}
