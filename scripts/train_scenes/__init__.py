@@ -1,0 +1,1 @@
+"""Drawn scenes, the questions about them, and the training of the embedded checkpoint."""

@@ -1,0 +1,265 @@
+"""Train the embedded checkpoint, in slices that may end and go on at any time.
+
+    python -m scripts.train_scenes.train --state .train --seconds 3600
+
+The state folder holds the whole run: weights, momenta, the running mean of the weights (which is
+what is exported), counters and log.  Rates are constant after a short warm-up, so that no slice
+needs to know how many follow; only the last one, with `--final`, lets them fall to nothing.
+Ctrl-C ends a slice early and saves.
+"""
+
+import argparse
+import json
+import math
+import signal
+import sys
+import time
+from collections import deque
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from scripts.train_scenes import tokenizer as tokenizers
+from scripts.train_scenes.batches import SIZES, make_step
+from scripts.train_scenes.learner import RATES, Learner, normalise, use_compiled_blocks
+from scripts.train_scenes.packing import Encoder
+from scripts.train_scenes.state import (
+    WHOLE,
+    StateError,
+    read_compact,
+    read_whole,
+    write_compact,
+    write_whole,
+)
+from scripts.train_scenes.workers import Stream
+
+SEED = 20260
+SAVE_EVERY, LOG_EVERY, SHOW_EVERY = 120.0, 30.0, 10.0  # seconds
+DRAWN_ENOUGH = 0.15  # share of waiting for images under which a faster network is of use
+
+
+class Stop:
+    """Ctrl-C and SIGTERM ask for an end; a second Ctrl-C ends at once."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number, frame):
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def sample_patches(encoder, seed=SEED, count=20_000):
+    """Patches of training images and videos, [N, 1176] of floats, for the filters."""
+    arrays, _ = make_step(encoder, seed, 1_000_000, SIZES["cpu"])
+    stills = normalise(torch.from_numpy(arrays["stills"])).view(-1, 3, 1, 196)
+    patches = stills.expand(-1, -1, 2, -1).reshape(-1, 1176)
+    if len(arrays["videos"]):
+        patches = torch.cat([patches, normalise(torch.from_numpy(arrays["videos"]))])
+    order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))
+    return patches[order[:count]]
+
+
+def find_state(folder, compact=None):
+    """(parts, counters, tokenizer) of the state folder, else of a compact state.
+
+    The parts are None where a new run begins.
+    """
+    if (folder / WHOLE).exists():
+        return read_whole(folder)
+    if compact is not None:
+        return read_compact(compact)
+    if any(folder.glob("*.safetensors")):
+        raise StateError(f"{folder} holds part of a state but no {WHOLE}")
+    return None, {"steps": 0}, tokenizers.load()
+
+
+def make_learner(device, parts, counters, tokenizer):
+    """A learner with a state, or a new one where there are no parts."""
+    if parts is None:
+        return Learner(tokenizer, device, sample_patches(Encoder(tokenizer)))
+    learner = Learner(tokenizer, device)
+    try:
+        learner.load(parts, counters)
+    except (KeyError, RuntimeError) as error:
+        message = str(error).splitlines()[0]
+        raise StateError(f"the state is of another network: {message}") from None
+    return learner
+
+
+class Meter:
+    """Throughput of the last seconds, and whether drawing or the network held it up."""
+
+    def __init__(self, learner, stream, began):
+        self.learner, self.stream, self.began = learner, stream, began
+        self.cuda = learner.device.type == "cuda"
+        self.pending = deque()
+        self.reset()
+
+    def reset(self):
+        """Begin to count anew."""
+        self.since, self.images = time.monotonic(), self.learner.counters["images"]
+        self.waited, self.drawing, self.busy = self.stream.waited, 0.0, 0.0
+
+    def step(self, layout, events):
+        """After a step was given to the device; wait for the one before the last."""
+        self.drawing += layout["drawing"]
+        if self.cuda:
+            self.pending.append(events)
+            while len(self.pending) > 2:
+                first, last = self.pending.popleft()
+                last.synchronize()
+                self.busy += first.elapsed_time(last) / 1000
+
+    def waiting(self):
+        """Share of the time since the last reset that the network waited for images."""
+        return (self.stream.waited - self.waited) / (time.monotonic() - self.since)
+
+    def show(self):
+        """One line."""
+        passed = time.monotonic() - self.since
+        images = self.learner.counters["images"] - self.images
+        cores = len(self.stream.workers)
+        text = (
+            f"{time.monotonic() - self.began:6.0f} s  step {self.learner.counters['steps']}  "
+            f"{images / passed:6.0f} images/s  waited for images "
+            f"{100 * self.waiting():3.0f} %  "
+            f"workers busy {100 * self.drawing / passed / cores:3.0f} %"
+        )
+        if self.cuda:
+            text += f"  GPU in steps {100 * self.busy / passed:3.0f} %"
+            try:
+                text += f"  utilised {torch.cuda.utilization()} %"
+            except Exception as error:  # an optional package reads it
+                text += f"  ({type(error).__name__})"
+        print(text, flush=True)
+        self.reset()
+
+
+class Slice:
+    """One slice of training."""
+
+    def __init__(self, options):
+        self.options, self.began = options, time.monotonic()
+        self.stop = Stop()
+        device = options.device
+        found = find_state(options.state, options.compact)
+        _, counters, tokenizer = found
+        self.size = SIZES[device]
+        make = partial(make_step, Encoder(tokenizer), SEED, size=self.size)
+        room = 3 * self.size.patches * 588 + (8 << 20)
+        self.stream = Stream(make, counters["steps"], options.workers, room, device)
+        self.learner = make_learner(device, *found)
+
+    def progress(self):
+        """Share of the slice's time that has passed."""
+        return (time.monotonic() - self.began) / self.options.seconds
+
+    def save(self):
+        """The whole state, and the compact one where it is asked for."""
+        learner = self.learner
+        contents = learner.parts(), dict(learner.counters), learner.tokenizer
+        write_whole(self.options.state, *contents)
+        if self.options.write_compact:
+            write_compact(self.options.write_compact, *contents)
+
+    def log(self):
+        """One line of the log; False when the loss is no longer a number."""
+        learner = self.learner
+        means, hint = learner.take_sums()
+        counters = {**learner.counters, "seconds": round(learner.counters["seconds"], 1)}
+        line = {**counters, "device": learner.device.type, "loss": means, "hint": hint}
+        passed, images = time.monotonic() - self.logged[0], learner.counters["images"]
+        line["images_per_second"] = round((images - self.logged[1]) / passed, 1)
+        self.logged = time.monotonic(), images
+        with (self.options.log or self.options.state / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        return all(math.isfinite(value) for value in (hint, *means.values()))
+
+    def run(self):
+        """Train until the time is over or an end is asked for."""
+        learner, options = self.learner, self.options
+        options.state.mkdir(parents=True, exist_ok=True)
+        meter = Meter(learner, self.stream, self.began)
+        saved = shown = time.monotonic()
+        last, self.logged = saved, (saved, learner.counters["images"])
+        shows, cuda = 0, learner.device.type == "cuda"
+        begun = learner.counters["steps"]
+        while not self.stop.asked and (self.progress() < 1 or learner.counters["steps"] == begun):
+            batch, layout = next(self.stream)
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if cuda else None
+            if cuda:
+                events[0].record()
+            learner.step(batch, layout, 1 - self.progress() if options.final else 1.0)
+            if cuda:
+                events[1].record()
+            meter.step(layout, events)
+            now = time.monotonic()
+            learner.counters["seconds"] += now - last
+            last = now
+            if now - self.logged[0] > LOG_EVERY and not self.log():
+                raise StateError("the loss is no longer a number; the state saved last stands")
+            if now - shown > SHOW_EVERY:
+                shows += 1
+                if shows == 2 and options.compile and meter.waiting() < DRAWN_ENOUGH:
+                    print("compiling the blocks", flush=True)
+                    use_compiled_blocks()
+                meter.show()
+                shown = now
+            if now - saved > options.save_every:
+                self.save()
+                saved = now
+        self.log()
+        self.save()
+        self.stream.close()
+
+
+def parse(arguments=None):
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--state", type=Path, default=Path(".train"), help="folder of the run")
+    parser.add_argument("--seconds", type=float, default=3600, help="length of this slice")
+    parser.add_argument("--device", choices=tuple(RATES), help="default: the GPU if there is one")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
+    parser.add_argument("--threads", type=int, help="of PyTorch")
+    parser.add_argument("--final", action="store_true", help="let the rates fall to nothing")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks, if images come fast enough"
+    )
+    parser.add_argument("--save-every", type=float, default=SAVE_EVERY, metavar="SECONDS")
+    parser.add_argument("--log", type=Path, help="default: log.jsonl in the state folder")
+    parser.add_argument("--compact", type=Path, metavar="DIR", help="begin from this compact state")
+    parser.add_argument(
+        "--write-compact", type=Path, metavar="DIR", help="write a compact state at every saving"
+    )
+    options = parser.parse_args(arguments)
+    if options.seconds <= 0 or options.workers < 1 or (options.threads or 1) < 1:
+        parser.error("--seconds, --workers and --threads must be above 0")
+    return options
+
+
+def main(arguments=None):
+    """Command line."""
+    options = parse(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.device is None:
+        options.device = "cuda" if torch.backends.cuda.is_built() and has_gpu() else "cpu"
+    try:
+        Slice(options).run()
+    except StateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def has_gpu():
+    """Whether there is a GPU, without touching it: worker processes must fork first."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+if __name__ == "__main__":
+    main()
