@@ -8,17 +8,14 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small models: two threads wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import importlib
-import inspect
-import pkgutil
-import typing
-
 import hypothesis
 import pytest
+from checked_shapes import CHECKED_FUNCTIONS
 
 import tinyqwenvl
 from scripts.random_checkpoint import tiny_config, write_checkpoint
-from tinyqwenvl.dims import Dims, checked
+
+assert CHECKED_FUNCTIONS  # importing it has wrapped them
 
 # No example has a deadline: on a busy machine it would measure the other programs.
 hypothesis.settings.register_profile("tests", deadline=None)
@@ -52,45 +49,7 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{left_out} slow tests left out: pytest --slow runs them, too")
 
 
-# ------------------------------------------------------------------ shapes
-
-
-def _states_a_shape(function) -> bool:
-    """Whether a signature says anything that ``checked`` looks at: wrapping the rest costs only."""
-
-    def shaped(hint):
-        said = any(isinstance(part, Dims) for part in getattr(hint, "__metadata__", ()))
-        return said or any(map(shaped, typing.get_args(hint)))
-
-    return any(map(shaped, typing.get_type_hints(function, include_extras=True).values()))
-
-
-def _check_all_shapes() -> int:
-    names = [m.name for m in pkgutil.walk_packages(tinyqwenvl.__path__, "tinyqwenvl.")]
-    modules = [importlib.import_module(name) for name in names if "__main__" not in name]
-    wrapped: dict = {}
-
-    def ours(value):
-        return getattr(value, "__module__", "").startswith("tinyqwenvl.") and (
-            value.__module__ not in ("tinyqwenvl.dims", "tinyqwenvl.tracing")
-        )
-
-    def wrap(holder, names, put):
-        for name, value in names:
-            if inspect.isfunction(value) and ours(value) and _states_a_shape(value):
-                put(holder, name, wrapped.setdefault(value, checked(value)))
-
-    for module in modules:
-        wrap(module, list(vars(module).items()), setattr)
-        for value in list(vars(module).values()):
-            if inspect.isclass(value) and ours(value):
-                wrap(value, list(vars(value).items()), setattr)
-    for table in (tinyqwenvl.vision.NORM, tinyqwenvl.vision.MLP):
-        wrap(table, list(table.items()), dict.__setitem__)
-    return len(wrapped)
-
-
-CHECKED_FUNCTIONS = _check_all_shapes()
+# ------------------------------------------------------------------ models
 
 
 @pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl"])
@@ -113,3 +72,8 @@ def model(checkpoint):
 def exact_model(checkpoint):
     """The same in float64: against it the noise of float32 is measured."""
     return tinyqwenvl.load(checkpoint, dtype="float64")
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    return tinyqwenvl.load()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import CHECKED_FUNCTIONS
+from checked_shapes import CHECKED_FUNCTIONS
 
 from tinyqwenvl import nn
 from tinyqwenvl.dims import GLOSSARY, Array, Float, Int, checked
