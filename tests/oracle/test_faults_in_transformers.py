@@ -71,11 +71,15 @@ def test_a_fault_made_in_transformers_is_named(name, case, hf, tmp_path, monkeyp
 
 
 def test_token_types_forgotten(case, tmp_path):
-    """transformers 5.23 then counts image tokens like text, without a word (Qwen2.5-VL)."""
+    """transformers 5.23 then counts image tokens like text, without a word (Qwen2.5-VL), or refuses
+    (Qwen2-VL).
+    """
     witness, given, _, inputs = case
-    if witness.config.model_type != "qwen2_5_vl":
-        pytest.skip("Qwen2-VL refuses")
     given = {n: v for n, v in given.items() if n != "mm_token_type_ids"}
+    if witness.config.model_type == "qwen2_vl":
+        with pytest.raises(ValueError, match="mm_token_type_ids"):
+            witness.model(**given)
+        return
     with torch.no_grad(), instrument(witness.model, tmp_path / "bad.safetensors"):
         witness.model(**given)
     ours, found = compared(witness, inputs, tmp_path)
