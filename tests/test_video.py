@@ -223,7 +223,9 @@ def test_animations(kind, tmp_path):
     found = read_video(path, CONFIG, fps=2, **SMALL)
     assert found.grid[0] == 3 and found.seconds == 1.0
     whole = read_video([clip[i] for i in (0, 2, 4, 7, 9, 11)], CONFIG, fps=2, **SMALL)
-    np.testing.assert_allclose(found.patches, whole.patches, atol=0.05)
+    level = 1 / 255 / min(CONFIG.processor.image_std)  # that the palette of a GIF may be off
+    off = 1.01 * level if kind == "GIF" else 0
+    np.testing.assert_allclose(found.patches, whole.patches, rtol=0, atol=off)
 
 
 def write_video(path, count, rate, size=(64, 48), codec="mpeg4"):
@@ -252,7 +254,8 @@ def test_video_files(name, tmp_path):
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / 3)
     expected = [level(i) for i in sample_qwen_vl_utils(20, 10, 3)]
     firsts = [np.asarray(f)[0, 0, 0] for i, f in enumerate(clip.frames()) if level(i) in expected]
-    np.testing.assert_allclose(firsts, expected, atol=3)
+    # levels are 11 apart: the codec is free to be off by less than half of that
+    np.testing.assert_allclose(firsts, expected, rtol=0, atol=5)
 
 
 MEASURE = """

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from support import rounding
 
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl.oracle.metrics import distance
@@ -21,13 +22,18 @@ HIDDEN |= {"model.position_ids", "model.inputs_embeds", "visual.cu_seqlens", "vi
 WINDOWS = {"visual.window_index", "visual.cu_window_seqlens"}
 
 
+# Twelve times the largest of all stages of both families, measured with torch 2.13 and transformers
+# 5.24 (4.3e-12, 3.1e-11, 1.6e-5).
+BOUND = {"nmse": 5.2e-11, "cosine": 1 - 3.8e-10, "max_error": 1.9e-4}
+
+
 def same(ours, entry):
     assert entry.shape == np.shape(ours), entry.key
     if entry.exact:
         np.testing.assert_array_equal(entry.read(), ours, err_msg=entry.key)
     else:
         far = distance(np.asarray(ours), entry.read())
-        assert far.nmse <= 1e-9 and not far.not_finite, (entry.key, far)
+        assert far.within(**BOUND), (entry.key, far)
 
 
 def test_every_call_of_every_module_is_there(case, dumped):
@@ -68,7 +74,9 @@ def test_what_a_stage_was_made_of_is_found_by_name(case, dumped):
     cosines = last.info["inputs"]["position_embeddings.0"]
     assert cosines == dumped.get("visual.blocks.3").info["inputs"]["position_embeddings.0"]
     angles = dumped["visual.rotary_angles"]
-    np.testing.assert_allclose(dumped[cosines][:, : angles.shape[1]], np.cos(angles), atol=1e-5)
+    off = rounding(8, np.float32)  # each library is within a few units in the last place of 1
+    cosine = dumped[cosines][:, : angles.shape[1]]
+    np.testing.assert_allclose(cosine, np.cos(angles), rtol=0, atol=off)
     for entry in dumped:
         for key in entry.info["inputs"].values():
             assert dumped[key] is not None
