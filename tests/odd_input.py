@@ -40,22 +40,22 @@ ODD_FILES = {
     "progressive.jpg": encoded(GOOD, "JPEG", progressive=True),
     "grey.jpg": encoded(GOOD.convert("L"), "JPEG"),
     "cmyk.jpg": encoded(GOOD.convert("CMYK"), "JPEG"),
-    "picture.bmp": encoded(GOOD, "BMP"),
-    "picture.tiff": encoded(GOOD, "TIFF"),
+    "photo.bmp": encoded(GOOD, "BMP"),
+    "photo.tiff": encoded(GOOD, "TIFF"),
     "deep.tiff": encoded(odd_images()["I;16"], "TIFF"),
     "float.tiff": encoded(odd_images()["F"], "TIFF"),
-    "picture.ppm": encoded(GOOD, "PPM"),
-    "picture.ico": encoded(GOOD, "ICO"),
+    "photo.ppm": encoded(GOOD, "PPM"),
+    "photo.ico": encoded(GOOD, "ICO"),
     "animated.gif": encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
     "animated.png": encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
     "trailing.png": PNG + b"rubbish behind the end",
     "bad_exif.jpg": encoded(GOOD, "JPEG", exif=b"Exif\0\0rubbish"),
 }
 if features.check("webp"):
-    ODD_FILES["picture.webp"] = encoded(GOOD, "WEBP")
+    ODD_FILES["photo.webp"] = encoded(GOOD, "WEBP")
     ODD_FILES["animated.webp"] = encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:])
 if features.check("avif"):
-    ODD_FILES["picture.avif"] = encoded(GOOD, "AVIF")
+    ODD_FILES["photo.avif"] = encoded(GOOD, "AVIF")
 ODD_FILES |= {f"turned {o}.png": turned_file(o) for o in TURNS}
 for _name, _image in odd_images().items():
     if _image.mode in ("1", "L", "I;16", "RGB", "RGBA", "LA", "P"):

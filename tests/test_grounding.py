@@ -151,7 +151,7 @@ def test_an_answer_is_told_though_its_boxes_cannot_be_written(tmp_path, capsys, 
     assert json.loads(told.out)["boxes"] and "no space left" in told.err
 
 
-def test_a_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+def test_an_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(grounding, "draw", lambda *_: Image.new("RGB", (16400, 10)))
     words = [str(EXAMPLE_IMAGE), "Locate the blue cross.", "--boxes", str(tmp_path / "out.webp")]
     assert run.main(words) == 2
@@ -160,7 +160,7 @@ def test_a_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_image_is_opened_once_for_its_boxes(tmp_path, capsys):
+def test_an_image_is_opened_once_for_its_boxes(tmp_path, capsys):
     """What there is to say about it is said once."""
     words = [str(EXAMPLE_VIDEO), "Locate the black heart.", "--boxes", str(tmp_path / "out.png")]
     assert run.main(words) == 0

@@ -119,7 +119,7 @@ def test_limits_not_asked_for_give_way():
             processor.limits(None, bad)
 
 
-def test_a_image_is_not_enlarged_without_bounds():
+def test_an_image_is_not_enlarged_without_bounds():
     with pytest.raises(UserError, match="ask for fewer pixels"):
         preprocess([(Image.new("RGB", (60, 60)), 10**12, 10**12)], ProcessorConfig(), VISION)
 

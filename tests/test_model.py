@@ -184,7 +184,7 @@ def test_text_only_and_conversations(model):
     assert model.forward(alone).shape == (len(alone.input_ids), 300)
 
 
-def test_a_model_that_remembers_encodes_a_image_once(model, exact_model):
+def test_a_model_that_remembers_encodes_an_image_once(model, exact_model):
     caching = model.caching_images(most=2)
     inputs = model.prepare(user_message(IMAGES, "what is different?"))
     with tinyqwenvl.trace("visual") as first:

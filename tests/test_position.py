@@ -92,7 +92,7 @@ def test_text_only_is_plain_counting():
     assert delta == 0
 
 
-def test_a_image_in_text():
+def test_an_image_in_text():
     ids, images, _, _ = prompt(2, (1, 4, 6), 2)
     positions, delta = rope_index(ids, NEW, images)
     assert positions.tolist() == [

@@ -52,7 +52,7 @@ def strict_weights(model):
     return strict_tree(model.weights)
 
 
-def test_vision_tower(model, strict_weights):
+def test_vision_encoder(model, strict_weights):
     grid = np.array([[1, 10, 14], [2, 4, 6]])
     patches = np.random.default_rng(0).normal(size=(188, 1176)).astype(np.float32)
     traced = vision.vision_encoder(Strict(patches), grid, strict_weights.visual, model.config)

@@ -146,7 +146,7 @@ def test_no_stream_is_the_same_text(capsys):
 # ------------------------------------------------------------------ stdin
 
 
-def test_a_image_on_stdin():
+def test_an_image_on_stdin():
     data = EXAMPLE_IMAGE.read_bytes()
     assert tinyqwenvl_run("-", stdin=data).stdout == TRUTH
     assert tinyqwenvl_run("-", "describe", stdin=data).stdout == TRUTH

@@ -104,7 +104,7 @@ def test_a_preset_says_what_the_published_file_says():
 def products(model, inputs):
     """A slow count: two FLOPs for every weight a row meets, and for every pair attention looks at.
 
-    Pairs are counted in masks, not in spans.
+    Pairs are counted in attention masks, not in key ranges.
     """
     t, v, patches = model.config.text, model.config.vision, len(inputs.pixel_values)
     weights = {n: np.size(w) for n, w in tinyqwenvl.flatten(model.weights).items()}
@@ -115,7 +115,7 @@ def products(model, inputs):
             part = name.split(".")[0]
             met = rows["visual.merger" if ".merger." in name else part.replace("lm_head", "model")]
             flops[part] += 2 * size * met
-    with tinyqwenvl.trace("*.spans") as key_ranges:
+    with tinyqwenvl.trace("*.key_ranges") as key_ranges:
         model.forward(inputs)
     for name, (span,) in key_ranges.items():
         part = name.split(".")[0]

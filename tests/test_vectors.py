@@ -103,7 +103,7 @@ def test_a_broken_function_is_caught(module, name, broken, caught, monkeypatch):
     assert caught <= failing()
 
 
-MISTAKES = """wrong_system_prompt images_before_text no_vision_markers placeholders_not_merged
+BUGS = """wrong_system_prompt images_before_text no_vision_markers placeholders_not_merged
     resize_rounds_half_up class_default_pixel_limit long_sides_shrink_to_nothing
     vision_rope_height_and_width_swapped vision_rope_in_raster_order window_size_in_tokens
     windows_across_images permutation_applied_twice window_order_never_undone
@@ -113,7 +113,7 @@ MISTAKES = """wrong_system_prompt images_before_text no_vision_markers placehold
     text_after_all_image_tokens rope_delta_lost""".split()
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", BUGS)
 def test_named_bugs_are_caught(name):
     with mutants.apply(name):
         assert failing()

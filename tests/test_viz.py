@@ -35,7 +35,7 @@ def test_axes_come_as_they_are_asked_for():
     assert axes.shape == (2, 3) and len(figure.axes) == 6
 
 
-def test_a_image_is_shown_in_its_own_pixels():
+def test_an_image_is_shown_in_its_own_pixels():
     _, axes = drawing("An image", "an image")
     show_image(axes, Image.new("RGB", (56, 28)), "small")
     assert axes.images[0].get_extent() == [0, 56, 28, 0] and axes.get_title() == "small"

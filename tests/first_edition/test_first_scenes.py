@@ -25,7 +25,7 @@ def test_shapes_lie_inside_and_apart(seed, grid):
     assert not scenes.HELD_OUT & {(s.colour, s.kind) for s in scene.shapes}
 
 
-def test_a_image_shows_its_shapes_where_they_are():
+def test_an_image_shows_its_shapes_where_they_are():
     """Inside a square's box is its colour; the corners of the image are background."""
     rng = np.random.default_rng(5)
     square = scenes.Shape("red", "square", (28, 42, 70, 84))

@@ -157,7 +157,7 @@ def test_the_truth_is_a_reference_too(checkpoint, job, place, reference, family)
 
 
 def test_a_right_candidate_is_explained_by_nothing(model, job, reference, place):
-    """Mistakes that do not touch a prompt are no explanation of a wrong reference."""
+    """Bugs that do not touch a prompt are no explanation of a wrong reference."""
     bad = broken(model, job, place / "reference.safetensors", "vision_no_rope")
     found = compare(bad, reference)
     assert found.first is not None and explain(found, model) == []
@@ -242,7 +242,7 @@ def test_names_of_others(theirs, ours):
 def test_the_order_of_a_run_is_known(reference):
     """For dumps without a manifest: our own, shuffled, comes out as it was."""
     first = [e.name for e in reference if e.call == 0 and e.name != "generated"]
-    images = {"picture", "image.resize", "image.normalise", "image.nine_dimensions"}
+    images = {"image.rgb", "image.resize", "image.normalise", "image.nine_dimensions"}
     first = [n for n in first if n not in images]
     shuffled = [str(n) for n in np.random.default_rng(0).permutation(first)]
     assert sorted(shuffled, key=position_in_run) == first

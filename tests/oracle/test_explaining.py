@@ -23,7 +23,7 @@ def broken(model, job, path, name, **options):
     "name",
     ["vision_no_rope", "merger_quick_gelu", "gqa_heads_in_turn", "positions_in_one_dimension"],
 )
-def test_the_fault_is_named(name, model, job, reference, place, family):
+def test_the_bug_is_named(name, model, job, reference, place, family):
     bad = broken(model, job, place / f"{name}-{family}.safetensors", name)
     found = compare(reference, bad)
     best = explain(found, model)[0]

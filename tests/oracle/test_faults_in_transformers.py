@@ -39,7 +39,7 @@ def wrong_eps(witness, monkeypatch):
             module.variance_epsilon = 1e-5
 
 
-FAULTS = {
+BUGS = {
     "merger_gelu_tanh": tanh_gelu,
     "vision_no_rope": no_rope,
     "qkv_bias_missing": no_bias,
@@ -57,12 +57,12 @@ def compared(witness, inputs, place):
     return ours, found
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_made_in_transformers_is_named(name, case, hf, tmp_path, monkeypatch):
-    """Not our own mutant, but the same mistake in another implementation."""
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_made_in_transformers_is_named(name, case, hf, tmp_path, monkeypatch):
+    """Not our own mutant, but the same bug in another implementation."""
     whole, given, _, inputs = case
     witness = hf.Witness(whole.config._name_or_path)
-    FAULTS[name](witness, monkeypatch)
+    BUGS[name](witness, monkeypatch)
     with torch.no_grad(), instrument(witness.model, tmp_path / "bad.safetensors"):
         witness.model(**given)
     ours, found = compared(witness, inputs, tmp_path)

@@ -21,7 +21,7 @@ IMAGES = [random_image(1, 150, 210), random_image(2, 70, 240)]
 
 @pytest.fixture(scope="module")
 def dumps(place, tmp_path_factory):
-    """A small checkpoint, a reference and a candidate with a mistake, by the command line."""
+    """A small checkpoint, a reference and a candidate with a bug, by the command line."""
     directory = write_checkpoint(tmp_path_factory.mktemp("cli"), tiny_config("qwen2_5_vl"), seed=3)
     paths = [place / n for n in ("cli-ref.safetensors", "cli-bad.safetensors")]
     image = str(tinyqwenvl.model.EXAMPLE_IMAGE)
