@@ -54,6 +54,9 @@ OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> name of today
     "tinyqwenvl.compat": {
         "after_block_hf_5": "after_span_hf_5",
     },
+    "tinyqwenvl.oracle.record": {
+        "tell": "messages_as_json",
+    },
     "tinyqwenvl.viz": {
         "attention_over_picture": "attention_over_image",
         "block_cells": "span_cells",

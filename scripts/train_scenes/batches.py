@@ -15,7 +15,7 @@ from scripts.train_scenes.scene import TRAINING, Clip, Limits, Pair, generator
 KINDS_OF_ITEM = {  # how often a tree of each kind is begun
     "image": 0.66, "pair": 0.14, "clip": 0.07, "talk": 0.1, "nothing": 0.03,
 }  # fmt: skip
-EASY_IMAGES = 12_000  # at the beginning: single images with one or two shapes on plain paper
+EASY_STEPS = 240  # at the beginning: single images with one or two shapes on plain paper
 JOINED = 0.15  # of the questions continue the branch before them
 
 
@@ -24,18 +24,17 @@ class Size:
     """How much a step holds.
 
     patches: of all images together; questions: tokens of branches in a tree; granule: what
-    patches of an image are padded to; images: about how many that makes.
+    patches of an image are padded to.
     """
 
     patches: int
     questions: int
     granule: int
-    images: int
 
 
 SIZES = {
-    "cpu": Size(patches=5_000, questions=144, granule=4, images=32),
-    "cuda": Size(patches=40_000, questions=224, granule=32, images=256),
+    "cpu": Size(patches=5_000, questions=144, granule=4),
+    "cuda": Size(patches=40_000, questions=224, granule=32),
 }
 SKILL = {name: index for index, name in enumerate(language.SKILLS)}
 
@@ -165,7 +164,7 @@ def make_tree(rng, encoder, kind, limits, budget, easy=False):
 def make_step(encoder, seed, step, size, limits=None):
     """(arrays, layout) of one step; `layout["images"]` counts its images and videos."""
     rng, limits = generator(seed, TRAINING, step), limits or Limits()
-    easy = step * size.images < EASY_IMAGES
+    easy = step < EASY_STEPS
     names, shares = list(KINDS_OF_ITEM), np.cumsum(list(KINDS_OF_ITEM.values()))
     trees, patches, images = [], 0, 0
     while patches < size.patches:

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from scripts.train_scenes import network as networks
+from scripts.train_scenes.beginnings import initialise
 from scripts.train_scenes.hints import HintHead
 from scripts.train_scenes.language import SKILLS
-from scripts.train_scenes.network import Config, Network, initialise
+from scripts.train_scenes.network import Config, Network
 from scripts.train_scenes.optimisers import RunningMean, make_optimisers
 from scripts.train_scenes.packing import NO_TOKEN
 from scripts.train_scenes.tokenizer import even_tokens, number_tokens
@@ -70,7 +71,7 @@ class Learner:
     """A network in training."""
 
     def __init__(self, tokenizer, device, patches=None, config=None):
-        """patches: a sample for the filters of a new network, [N, 1176]."""
+        """patches: samples for the filters of a new network (`beginnings.whitening_filters`)."""
         self.device = torch.device(device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")

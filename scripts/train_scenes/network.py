@@ -5,7 +5,6 @@ of the images and the lengths of the rows; the linear layers see nothing else.  
 groups of equal length, slices of these arrays: (n, length) stands for n sequences of `length`.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -345,50 +344,3 @@ class Network(nn.Module):
     def logits(self, hidden):
         """Logits [..., vocabulary] of residual streams [..., D]."""
         return self.model.norm(hidden) @ self.model.embed_tokens.weight.T
-
-
-# ------------------------------------------------------------------------------------ beginnings
-
-
-def whitening_filters(patches, count, generator):
-    """`count` filters [count, D] whose outputs on patches [N, D] are uncorrelated, of unit size.
-
-    Random filters mostly measure the mean colour of a patch, by far its largest component; these
-    measure edges just as well.
-    """
-    second_moment = patches.T @ patches / len(patches)
-    sizes, directions = torch.linalg.eigh(second_moment)
-    sizes, directions = sizes[-count:], directions[:, -count:]
-    mix = torch.linalg.qr(torch.randn(count, count, generator=generator)).Q
-    return mix @ (directions / torch.sqrt(sizes + 1e-3 * sizes[-1])).T
-
-
-def initialise(network, numbers, patches, seed=0):
-    """Fan-in initialisation; residual outputs scaled down; whitening filters, which stay fixed.
-
-    numbers: {token id: value}.  Number tokens start as smooth curves: neighbours get similar
-    vectors, so that a box edge a pixel off is a small error from the beginning.
-    patches: a sample of [N, 1176] for the filters; None leaves the filters random.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    depth = {"visual": network.config.vision.depth, "model": network.config.num_hidden_layers}
-    for name, weight in network.named_parameters():
-        if weight.ndim < 2:
-            nn.init.zeros_(weight) if name.endswith("bias") else nn.init.ones_(weight)
-            continue
-        std = weight[0].numel() ** -0.5
-        if name.endswith(("attn.proj.weight", "o_proj.weight", "down_proj.weight")):
-            std /= math.sqrt(2 * depth[name.split(".")[0]])
-        nn.init.normal_(weight, std=std, generator=generator)
-    filters = network.visual.patch_embed.proj.weight
-    if patches is not None:
-        filters.data = whitening_filters(patches, len(filters), generator).view_as(filters)
-    filters.data = filters.data.to(torch.bfloat16).float()  # as the checkpoint will hold them
-    size = network.config.hidden_size
-    waves = torch.tensor([2 * math.pi / 8 * 1.35**-k for k in range(17)])  # periods 8 ... 970
-    turns = torch.randn(2 * len(waves), size, generator=generator) / math.sqrt(len(waves) * size)
-    with torch.no_grad():
-        for token, value in numbers.items():
-            curve = torch.cat([torch.cos(waves * value), torch.sin(waves * value)]) @ turns
-            network.model.embed_tokens.weight[token].mul_(0.5).add_(curve)
-    return network

@@ -21,9 +21,11 @@ from pathlib import Path
 import torch
 
 from scripts.train_scenes import tokenizer as tokenizers
-from scripts.train_scenes.batches import SIZES, make_step
+from scripts.train_scenes import world
+from scripts.train_scenes.batches import SIZES, make_step, media_of
 from scripts.train_scenes.learner import RATES, Learner, normalise, use_compiled_blocks
 from scripts.train_scenes.packing import Encoder
+from scripts.train_scenes.scene import TRAINING, generator
 from scripts.train_scenes.state import (
     WHOLE,
     StateError,
@@ -35,6 +37,7 @@ from scripts.train_scenes.state import (
 from scripts.train_scenes.workers import Stream
 
 SEED = 20260
+DIVERGED = 3  # exit status
 SAVE_EVERY, LOG_EVERY, SHOW_EVERY = 120.0, 30.0, 10.0  # seconds
 DRAWN_ENOUGH = 0.15  # share of waiting for images under which a faster network is of use
 
@@ -53,15 +56,18 @@ class Stop:
         self.asked = True
 
 
-def sample_patches(encoder, seed=SEED, count=20_000):
-    """Patches of training images and videos, [N, 1176] of floats, for the filters."""
-    arrays, _ = make_step(encoder, seed, 1_000_000, SIZES["cpu"])
-    stills = normalise(torch.from_numpy(arrays["stills"])).view(-1, 3, 1, 196)
-    patches = stills.expand(-1, -1, 2, -1).reshape(-1, 1176)
-    if len(arrays["videos"]):
-        patches = torch.cat([patches, normalise(torch.from_numpy(arrays["videos"]))])
-    order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))
-    return patches[order[:count]]
+def sample_patches(seed=SEED, images=200, clips=40):
+    """Patches of training images [N, 588], and what changes in patches of videos [M, 588]."""
+    rng, stills, changes = generator(seed, TRAINING, 1 << 30), [], []
+    for _ in range(images):
+        medium = media_of(rng, [world.make_image(rng)])[0][0]
+        stills.append(normalise(torch.from_numpy(medium.patches)))
+    for _ in range(clips):
+        medium = media_of(rng, [world.make_clip(rng)])[0][0]
+        frames = normalise(torch.from_numpy(medium.patches)).view(-1, 3, 2, 196)
+        difference = (frames[:, :, 1] - frames[:, :, 0]).flatten(1)
+        changes.append(difference[difference.abs().mean(1) > 0.05])  # more than noise
+    return torch.cat(stills), torch.cat(changes)
 
 
 def find_state(folder, compact=None):
@@ -81,7 +87,7 @@ def find_state(folder, compact=None):
 def make_learner(device, parts, counters, tokenizer):
     """A learner with a state, or a new one where there are no parts."""
     if parts is None:
-        return Learner(tokenizer, device, sample_patches(Encoder(tokenizer)))
+        return Learner(tokenizer, device, sample_patches())
     learner = Learner(tokenizer, device)
     try:
         learner.load(parts, counters)
@@ -140,6 +146,12 @@ class Meter:
         self.reset()
 
 
+def diverged():
+    """End a slice of which nothing can be used."""
+    print("error: the loss is no longer a number; the state saved last stands", file=sys.stderr)
+    sys.exit(DIVERGED)
+
+
 class Slice:
     """One slice of training."""
 
@@ -162,6 +174,8 @@ class Slice:
     def save(self):
         """The whole state, and the compact one where it is asked for."""
         learner = self.learner
+        if not torch.isfinite(learner.network.model.embed_tokens.weight).all():
+            diverged()
         contents = learner.parts(), dict(learner.counters), learner.tokenizer
         write_whole(self.options.state, *contents)
         if self.options.write_compact:
@@ -171,6 +185,8 @@ class Slice:
         """One line of the log; False when the loss is no longer a number."""
         learner = self.learner
         means, hint = learner.take_sums()
+        if not means:
+            return True
         counters = {**learner.counters, "seconds": round(learner.counters["seconds"], 1)}
         line = {**counters, "device": learner.device.type, "loss": means, "hint": hint}
         passed, images = time.monotonic() - self.logged[0], learner.counters["images"]
@@ -202,7 +218,7 @@ class Slice:
             learner.counters["seconds"] += now - last
             last = now
             if now - self.logged[0] > LOG_EVERY and not self.log():
-                raise StateError("the loss is no longer a number; the state saved last stands")
+                diverged()
             if now - shown > SHOW_EVERY:
                 shows += 1
                 if shows == 2 and options.compile and meter.waiting() < DRAWN_ENOUGH:

@@ -145,7 +145,8 @@ class Stream:
             if isinstance(message, BaseException):
                 raise message
             buffer, listed, used, layout = message
-            flat = buffer[:used].to(self.device, non_blocking=True)
+            flat = torch.empty(used, dtype=torch.uint8, device=self.device)
+            flat.copy_(buffer[:used], non_blocking=True)
             event = torch.cuda.Event()
             event.record()
             empty.put((buffer, event))

@@ -162,7 +162,7 @@ def test_tokens_of_numbers_names_and_other_text():
 
 
 def test_steps_do_not_depend_on_what_was_made_before():
-    encoder, size = Encoder(TOKENIZER), Size(800, 100, 4, 8)
+    encoder, size = Encoder(TOKENIZER), Size(800, 100, 4)
     one, layout = make_step(encoder, 5, 4000, size)
     make_step(encoder, 5, 4001, size)
     again, _ = make_step(Encoder(TOKENIZER), 5, 4000, size)

@@ -23,7 +23,7 @@ TOKENIZER = tokenizer.load()
 VISION = VisionConfig(depth=2, hidden_size=64, intermediate_size=64, num_heads=2,
                       fullatt_block_indexes=(1,))  # fmt: skip
 SMALL = Config(TOKENIZER.get_vocab_size(), 64, 64, 2, 2, 1, vision=VISION)
-SIZE = Size(400, 80, 4, 4)
+SIZE = Size(400, 80, 4)
 
 
 def batches(first, count):
@@ -122,6 +122,17 @@ def test_a_missing_state_is_one_line_and_exit_code_2(tmp_path, capsys, words):
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_a_diverged_network_is_not_saved(tmp_path, capsys):
+    learner = Learner(TOKENIZER, "cpu", config=SMALL)
+    with torch.no_grad():
+        learner.network.model.embed_tokens.weight[3, 0] = torch.nan
+    part = object.__new__(train.Slice)
+    part.learner, part.options = learner, train.parse(["--state", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        part.save()
+    assert ended.value.code == train.DIVERGED and not list(tmp_path.iterdir())
+
+
 def test_arrays_pass_through_a_buffer():
     arrays, _ = make_step(Encoder(TOKENIZER), 7, 5000, SIZE)
     buffer = bytearray(10_000_000)
@@ -139,7 +150,7 @@ from scripts.train_scenes.network import Config, VisionConfig
 vision = VisionConfig(depth=2, hidden_size=64, intermediate_size=64, num_heads=2,
                       fullatt_block_indexes=(1,))
 learner.Config = lambda vocab_size: Config(vocab_size, 64, 64, 2, 2, 1, vision=vision)
-train.SIZES["cpu"] = batches.Size(400, 80, 4, 4)
+train.SIZES["cpu"] = batches.Size(400, 80, 4)
 train.main()
 """
 

@@ -40,7 +40,7 @@ BAD = ("differs", "shape", "not finite")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one stage.
+    """The verdict on one stage.
 
     ``verdict``: "equal" (bit by bit), "agrees" (within its band), "differs", "shape" (of another
     shape), "not finite", "missing" (the candidate does not hold it), "not judged".
@@ -207,8 +207,8 @@ def judge(
     if theirs.dtype.kind not in "fiu":
         return replace(verdict, verdict="differs", note=f"of dtype {candidate.dtype}")
     if ours.shape != shape:  # ours, run on what the candidate holds
-        told = f"ours gives {list(ours.shape)} there; is it of another prompt?"
-        return replace(verdict, verdict="shape", note=told)
+        note = f"ours gives {list(ours.shape)} there; is it of another prompt?"
+        return replace(verdict, verdict="shape", note=note)
     far = distance(theirs, ours)
     limits = limits or band(reference, precision)
     word = "agrees" if within(far, limits) else "differs"
@@ -262,7 +262,7 @@ def compare(
 
 
 def _ordered(dump: Dump) -> Iterator[Entry]:
-    """The entries, each with its place in the order: the dump's own, or that of a run."""
+    """The entries, each with its position in the order: the dump's own, or that of a run."""
     entries = list(dump)
     if not any("sequence" in entry.info for entry in entries):
         entries.sort(key=lambda entry: (entry.call, position_in_run(entry.name)))
@@ -300,10 +300,10 @@ def _comparison(
                 "the coarsest (--precision)"
             )
     for dump in (reference, candidate):
-        found.notes += [f"{dump.source}: {told}" for told in dump.notes]
+        found.notes += [f"{dump.source}: {note}" for note in dump.notes]
     if precision != "float32":
         found.notes.append(
-            f"judged by the bands of {precision}, which are wide enough to hide small mistakes "
+            f"judged by the bands of {precision}, which are wide enough to hide small bugs "
             "(QuickGELU for GELU, say): check the logic in float32 first"
         )
     if not any(entry.info.get("floor") for entry in reference):
@@ -327,8 +327,8 @@ def single(
     """Each stage on its own: what ours gives for the candidate's own input, against its output.
 
     The model runs the reference's prompt, but after every stage goes on with what the candidate
-    has: a stage that is wrong is told from the error that was handed to it. Between stages that
-    the candidate does not hold, ours are run.
+    has. This separates a stage that is wrong from one that inherits an upstream error. Between
+    stages that the candidate does not hold, ours are run.
     """
     precision = _precision(reference, candidate, precision)
     watch = _Steer(reference, candidate, precision, multiple)
@@ -346,7 +346,7 @@ def single(
 
 
 class _Steer(EveryCall):
-    """Judges each stage and then puts the candidate's in its place."""
+    """Judges each stage and then replaces it with the candidate's."""
 
     def __init__(self, reference: Dump, candidate: Dump, precision: str, multiple: float | None):
         super().__init__()

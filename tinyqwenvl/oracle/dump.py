@@ -324,9 +324,9 @@ class Writer:
             self._data.write(data.tobytes())
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
-        places = [self.offset, self.offset + data.nbytes]
-        self.header[key] = {"dtype": kind, "shape": array.shape, "data_offsets": places}
-        self.offset = places[1]
+        offsets = [self.offset, self.offset + data.nbytes]
+        self.header[key] = {"dtype": kind, "shape": array.shape, "data_offsets": offsets}
+        self.offset = offsets[1]
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         try:
@@ -350,7 +350,7 @@ class Writer:
 
 
 def write_manifest(path: Path, about: Mapping[str, Any], stages: list[dict[str, Any]]) -> None:
-    """Write the manifest of the dump ``path``: what it is about, and a line a stage."""
+    """Write the manifest of the dump ``path``: what it is about, and one line per stage."""
     head = {"format": FORMAT, "version": VERSION, **about}
     lines = ",\n  ".join(json.dumps(stage, allow_nan=False) for stage in stages)
     whole = json.dumps(head, indent=1)[:-2] + f',\n "stages": [\n  {lines}\n ]\n}}\n'

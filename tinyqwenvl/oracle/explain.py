@@ -1,15 +1,15 @@
-"""Naming the fault: which mistake, made in our own model, gives what the candidate holds.
+"""Naming the bug: which one, injected into our own model, gives what the candidate holds.
 
-Every mutant is run on the reference's prompt and followed stage by stage until it parts from the
-candidate. One that parts before the first wrong stage, or there, explains nothing; the further it
-goes beyond, the better it explains. Layouts (rows or numbers in another order) are tried on the
+Every mutant is run on the reference's prompt and followed stage by stage until it diverges from the
+candidate. One that diverges before the first wrong stage, or there, explains nothing; the further
+it goes beyond, the better it explains. Layouts (rows or values in another order) are tried on the
 tensor itself and need no model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,28 +17,33 @@ import numpy as np
 
 from ..model import Model
 from ..tracing import watching
+from .bug_runs import BugRuns
 from .diff import BANDS, Comparison, band, fit, within
 from .dump import Dump, Entry, geometry
 from .metrics import distance
 from .mutants import MUTANTS, apply
 from .record import EveryCall, Job, following, run
-from .vectors import answer_to, equal, unit_cases
+from .vectors import Case, answer_to, equal, unit_cases
 from .vectors import judge as judge_answer
 
 MOST_STAGES = 200  # that a layout is tried on
 
 
 def explain(
-    comparison: Comparison, model: Model | None = None, most: int = 5
+    comparison: Comparison,
+    model: Model | None = None,
+    most: int = 5,
+    runs: BugRuns | None = None,
 ) -> list[dict[str, Any]]:
     """[{"mutant": name, "score": 0 .. 1, "what": one line, "report": where it was seen}].
 
     Best first, none that explains nothing. ``score`` is the share of the candidate's stages, from
-    the first wrong one on, that the mistake reproduces before it parts from them.
+    the first wrong one on, that the bug reproduces before it diverges from them. ``runs`` are those
+    of the model on the reference's prompt, where many candidates are explained.
     """
     if comparison.first is None:
         return []
-    found = [] if model is None else _mutants(comparison, model)
+    found = [] if model is None else _mutants(comparison, model, runs)
     found += [
         {"mutant": f"layout: {name}", "score": round(score, 4), "what": name, "report": ""}
         for name, score in _layouts(comparison)
@@ -49,12 +54,13 @@ def explain(
 # ------------------------------------------------------------------ mutants
 
 
-def _mutants(comparison: Comparison, model: Model) -> list[dict[str, Any]]:
+def _mutants(comparison: Comparison, model: Model, runs: BugRuns | None) -> list[dict[str, Any]]:
     job = following(comparison.reference, comparison.candidate, model.config)
+    replay = _Replay(comparison, runs) if runs else None
     scored: list[tuple[float, float, dict[str, Any]]] = []
-    right = _follow(comparison, model, job, None).reproduced  # by no mistake at all
+    right = _follow(comparison, model, job, None, replay).reproduced  # without any bug
     for name, mutant in MUTANTS.items():
-        follow = _follow(comparison, model, job, name)
+        follow = _follow(comparison, model, job, name, replay)
         if follow.reproduced > right:
             score = follow.reproduced / max(follow.to_reproduce, 1)
             line = {"mutant": name, "score": round(score, 4), "what": mutant.what}
@@ -62,13 +68,20 @@ def _mutants(comparison: Comparison, model: Model) -> list[dict[str, Any]]:
     return [line for *_, line in sorted(scored, key=lambda item: item[:2])]
 
 
-class _Parted(Exception):
-    """A mutant has parted from the candidate: no need to run it to its end."""
+class _Diverged(Exception):
+    """A mutant has diverged from the candidate: no need to run it to its end."""
 
 
-def _follow(comparison: Comparison, model: Model, job: Job, name: str | None) -> _Follow:
+def _follow(
+    comparison: Comparison, model: Model, job: Job, name: str | None, replay: _Replay | None
+) -> _Follow:
+    """How far the model with a bug gives what the candidate holds."""
+    if replay is not None:
+        follow, goes_on = replay.follow(name)
+        if not (goes_on and job.tokens):
+            return follow
     follow = _Follow(comparison)
-    # A mistake may break the run, or part; what was reproduced until then counts.
+    # A bug may break the run, or diverge; what was reproduced until then counts.
     with suppress(Exception), apply(name), watching(follow), np.errstate(all="ignore"):
         run(model, job)
     return follow
@@ -90,15 +103,46 @@ class _Follow(EveryCall):
     def observe(self, name: str, call: int, value: Any) -> None:
         """Compare a stage."""
         theirs, ours = self.candidate.get(name, call), self.reference.get(name, call)
-        if theirs is None or ours is None:
-            return
-        self.begun = self.begun or theirs.key == self.first
-        near, error = _near(np.asarray(value), theirs, ours, self.precision)
+        if theirs is not None and ours is not None:
+            self.count(theirs.key, *_near(np.asarray(value), theirs, ours, self.precision))
+
+    def count(self, key: str, near: bool, error: float) -> None:
+        """Take in how near a stage is. Raises _Diverged when it is not near enough."""
+        self.begun = self.begun or key == self.first
         if not near:
-            raise _Parted
+            raise _Diverged
         if self.begun:
             self.reproduced += 1
             self.error += error
+
+
+class _Replay:
+    """Follows recorded runs; an array that several of them share is compared once."""
+
+    def __init__(self, comparison: Comparison, runs: BugRuns):
+        self.comparison, self.runs = comparison, runs
+        self.known: dict[tuple[str, int, int], tuple[bool, float]] = {}  # name, call, id of array
+
+    def follow(self, mutant: str | None) -> tuple[_Follow, bool]:
+        """How far a recorded run gives what the candidate holds; whether it does to its end."""
+        follow, recorded = _Follow(self.comparison), self.runs.of(mutant)
+        try:
+            with np.errstate(all="ignore"):
+                for name, call, value in recorded.stages:
+                    self._stage(follow, name, call, value)
+        except Exception:  # it diverges, or cannot be compared: what was reproduced counts
+            return follow, False
+        return follow, recorded.error is None
+
+    def _stage(self, follow: _Follow, name: str, call: int, value: np.ndarray) -> None:
+        theirs = self.comparison.candidate.get(name, call)
+        ours = self.comparison.reference.get(name, call)
+        if theirs is None or ours is None:
+            return
+        known = (name, call, id(value))  # the runs keep the array alive
+        if known not in self.known:
+            self.known[known] = _near(value, theirs, ours, follow.precision)
+        follow.count(theirs.key, *self.known[known])
 
 
 def _near(value: np.ndarray, theirs: Entry, ours: Entry, precision: str) -> tuple[bool, float]:
@@ -116,18 +160,28 @@ def _near(value: np.ndarray, theirs: Entry, ours: Entry, precision: str) -> tupl
 # ------------------------------------------------------------------ answers to unit vectors
 
 
-def explain_answers(answers: Mapping[str, Any], most: int = 5) -> list[dict[str, Any]]:
+def answers_with(mutant: str, cases: Sequence[Case]) -> dict[str, Any]:
+    """Our answers to unit cases with a bug: {case id: output or an exception}."""
+    with apply(mutant):
+        return {case["id"]: answer_to(case) for case in cases}
+
+
+def explain_answers(
+    answers: Mapping[str, Any],
+    most: int = 5,
+    answers_of: Callable[[str, Sequence[Case]], Mapping[str, Any]] = answers_with,
+) -> list[dict[str, Any]]:
     """Which mutants would give these answers to unit cases: {case id: output or an exception}.
 
     As :func:`explain`; ``score`` is the share of the answers that the mutant gives too. One that
-    gives none of the wrong ones explains nothing.
+    gives none of the wrong ones explains nothing. ``answers_of(mutant, cases)`` finds its answers.
     """
     cases = [case for case in unit_cases() if case["id"] in answers]
     wrong = [case["id"] for case in cases if not judge_answer(case, answers[case["id"]])]
     found: list[dict[str, Any]] = []
     for name, mutant in MUTANTS.items():
-        with apply(name):
-            same = {case["id"]: _same(answer_to(case), answers[case["id"]]) for case in cases}
+        ours = answers_of(name, cases)
+        same = {case["id"]: _same(ours[case["id"]], answers[case["id"]]) for case in cases}
         if any(same[case] for case in wrong):
             score = round(sum(same.values()) / len(cases), 4)
             line = {"mutant": name, "score": score, "what": mutant.what, "report": mutant.report}

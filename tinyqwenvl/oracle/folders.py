@@ -27,8 +27,8 @@ from ..config import read_json
 from ..errors import UserError
 from ..tracing import current_name
 from .dump import INPUTS, Dump, Entry, current_argument, key_of, make_dump
+from .recorder import DTYPES, dtype_of, need_torch, settings, simple, tensors, torch
 from .stages import canonical
-from .torch import DTYPES, dtype_of, need_torch, settings, simple, tensors, torch
 
 # ------------------------------------------------------------------ .pt files
 
@@ -87,15 +87,17 @@ def record_calls(
         def call(*args: Any, **kwargs: Any) -> Any:
             module = args[0] if args and isinstance(args[0], torch.nn.Module) else None
             given = args if module is None else args[1:]
-            with _call_folder(Path(folder), name) as (place, metadata):
+            with _call_folder(Path(folder), name) as (directory, metadata):
                 metadata["class"] = type(module).__name__
                 metadata["settings"] = {} if module is None else _settings_with_config(module)
                 metadata["inputs"] = {
-                    "args": [_save(v, place, f"inputs/arg_{i}") for i, v in enumerate(given)],
-                    "kwargs": {n: _save(v, place, f"inputs/kwarg_{n}") for n, v in kwargs.items()},
+                    "args": [_save(v, directory, f"inputs/arg_{i}") for i, v in enumerate(given)],
+                    "kwargs": {
+                        n: _save(v, directory, f"inputs/kwarg_{n}") for n, v in kwargs.items()
+                    },
                 }
                 output = forward(*args, **kwargs)
-                metadata["outputs"] = _save(output, place, "outputs/output")
+                metadata["outputs"] = _save(output, directory, "outputs/output")
             return output
 
         return call
@@ -113,16 +115,16 @@ def _settings_with_config(module: Any) -> dict[str, Any]:
 def _call_folder(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A new folder and its metadata, which is written last: a folder without it is not a call's."""
     try:
-        place, stamp = _new_folder(folder, _file_name(name))
+        directory, stamp = _new_folder(folder, _file_name(name))
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from None
     metadata: dict[str, Any] = {"module": name, "timestamp": stamp.isoformat()}
     try:
-        yield place, metadata
+        yield directory, metadata
         text = json.dumps(metadata, indent=2, allow_nan=False) + "\n"
-        write_text(str(place / "metadata.json"), text)
+        write_text(str(directory / "metadata.json"), text)
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
@@ -133,41 +135,41 @@ def _new_folder(folder: Path, name: str) -> tuple[Path, datetime]:
         stamp = max(datetime.now(), _last + timedelta(microseconds=1))
         for later in itertools.count():
             _last = stamp + timedelta(microseconds=later)
-            place = folder / f"{name}_{_last.strftime(_STAMP)}"
+            directory = folder / f"{name}_{_last.strftime(_STAMP)}"
             try:
-                place.mkdir(parents=True)
+                directory.mkdir(parents=True)
             except FileExistsError:
-                if place.exists():
+                if directory.exists():
                     continue  # another process's
                 raise
             break
     for part in ("inputs", "outputs"):
-        (place / part).mkdir()
-    return place, _last
+        (directory / part).mkdir()
+    return directory, _last
 
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)[:150] or "_"
 
 
-def _save(value: Any, place: Path, stem: str) -> Any:
+def _save(value: Any, directory: Path, stem: str) -> Any:
     """Save the tensors in a value, one file each; what metadata.json says of it."""
     if isinstance(value, torch.Tensor):
         part, _, name = stem.partition("/")
-        file = place / part / f"{_file_name(name)}.pt"
+        file = directory / part / f"{_file_name(name)}.pt"
         try:  # a clone: a view would take its whole storage along
             torch.save(value.detach().cpu().clone(), file)
         except (OSError, RuntimeError) as error:
             raise UserError(f"cannot write {file}: {str(error).partition(chr(10))[0]}") from None
         known = {"type": "tensor", "shape": list(value.shape), "dtype": str(value.dtype)}
-        return known | {"path": f"{place.parent.name}/{place.name}/{part}/{file.name}"}
+        return known | {"path": f"{directory.parent.name}/{directory.name}/{part}/{file.name}"}
     if isinstance(value, Mapping):
-        return {str(n): _save(item, place, f"{stem}_{n}") for n, item in value.items()}
+        return {str(n): _save(item, directory, f"{stem}_{n}") for n, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_save(item, place, f"{stem}_{i}") for i, item in enumerate(value)]
+        return [_save(item, directory, f"{stem}_{i}") for i, item in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
-        return _save(fields, place, stem)
+        return _save(fields, directory, stem)
     return simple(value)
 
 
@@ -181,15 +183,15 @@ def read_folder(path: str | os.PathLike) -> Dump:
     entries: list[Entry] = []
     calls: dict[str, int] = {}
     found = [(_stamp_of(m.parent.name), m.parent) for m in folder.glob("*/metadata.json")]
-    for _, place in sorted(found):
-        metadata = read_json(place / "metadata.json", required=True)
+    for _, directory in sorted(found):
+        metadata = read_json(directory / "metadata.json", required=True)
         name, call = metadata.get("stage"), metadata.get("call")
         if not isinstance(name, str) or type(call) is not int:
-            known = [name, metadata.get("module"), re.sub(r"_\d{8}_\d{6}.*", "", place.name)]
+            known = [name, metadata.get("module"), re.sub(r"_\d{8}_\d{6}.*", "", directory.name)]
             name = canonical(next(n for n in known if isinstance(n, str)))
             call = calls[name] = calls.get(name, -1) + 1
         name = current_name(name)
-        entries += _call_entries(place, metadata, name, call)
+        entries += _call_entries(directory, metadata, name, call)
     dump = make_dump(str(folder), entries)
     if nothing := [str(p.name) for _, p in found if not any((p / "outputs").glob("*.pt"))]:
         dump.notes.append(f"{len(nothing)} calls gave no tensors, {sorted(nothing)[0]} among them")
@@ -201,11 +203,13 @@ def _stamp_of(name: str) -> str:
     return stamp[0] if stamp else ""
 
 
-def _call_entries(place: Path, metadata: dict[str, Any], name: str, call: int) -> Iterator[Entry]:
+def _call_entries(
+    directory: Path, metadata: dict[str, Any], name: str, call: int
+) -> Iterator[Entry]:
     """One call: what it gave, and what it was made of."""
     inputs = metadata.get("inputs")
     made_of: dict[str, str] = {}
-    for argument, file in _files(place / "inputs", inputs if isinstance(inputs, dict) else {}):
+    for argument, file in _files(directory / "inputs", inputs if isinstance(inputs, dict) else {}):
         for key, dtype, shape, load in read_pt(file):
             argument = current_argument(argument)
             argument_key = f"{argument}.{key}" if key else argument
@@ -214,14 +218,14 @@ def _call_entries(place: Path, metadata: dict[str, Any], name: str, call: int) -
     settings = metadata.get("settings")
     info = {"inputs": made_of, "settings": settings if isinstance(settings, dict) else {}}
     first = True
-    for output, file in _files(place / "outputs", {"": metadata.get("outputs")}):
+    for output, file in _files(directory / "outputs", {"": metadata.get("outputs")}):
         for key, dtype, shape, load in read_pt(file):
             path = ".".join(part for part in (output, key) if part)
             yield Entry(name if first else f"{name}.{path}", call, shape, dtype, load, info)
             first = False
 
 
-def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+def _files(folder: Path, reported: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """(dotted argument, file) of a part of a call; only files that lie in ``folder`` itself."""
     named: dict[str, str] = {}
 
@@ -234,7 +238,7 @@ def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
                 walk(item, (*path, str(name)))
 
     try:
-        for name, value in told.items():
+        for name, value in reported.items():
             walk(value, () if name in ("args", "kwargs") else (name,))
     except RecursionError:
         raise UserError(f"{folder.parent}: its metadata.json is nested too deep") from None
@@ -262,7 +266,7 @@ def write_folder(dump: Dump, path: str | os.PathLike) -> Path:
         made_of = entry.info.get("inputs")
         settings = entry.info.get("settings")
         settings = dict(settings) if isinstance(settings, Mapping) else {}
-        with _call_folder(folder, entry.name) as (place, metadata):
+        with _call_folder(folder, entry.name) as (directory, metadata):
             metadata |= {"stage": entry.name, "call": entry.call}
             metadata |= {"class": settings.get("class"), "settings": settings}
             args: list[Any] = []
@@ -272,13 +276,13 @@ def write_folder(dump: Dump, path: str | os.PathLike) -> Path:
                 if source is None:
                     continue
                 stem = argument if re.fullmatch(r"arg_\d+", argument) else f"kwarg_{argument}"
-                told = _save(_tensor(source), place, f"inputs/{stem}")
+                saved = _save(_tensor(source), directory, f"inputs/{stem}")
                 if stem == argument:
-                    args.append(told)
+                    args.append(saved)
                 else:
-                    kwargs[argument] = told
+                    kwargs[argument] = saved
             metadata["inputs"] = {"args": args, "kwargs": kwargs}
-            metadata["outputs"] = _save(_tensor(entry), place, "outputs/output")
+            metadata["outputs"] = _save(_tensor(entry), directory, "outputs/output")
     return folder
 
 

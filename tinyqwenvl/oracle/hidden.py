@@ -39,7 +39,7 @@ def is_a(module: Any, names: Sequence[str]) -> bool:
 def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) -> None:
     """Watch the vision encoders and language models of transformers, wherever they are in a tree.
 
-    Written for 4.51 to 5.24; between these, each tensor was last seen at one of the places below.
+    Written for 4.51 to 5.24. Between these, each tensor was last seen where it is taken below.
     """
     whole = next((m for _, m in names if is_a(m, WHOLES + MODELS)), None)
     prompt = _Prompt(recorder, whole) if whole is not None else None
@@ -49,8 +49,8 @@ def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) ->
         elif is_a(module, TEXTS + MODELS) and hasattr(module, "layers"):
             _Text(recorder, module, name, prompt)
         if is_a(module, WHOLES + MODELS) and hasattr(module, "get_rope_index"):
-            see = functools.partial(_see_delta, recorder)
-            recorder.stack.enter_context(_wrapped(vars(module), "get_rope_index", module, see))
+            observe = functools.partial(_observe_delta, recorder)
+            recorder.stack.enter_context(_wrapped(vars(module), "get_rope_index", module, observe))
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _wrapped(
             del space[name]
 
 
-def _see_delta(recorder: Any, result: Any) -> None:
+def _observe_delta(recorder: Any, result: Any) -> None:
     delta = result[1]
     recorder.observe("model.rope_delta", delta, delta.reshape(()) if delta.numel() == 1 else delta)
 

@@ -1,4 +1,4 @@
-"""How far two arrays are apart: numbers that have to be read together.
+"""How far two arrays are apart: values that have to be read together.
 
 Correlation is shown and never decides: it passes models that are badly broken.
 """
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROWS = 200_000  # numbers looked at at a time: they stay in the cache
+ROWS = 200_000  # values compared at a time: they stay in the cache
 MOST = 1e30  # of errors over a standard deviation that may be 0
-SAMPLE = 65_536  # numbers of which the median distance in units of the last place is taken
+SAMPLE = 65_536  # values of which the median distance in units of the last place is taken
 
 
 class Distance(NamedTuple):
@@ -22,7 +22,7 @@ class Distance(NamedTuple):
     max_error: float  # largest error, in standard deviations of the reference
     pearson: float = 1.0  # correlation; for the eye only
     ulp: float = 0.0  # median distance in units of float32's last place
-    not_finite: int = 0  # numbers of the candidate that are NaN or infinite
+    not_finite: int = 0  # values of the candidate that are NaN or infinite
 
     @property
     def cosine(self) -> float:
@@ -93,8 +93,8 @@ def _cosine_errors(see: np.ndarray, seb: np.ndarray, sbb: np.ndarray) -> np.ndar
 
 def _pearson(see: float, seb: float, sbb: float, se: float, sb: float, n: int) -> float:
     sa, saa, sab = sb + se, sbb + 2 * seb + see, sbb + seb
-    spread = (saa - sa**2 / n) * (sbb - sb**2 / n)
-    return float((sab - sa * sb / n) / np.sqrt(spread)) if spread > 0 else float("nan")
+    variances = (saa - sa**2 / n) * (sbb - sb**2 / n)
+    return float((sab - sa * sb / n) / np.sqrt(variances)) if variances > 0 else float("nan")
 
 
 def _median_ulp(a: np.ndarray, b: np.ndarray) -> float:
@@ -104,6 +104,6 @@ def _median_ulp(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _ordered(x: np.ndarray) -> np.ndarray:
-    """float32 -> int64 such that neighbouring numbers are 1 apart."""
+    """float32 -> int64 such that neighbouring values are 1 apart."""
     bits = x.view(np.int32).astype(np.int64)
     return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)

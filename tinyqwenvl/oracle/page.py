@@ -105,7 +105,7 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         if not drawn:
             yield "<h2>Where the error is</h2>"
             yield (
-                "<p>Dark: as large as the numbers themselves; each shade lighter is ten times "
+                "<p>Dark: as large as the values themselves; each shade lighter is ten times "
                 f"less, down to 10<sup>-{DECADES}</sup>. Patches lie where they are in the "
                 "image, tokens in rows of 64.</p><div class=figures>"
             )

@@ -93,7 +93,7 @@ def read_map(path: str | Path) -> dict[str, str]:
     return names
 
 
-# ------------------------------------------------------------------ one reader a format
+# ------------------------------------------------------------------ one reader per format
 
 
 def _entry(key: str, shape: tuple[int, ...], dtype: Any, load: Callable[[], np.ndarray]) -> Entry:
@@ -186,7 +186,7 @@ def _raw(path: Path, key: str, facts: Any) -> Entry:
         facts = {"shape": facts}
     shape, dtype = facts.get("shape"), facts.get("dtype", "float32")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise UserError(f"{path}: its shape is {str(shape)[:100]}; give a list of whole numbers")
+        raise UserError(f"{path}: its shape is {str(shape)[:100]}; give a list of integers")
     if not isinstance(dtype, str) or dtype not in _RAW:
         raise UserError(f"{path}: dtype {str(dtype)[:50]} is not one of {', '.join(_RAW)}")
     size = math.prod(shape) * np.dtype(_RAW[dtype]).itemsize

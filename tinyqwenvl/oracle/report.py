@@ -56,8 +56,8 @@ def _summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
         counts = {v.verdict: 0 for v in verdicts}
         for verdict in verdicts:
             counts[verdict.verdict] += 1
-        told = ", ".join(f"{count} {word}" for word, count in counts.items())
-        yield f"  ... {len(verdicts)} stages: {told}"
+        summary = ", ".join(f"{count} {word}" for word, count in counts.items())
+        yield f"  ... {len(verdicts)} stages: {summary}"
 
 
 def row(verdict: Verdict, colour: bool) -> str:
@@ -79,8 +79,8 @@ def conclusion(comparison: Comparison) -> Iterator[str]:
     known = len(comparison.verdicts)
     if first is None or between is None:
         unjudged = sum(v.verdict == "not judged" for v in compared)
-        told = f"all {len(compared) - unjudged} stages agree (of {known} in the reference)"
-        yield told + (f"; {unjudged} cannot be judged in {comparison.precision}" * bool(unjudged))
+        agree = f"all {len(compared) - unjudged} stages agree (of {known} in the reference)"
+        yield agree + (f"; {unjudged} cannot be judged in {comparison.precision}" * bool(unjudged))
         return
     wrong = sum(v.bad for v in compared)
     yield f"{wrong} of {len(compared)} stages differ (of {known} in the reference)"
@@ -113,12 +113,12 @@ def _skipped(comparison: Comparison, last: str | None, first: Verdict) -> int:
 
 
 def explanation(comparison: Comparison) -> Iterator[str]:
-    """One line for each mistake that explains it."""
+    """One line for each bug that explains it."""
     return reasons(comparison.explanation)
 
 
 def reasons(explanation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One line for each mistake of an explanation."""
+    """One line for each bug of an explanation."""
     for line in explanation:
         seen = f" ({line['report']})" if line["report"] else ""
         what = "" if line["what"] in line["mutant"] else f" {line['what']}{seen}"

@@ -1,10 +1,15 @@
-"""Do the vectors catch every mistake, and is it named? Nothing is claimed: all of it is run."""
+"""Does a vector catch every injected bug, and is the bug named? All of it is run, none claimed."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,13 +19,14 @@ import numpy as np
 
 from ..model import Model, load
 from ..tracing import watching
+from .bug_runs import BugRuns
 from .diff import compare, judge
 from .dump import Dump, Entry, key_of
-from .explain import explain, explain_answers
+from .explain import answers_with, explain, explain_answers
 from .mutants import MUTANTS, apply
 from .readers import open_dump
 from .record import EveryCall, Job, job_from_file, record, run
-from .vectors import FOLDER, answer_to, family_of, unit_cases
+from .vectors import FOLDER, Case, answer_to, family_of, unit_cases
 from .vectors import judge as judge_answer
 
 MODELS = FOLDER / "models"
@@ -70,7 +76,7 @@ def wrong_stage(case: ModelCase, mutant: str | None = None) -> str | None:
             run(case.model, case.job)
     except _Wrong as wrong:
         return str(wrong)
-    except Exception as error:  # a mistake may break the run: then it was noticed
+    except Exception as error:  # a bug may break the run: then it was noticed
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -88,52 +94,18 @@ class _Judge(EveryCall):
 
     def observe(self, name: str, call: int, value: Any) -> None:
         """Judge a stage."""
-        ours = self.reference.get(name, call)
-        if ours is None:
-            return
-        array = np.asarray(value)
-        theirs = Entry(name, call, array.shape, str(array.dtype), lambda: array)
-        if judge(ours, theirs, "float32").bad:
+        if _is_wrong(self.reference, name, call, np.asarray(value)):
             raise _Wrong(key_of(name, call))
 
 
-# ------------------------------------------------------------------ naming
+def _is_wrong(reference: Dump, name: str, call: int, array: np.ndarray) -> bool:
+    """Whether a stage is not what the reference says, where it says anything."""
+    ours = reference.get(name, call)
+    theirs = Entry(name, call, array.shape, str(array.dtype), lambda: array)
+    return ours is not None and judge(ours, theirs, "float32").bad
 
 
-def named(mutant: str, killed_by: Sequence[str]) -> str | None:
-    """What the oracle says of a port that makes this mistake: the mutant it names first.
-
-    The port runs the reference forms, so that its rounding is not the explanation's. Where no model
-    case catches the mistake, the answers to the unit cases are explained.
-    """
-    for case in model_cases():
-        if case.id in killed_by and (name := _named_by_stages(case, mutant)):
-            return name
-    families = {family_of(case) for case in unit_cases() if case["id"] in killed_by}
-    with apply(mutant):
-        asked = [case for case in unit_cases() if family_of(case) in families]
-        answers = {case["id"]: answer_to(case) for case in asked}
-    explanation = explain_answers(answers)
-    return explanation[0]["mutant"] if explanation else None
-
-
-def _named_by_stages(case: ModelCase, mutant: str) -> str | None:
-    reference = replace(case.model, reference=True)
-    stages = sorted({entry.name for entry in case.reference})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "candidate.safetensors"
-        try:
-            with apply(mutant), np.errstate(all="ignore"):
-                job = replace(case.job, forced=None)
-                candidate = record(reference, job, path, stages, inputs=False, floors=())
-        except Exception:  # it breaks the run: there is no dump to explain
-            return None
-        found = compare(case.reference, candidate, "float32")
-        explanation = explain(found, case.model, most=1)
-    return explanation[0]["mutant"] if explanation else None
-
-
-# ------------------------------------------------------------------ all of it
+# ------------------------------------------------------------------ every bug against every case
 
 
 @dataclass(frozen=True)
@@ -145,11 +117,145 @@ class Result:
     named: str | None
 
 
-def selftest(mutants: Sequence[str] | None = None) -> Iterator[Result]:
-    """Each mutant: which vectors catch it, and what the oracle calls it."""
-    for mutant in mutants or list(MUTANTS):
-        killed_by = unit_kills(mutant) + model_kills(mutant)
-        yield Result(mutant, killed_by, named(mutant, killed_by) if killed_by else None)
+class Trial:
+    """Tries mutants one after another; what several of them need is computed once.
+
+    That is the answers to the unit cases and the prefill of the model cases, with each bug.
+    """
+
+    def __init__(self) -> None:
+        self.units = list(unit_cases())
+        self.cases = model_cases()
+        self.answers: dict[str, dict[str, Any]] = {}  # mutant -> case id -> answer
+        self.runs = {c.id: BugRuns(c.model, c.job, c.reference.entries) for c in self.cases}
+        self.wrong: dict[tuple[str, int], bool] = {}  # stage's key, id of its array -> is it wrong
+
+    def result(self, mutant: str) -> Result:
+        """Which vectors catch a mutant, and what the oracle calls it."""
+        answers = self.answers_of(mutant, self.units)
+        killed_by = [c["id"] for c in self.units if not judge_answer(c, answers[c["id"]])]
+        killed_by += [c.id for c in self.cases if self.wrong_stage(c, mutant) is not None]
+        return Result(mutant, killed_by, self.named(mutant, killed_by) if killed_by else None)
+
+    def answers_of(self, mutant: str, _: Sequence[Case]) -> Mapping[str, Any]:
+        """Its answers to all unit cases."""
+        if mutant not in self.answers:
+            self.answers[mutant] = answers_with(mutant, self.units)
+        return self.answers[mutant]
+
+    def wrong_stage(self, case: ModelCase, mutant: str) -> str | None:
+        """As the function of that name; decoding is run only if the prefill is right."""
+        recorded = self.runs[case.id].of(mutant)
+        for name, call, value in recorded.stages:
+            known = (f"{case.id} {key_of(name, call)}", id(value))  # the runs keep it alive
+            if known not in self.wrong:
+                self.wrong[known] = _is_wrong(case.reference, name, call, value)
+            if self.wrong[known]:
+                return key_of(name, call)
+        if recorded.error is not None or not case.job.tokens:
+            return recorded.error
+        return wrong_stage(case, mutant)
+
+    def named(self, mutant: str, killed_by: Sequence[str]) -> str | None:
+        """What the oracle says of a port that has this bug: the mutant it names first.
+
+        The port runs the reference forms, so that its rounding is not the explanation's. Where no
+        model case catches the bug, the answers to the unit cases are explained.
+        """
+        for case in self.cases:
+            if case.id in killed_by and (name := self._named_by_stages(case, mutant)):
+                return name
+        families = {family_of(case) for case in self.units if case["id"] in killed_by}
+        answers = self.answers_of(mutant, self.units)
+        answers = {c["id"]: answers[c["id"]] for c in self.units if family_of(c) in families}
+        explanation = explain_answers(answers, 1, self.answers_of)
+        return explanation[0]["mutant"] if explanation else None
+
+    def _named_by_stages(self, case: ModelCase, mutant: str) -> str | None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                candidate = _record_port(case, mutant, Path(folder) / "candidate.safetensors")
+            except Exception:  # the bug breaks the run: there is no dump to explain
+                return None
+            found = compare(case.reference, candidate, "float32")
+            explanation = explain(found, case.model, 1, self.runs[case.id])
+        return explanation[0]["mutant"] if explanation else None
+
+
+def _record_port(case: ModelCase, mutant: str, path: Path) -> Dump:
+    """The dump of a port with a bug, which runs the reference forms."""
+    port = replace(case.model, reference=True)
+    stages = sorted({entry.name for entry in case.reference})
+    with apply(mutant), np.errstate(all="ignore"):
+        job = replace(case.job, forced=None)
+        return record(port, job, path, stages, inputs=False, floors=())
+
+
+# ------------------------------------------------------------------ on several cores
+
+PER_WORKER = 8  # mutants that are worth another process
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def selftest(mutants: Sequence[str] | None = None, workers: int = 1) -> Iterator[Result]:
+    """Each mutant: which vectors catch it, and what the oracle calls it.
+
+    On up to ``workers`` processes; results come in the order of ``mutants`` (None: all).
+    """
+    names = list(mutants or MUTANTS)
+    workers = min(workers, -(-len(names) // PER_WORKER))
+    if workers <= 1:
+        yield from map(Trial().result, names)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt)
+    try:
+        with _one_thread_per_process():
+            results = [pool.submit(_result, name) for name in names]
+        for result in results:
+            yield result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C ends the process that waits for us, and it ends us."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@cache
+def _trial() -> Trial:
+    """The trial of a worker process."""
+    return Trial()
+
+
+def _result(mutant: str) -> Result:
+    return _trial().result(mutant)
+
+
+@contextmanager
+def _one_thread_per_process() -> Iterator[None]:
+    """Processes that start in the block do not use several threads for one product."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# ------------------------------------------------------------------ for people
 
 
 def as_line(result: Result) -> str:

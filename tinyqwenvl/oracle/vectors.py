@@ -2,7 +2,7 @@
 
 The files lie in ``tinyqwenvl/vectors/v1`` and can be used without Python; ``docs/vectors.md`` says
 how. Nothing in them comes from our own code. :func:`run_unit` calls every stage through its module,
-so that a function put in its place is seen.
+so that a function that replaces it is noticed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..dims import Array, Int
 from ..errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "v1"
-CLOSE = 1e-6  # relative; of the numbers that have a fraction
+CLOSE = 1e-6  # relative; of values that have a fraction
 
 Case = dict[str, Any]
 
@@ -110,13 +110,13 @@ def smart_resize(
 def frame_sampling(
     recipe: str, total_frames: int, video_fps: float, fps: float, min_frames: int, max_frames: int
 ) -> dict[str, Any]:
-    """Which frames of a clip, and the seconds of one temporal grid."""
+    """Which frames of a video, and the seconds of one temporal patch."""
     samplers = {"qwen-vl-utils": video.sample_qwen_vl_utils, "hf": video.sample_hf}
     indices = samplers[recipe](total_frames, video_fps, fps, min_frames, max_frames)
-    clip = video.VideoSource("the clip", total_frames, video_fps, lambda: iter(()))
+    source = video.VideoSource("the video", total_frames, video_fps, lambda: iter(()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that not all frames are used
-        _, between = video.choose_frames(clip, fps, min_frames, max_frames, recipe)
+        _, between = video.choose_frames(source, fps, min_frames, max_frames, recipe)
     return {"indices": indices.tolist(), "second_per_grid": 2 * between}
 
 
@@ -126,8 +126,8 @@ def window_index(
     """The window order of the tokens, and its inverse."""
     settings = _vision(patch_size, spatial_merge_size, window_size)
     index, _ = vision.window_index(np.array(grid_thw), settings)
-    places = np.arange(len(index), dtype=np.float64)[:, None]
-    back = vision.restore_order(places, index)[:, 0]
+    positions = np.arange(len(index), dtype=np.float64)[:, None]
+    back = vision.restore_order(positions, index)[:, 0]
     return {"window_index": index.tolist(), "reverse_index": back.astype(int).tolist()}
 
 
@@ -184,7 +184,7 @@ def chat_template(
 
 
 class _Ids:
-    """In the place of a tokenizer: pieces that are numbers already, and two placeholders."""
+    """Instead of a tokenizer: pieces that are ids already, and two placeholders."""
 
     def __init__(self, image_token_id: int, video_token_id: int):
         self.pads: dict[str, int] = {chat.IMAGE_PAD: image_token_id, chat.VIDEO_PAD: video_token_id}
@@ -231,7 +231,7 @@ def _runs(ids: list[int], pad: int) -> list[int]:
 
 
 def _vision(patch: int = 14, merge: int = 2, window: int = 112) -> VisionConfig:
-    """A tower of which only the geometry matters."""
+    """A vision encoder of which only the geometry matters."""
     return VisionConfig(
         1, 4, 1, 4, 4, patch_size=patch, spatial_merge_size=merge, window_size=window
     )

@@ -105,10 +105,10 @@ def verify(model_id: str, revision: str | None = None, tokens: int = 16) -> Veri
         raise UserError(f"{tokens} tokens: give a number from 1 to 1,000")
     directory, pinned = _fetch(model_id, revision)
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        scratch = Path(folder)
         prepared = _prepare(directory)
-        theirs = _run_transformers(directory, prepared, place, tokens)
-        images = _run_ours(directory, theirs, place, tokens)
+        theirs = _run_transformers(directory, prepared, scratch, tokens)
+        images = _run_ours(directory, theirs, scratch, tokens)
     versions = {"tinyqwenvl": __version__, **_versions()}
     return Verification(model_id, pinned, _digests(directory), versions, images)
 
@@ -123,8 +123,8 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str]:
         from huggingface_hub import HfApi, snapshot_download
 
         pinned = HfApi().model_info(name, revision=revision).sha or "unknown"
-        place = snapshot_download(name, revision=pinned, allow_patterns=list(FILES))
-        return Path(place), pinned
+        local = snapshot_download(name, revision=pinned, allow_patterns=list(FILES))
+        return Path(local), pinned
     except Exception as error:  # network, permission, unknown id: the library has many
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"cannot get {name} ({reason}); give a directory, or try later") from None
@@ -166,7 +166,7 @@ def _prepare(directory: Path) -> dict[str, Inputs]:
 
 
 def _run_transformers(
-    directory: Path, prepared: dict[str, Inputs], place: Path, tokens: int
+    directory: Path, prepared: dict[str, Inputs], scratch: Path, tokens: int
 ) -> dict[str, tuple[bool, bool, list[int]]]:
     """Dumps of transformers; name -> (pixels equal, ids equal, greedy ids)."""
     try:
@@ -190,7 +190,7 @@ def _run_transformers(
         arguments, equal = _arguments(directory, name, inputs, model)
         kept = list(STAGES)
         with torch.no_grad():
-            with instrument(model, place / f"{name}.hf.safetensors", kept, inputs=False):
+            with instrument(model, scratch / f"{name}.hf.safetensors", kept, inputs=False):
                 model(**arguments)
             out = model.generate(
                 **arguments, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
@@ -264,7 +264,7 @@ def _their_ids(directory: Path, count: int) -> list[int]:
 
 
 def _run_ours(
-    directory: Path, theirs: dict[str, tuple[bool, bool, list[int]]], place: Path, tokens: int
+    directory: Path, theirs: dict[str, tuple[bool, bool, list[int]]], scratch: Path, tokens: int
 ) -> list[ComparedImage]:
     """Our dumps and answers, compared."""
     model = load(directory)
@@ -273,9 +273,9 @@ def _run_ours(
     for name, (pixels_equal, ids_equal, their_ids) in theirs.items():
         note(f"{name} here")
         job = _job(name)
-        path = place / "ours.safetensors"
+        path = scratch / "ours.safetensors"
         reference = record(model, job, path, STAGES, inputs=False, floors=floors)
-        found = compare(reference, open_dump(place / f"{name}.hf.safetensors"), "float32")
+        found = compare(reference, open_dump(scratch / f"{name}.hf.safetensors"), "float32")
         prepared = model.prepare(job.messages or [], **job.options)
         endless = _without_end(model)
         images.append(

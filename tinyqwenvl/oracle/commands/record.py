@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cli import Parser, note
+from ...cli.request import images_and_prompt
 from ...errors import UserError
 from ...model import Model, load, user_message
-from ...run import images_and_prompt
 from ...tracing import current_name
 from ..dump import Dump
 from ..mutants import apply, find_mutant

@@ -6,7 +6,7 @@ import json
 
 from ...cli import Parser
 from ..mutants import find_mutant
-from ..selftest import as_line, conclusion, selftest
+from ..selftest import as_line, conclusion, cores, selftest
 
 HELP = """\
 usage: tinyqwenvl oracle selftest [--json] [MUTANT...]
@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     args = p.parse_args(argv)
     mutants = [find_mutant(name).name for name in args.mutants]
     results = []
-    for result in selftest(mutants):
+    for result in selftest(mutants, cores()):
         results.append(result)
         if not args.json:
             print(as_line(result), flush=True)

@@ -39,7 +39,7 @@ def no_vision_markers():
     return {"chat.render": render}
 
 
-@mutant("transformers 4.57 get_num_of_video_patches; class of mistake")
+@mutant("transformers 4.57 get_num_of_video_patches; class of bug")
 def placeholders_not_merged():
     """One placeholder per patch, not per 2x2 group of patches."""
 

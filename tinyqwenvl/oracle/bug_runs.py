@@ -1,0 +1,75 @@
+"""Runs of one prompt with every injected bug, each made once and compared many times."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..model import Model
+from ..tracing import watching
+from .mutants import apply
+from .record import EveryCall, Job, run
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The stages of a run up to the first token, and how it ended."""
+
+    stages: tuple[tuple[str, int, np.ndarray], ...]  # (name, call, value)
+    error: str | None = None  # the bug may break the run
+
+
+class BugRuns:
+    """The prefill of one prompt with each bug, recorded when it is first asked for.
+
+    A stage that a bug leaves as it is, bit by bit, is the very array of the run without bugs. So
+    whatever is compared with that array is compared only once. ``wanted`` are the stages to keep,
+    as (name, call).
+    """
+
+    def __init__(self, model: Model, job: Job, wanted: Container[tuple[str, int]]):
+        self.model, self.job, self.wanted = model, replace(job, tokens=0, forced=None), wanted
+        self.recorded: dict[str | None, Recorded] = {}
+        self.right: dict[tuple[str, int], np.ndarray] = {}  # of the run without bugs
+        self.right = {(name, call): value for name, call, value in self.of(None).stages}
+
+    def of(self, mutant: str | None) -> Recorded:
+        """The run with a bug; None: without."""
+        if mutant not in self.recorded:
+            self.recorded[mutant] = self._record(mutant)
+        return self.recorded[mutant]
+
+    def _record(self, mutant: str | None) -> Recorded:
+        keep, error = _Keep(self), None
+        try:
+            with apply(mutant), watching(keep), np.errstate(all="ignore"):
+                run(self.model, self.job)
+        except Exception as reason:  # whatever a bug may raise
+            error = f"{type(reason).__name__}: {reason}"
+        return Recorded(tuple(keep.stages), error)
+
+
+class _Keep(EveryCall):
+    """Keeps the wanted stages."""
+
+    def __init__(self, runs: BugRuns):
+        super().__init__()
+        self.runs = runs
+        self.stages: list[tuple[str, int, np.ndarray]] = []
+
+    def observe(self, name: str, call: int, value: Any) -> None:
+        """Keep a stage: the array of the right run where it is the same."""
+        if (name, call) in self.runs.wanted:
+            array = np.asarray(value)
+            right = self.runs.right.get((name, call))
+            if right is None or not _same_bits(right, array):
+                right = array.copy()
+            self.stages.append((name, call, right))
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are the same, also in signs of zeros and in NaNs."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
