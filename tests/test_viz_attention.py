@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from support import assert_same_but_for_rounding
 
 from tinyqwenvl import nn, viz
 from tinyqwenvl.config import TextConfig
@@ -149,7 +150,7 @@ def test_attention_over_a_video_has_a_column_for_each_time():
 # ------------------------------------------------------------------ the logit lens
 
 
-def test_the_lens_after_the_last_layer_is_the_model(model):
+def test_the_lens_after_the_last_layer_is_the_model(model, exact_model):
     image = Image.new("RGB", (84, 56), (90, 200, 30))
     inputs = model.prepare(user_message(image, "what"))
     last = f"model.layers.{model.config.text.num_hidden_layers - 1}"
@@ -157,9 +158,9 @@ def test_the_lens_after_the_last_layer_is_the_model(model):
 
     with trace(last) as seen:
         logits = model.forward(inputs)
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    expected = e / e.sum(axis=1, keepdims=True)
-    assert np.allclose(viz.lens(seen[last][0], model.weights, model.config), expected, atol=1e-6)
+    exact = exact_model.forward(inputs)
+    found = viz.lens(seen[last][0], model.weights, model.config)
+    assert_same_but_for_rounding(found, nn.softmax(logits), nn.softmax(exact))
 
 
 @pytest.fixture
@@ -279,7 +280,7 @@ def test_bytes_are_those_of_a_cache(model):
     assert viz.cache_bytes(model.config.text, cache.length) == held
 
 
-@pytest.mark.parametrize(("prompt", "new", "picture"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
+@pytest.mark.parametrize(("prompt", "new", "image"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
 def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     figure = read_well(viz.cache_growth(TEXT, prompt, new, 2, image))
     one = 2 * 3 * 2 * 8 * 2 / 2**10  # keys and values, layers, key heads, head size, bytes
@@ -293,7 +294,7 @@ def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     assert np.allclose(line.get_ydata(), 3 * tops)
     left, right = (text.get_position()[0] for text in figure.axes[0].texts)
     assert left + 0.5 > 0.007 * (new + 1) and np.isclose(left + right, new)  # off the frame
-    parts = (("picture", image), ("rest", prompt - image), ("new", new))
+    parts = (("image", image), ("rest", prompt - image), ("new", new))
     names = [c.get_label() for c in figure.axes[0].containers]
     assert len(names) == sum(size > 0 for _, size in parts)
     assert f"{one * prompt:,.1f} KiB after the prompt of {prompt}" in figure.alt

@@ -115,7 +115,7 @@ def test_a_measure_that_is_not_known(dumps):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("picture", "pixels"),
+        ("image.rgb", "pixels"),
         ("image.resize", "pixels"),
         ("image_grid_thw", "pixels"),
         ("input_ids", "prompt"),
@@ -164,7 +164,7 @@ def test_error_map_writes_powers_where_errors_differ_much():
     assert numbers_in(axes) == ["="] + [f"{np.floor(np.log10(e)):.0f}" for e in errors[1:]]
 
 
-def test_error_map_of_equal_arrays_beside_a_image():
+def test_error_map_of_equal_arrays_beside_an_image():
     x = np.ones((6, 4), np.float32)
     figure = error_map(x, x, (1, 4, 6), image=np.zeros((56, 84, 3), np.uint8))
     assert figure.axes[0].images[0].get_array().shape == (56, 84, 3)

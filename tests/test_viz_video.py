@@ -132,7 +132,7 @@ def test_the_frames_of_the_patches(count):
         for f in range(2):
             frame = frames[min(2 * k + f, count - 1)]
             seen = np.asarray(axes[f, k].images[0].get_array())
-            np.testing.assert_allclose(seen * 255, frame, atol=1e-3)
+            np.testing.assert_array_equal(np.rint(seen * 255), frame)
         assert axes[0, k].get_title() == f"grid {k}: {k} s"
     twice = f"the frames of grid {count // 2} are equal" if count % 2 else "frames differ in each"
     assert twice in figure.alt
