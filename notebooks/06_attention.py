@@ -95,7 +95,7 @@ masks = {
     "full block": nn.segment_key_ranges(frames),
     "everything (wrong)": nn.segment_key_ranges(frames[[0, -1]]),
 }
-viz.block_mask(masks, 96, "Three rules: who may look at whom")
+viz.attention_mask(masks, 96, "Three rules: who may look at whom")
 
 # %% [markdown]
 # ## On a real image
@@ -110,7 +110,7 @@ _, windows = vision.window_index(grids, config)
 frames = vision.frame_seqlens(grids)
 patches = len(inputs.pixel_values)
 assert patches == 280 and len(windows) - 1 == 8 and np.sum(np.diff(windows) < 64) == 5
-viz.block_mask(
+viz.attention_mask(
     {"windowed block": nn.segment_key_ranges(windows), "full block": nn.segment_key_ranges(frames)},
     patches,
     "On a real image: who may look at whom",

@@ -8,8 +8,8 @@ import pytest
 from tinyqwenvl.grounding import Location
 from tinyqwenvl.viz import (
     boxes,
+    branch_attention_mask,
     branch_mask,
-    branches,
     component_shares,
     gallery,
     learning_curves,
@@ -128,11 +128,11 @@ def test_a_branch_sees_the_trunk_and_itself():
     for i, mine in enumerate(branch):
         for j, other in enumerate(branch):
             assert mask[i, j] == (j <= i and other in (0, mine))
-    figure = branches(branch, list("abcdefg"))
+    figure = branch_attention_mask(branch, list("abcdefg"))
     assert len(figure.axes[0].texts) == mask.sum()
     assert f"{mask.sum()} of 28 squares" in figure.alt and "3 branches" in figure.alt
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list("abcdefg")
-    assert "0 branches" in branches(np.array([0])).alt
+    assert "0 branches" in branch_attention_mask(np.array([0])).alt
 
 
 def test_shares_of_components():

@@ -43,7 +43,7 @@ FIGURES = {
     "merge, several": lambda: viz.merge_groups(np.array([[2, 4, 6], [2, 6, 4]])),
     "nine": lambda: viz.nine_axes(1, 224, 336),
     "nine, clip": lambda: viz.nine_axes(5, 1120, 3360),
-    "apart": lambda: viz.patch_apart(rows_of(3), 1),
+    "apart": lambda: viz.patch_layout(rows_of(3), 1),
     "kernels": lambda: viz.kernel_images(rows_of(30), range(23)),
     "one kernel": lambda: viz.kernel_images(rows_of(3), [2]),
     "product": lambda: viz.matrix_product(rows_of(400), rows_of(160)),
@@ -282,7 +282,7 @@ def test_nine_axes_arrows_follow_the_order():
 
 def test_patch_apart_cuts_the_row_in_its_order():
     rows = rows_of(4)
-    figure = viz.patch_apart(rows, 2)
+    figure = viz.patch_layout(rows, 2)
     strip, colour, *squares = (i.get_array() for i in figure.axes[0].images)
     assert np.array_equal(strip, rows[2:3]) and len(squares) == 6
     for p in range(1176):
@@ -295,8 +295,8 @@ def test_patch_apart_cuts_the_row_in_its_order():
     least, most = np.min(rows[2]), np.max(rows[2])
     assert f"lowest number ({least:.2f}), yellow the highest ({most:.2f})" in figure.get_supxlabel()
     still, _ = image.patchify(image.normalise(np.asarray(some_image(28, 28))[None]))
-    assert "the same in all frames" in viz.patch_apart(still, 0).alt
-    assert "not the same" not in viz.patch_apart(still, 0).alt
+    assert "the same in all frames" in viz.patch_layout(still, 0).alt
+    assert "not the same" not in viz.patch_layout(still, 0).alt
 
 
 def test_as_bytes_undoes_normalise():

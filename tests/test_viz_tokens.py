@@ -14,19 +14,19 @@ from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.presets import preset
 from tinyqwenvl.tokenizer import ADDED_TOKENS
 from tinyqwenvl.viz import (
-    four_to_one,
-    gelu_forms,
+    gelu_variants,
     id_map,
+    merge_group_to_token,
     mrope_sections,
     mrope_timeline,
+    patch_groupings,
     positions_compared,
     span_cells,
     token_map,
     token_strip,
-    two_groupings,
 )
-from tinyqwenvl.viz.timeline import collisions, runs_of
-from tinyqwenvl.viz.tokens import Cell, _rows, token_cells, token_text
+from tinyqwenvl.viz.chat import Cell, _rows, token_cells, token_text
+from tinyqwenvl.viz.position import collisions, runs_of
 
 MODEL = tinyqwenvl.load()
 TOKENIZER, CONFIG = MODEL.tokenizer, MODEL.config
@@ -281,7 +281,7 @@ def test_text_before_a_block_never_collides():
 
 def test_gelu_forms_are_drawn_as_they_are():
     values = np.linspace(-3, 3, 50)
-    figure = gelu_forms(values, reach=4.0)
+    figure = gelu_variants(values, reach=4.0)
     exact, tanh, quick = (line.get_data() for line in figure.axes[0].lines)
     x = exact[0]
     erf = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
@@ -290,14 +290,14 @@ def test_gelu_forms_are_drawn_as_they_are():
     assert np.allclose(tanh[1], 0.5 * x * (1 + np.tanh(cubic)), atol=1e-12)
     assert np.allclose(quick[1], x / (1 + np.exp(-1.702 * x)), atol=1e-12)
     assert f"tanh form {np.max(np.abs(tanh[1] - erf)):.2g}" in figure.alt
-    assert "histogram is of 50 numbers" in figure.alt and "histogram" not in gelu_forms().alt
+    assert "histogram is of 50 numbers" in figure.alt and "histogram" not in gelu_variants().alt
     assert all_inside(figure)
 
 
 @pytest.mark.parametrize("grid", [(1, 4, 8), (2, 2, 2), (1, 6, 10), (1, 2, 8)])
 def test_groupings(grid):
     _, h, w = grid
-    figure = two_groupings(grid)
+    figure = patch_groupings(grid)
     right, wrong = ([int(text) for text in texts(axes)] for axes in figure.axes)
     slow_right = [(i // 2) * (w // 2) + j // 2 for i in range(h) for j in range(w)]
     slow_wrong = [(i * w + j) // 4 for i in range(h) for j in range(w)]
@@ -311,14 +311,14 @@ def test_groupings(grid):
 def test_four_patches_are_the_second_strip_end_to_end():
     rng = np.random.default_rng(0)
     patches, hidden, token = rng.normal(size=(4, 6)), rng.normal(size=24), rng.normal(size=5)
-    figure = four_to_one(patches, hidden, token, Image.new("RGB", (28, 28), "red"))
+    figure = merge_group_to_token(patches, hidden, token, Image.new("RGB", (28, 28), "red"))
     strips = [axes.images[0].get_array() for axes in figure.axes[1::2]]
     assert np.array_equal(strips[0], patches) and np.array_equal(strips[1][0], patches.ravel())
     assert np.array_equal(strips[2][0], hidden) and np.array_equal(strips[3][0], nn.gelu(hidden))
     assert np.array_equal(strips[4][0], token) and all_inside(figure)
     assert texts(figure.axes[0]) == ["0", "1", "2", "3"]
     assert "24 numbers" in figure.alt and "makes 5: one image token" in figure.alt
-    assert not four_to_one(patches, hidden, token).axes[0].images
+    assert not merge_group_to_token(patches, hidden, token).axes[0].images
 
 
 @pytest.mark.parametrize("grid", [(1, 2, 2), (1, 16, 24), (1, 24, 10)])

@@ -108,7 +108,7 @@ def test_one_line_for_times_and_a_fan_for_counts():
         "older": (OLDER, position.rope_index),
         "cut": (NEWER, compat.rope_index_hf_4_52),
     }
-    figure = viz.time_lines(rules, fps=(1, 2, 4, 8), seconds=8)
+    figure = viz.temporal_positions(rules, fps=(1, 2, 4, 8), seconds=8)
     assert "newer: all rates lie on one line, the last grids are at 12, 14, 15, 15" in figure.alt
     assert "older: rates differ, the last grids are at 3, 7, 15, 31" in figure.alt
     assert "cut: rates differ, the last grids are at 12, 14, 0, 0" in figure.alt
@@ -125,7 +125,7 @@ def test_the_frames_of_the_patches(count):
     frames = [rng.randint(0, 256, (112, 140, 3)).astype(np.uint8) for _ in range(count)]
     small = replace(NEWER, video_limits=(3136, 12845056))
     read = video.read_video(frames, small, min_pixels=3136, max_pixels=12845056, fps=2)
-    figure = viz.temporal_grids(read, small)
+    figure = viz.frame_pairs(read, small)
     shown = min(math.ceil(count / 2), 8)
     axes = np.reshape(figure.axes, (2, shown))
     for k in range(shown):

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from tinyqwenvl import nn, presets, vision, viz
-from tinyqwenvl.viz import windows
+from tinyqwenvl.viz import vision_windows as windows
 from tinyqwenvl.viz.style import COLOURS
 
 CONFIG = presets.preset("qwen2.5-vl-3b").vision
@@ -118,7 +118,7 @@ def test_tiles_smaller_than_the_image_and_one_panel():
 def test_block_mask():
     cu = {"windows": np.array([0, 2, 3, 6]), "full": np.array([0, 6])}
     key_ranges = {name: nn.segment_key_ranges(each) for name, each in cu.items()}
-    figure = viz.block_mask(key_ranges, 6)
+    figure = viz.attention_mask(key_ranges, 6)
     for axes, bounds in zip(figure.axes, cu.values(), strict=True):
         segment = [sum(i >= b for b in bounds[1:]) for i in range(6)]
         seen = np.all(axes.images[0].get_array() == to_rgb(COLOURS[0]), axis=-1)
@@ -128,7 +128,7 @@ def test_block_mask():
 
 
 def test_block_mask_of_one_array_with_more_keys_than_rows():
-    figure = viz.block_mask(nn.causal_key_ranges(2, past=3), 5)
+    figure = viz.attention_mask(nn.causal_key_ranges(2, past=3), 5)
     (axes,) = figure.axes
     assert axes.images[0].get_array().shape == (2, 5, 3)
     assert axes.get_title() == "9 of 10 pairs (90 %)"

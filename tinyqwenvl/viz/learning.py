@@ -108,7 +108,7 @@ def skills(
     return figure
 
 
-def branches(
+def branch_attention_mask(
     branch: Int[Array, "S"],
     words: Sequence[str] = (),
     title: str = "Many questions, one image: who looks at whom",

@@ -145,7 +145,7 @@ Rule = tuple[Config, Callable[..., Any]]
 """A config, and a function in the place of :func:`~tinyqwenvl.position.rope_index`."""
 
 
-def time_lines(
+def temporal_positions(
     rules: Mapping[str, Rule],
     fps: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
     seconds: float = 8.0,
@@ -206,7 +206,7 @@ def _agree(line: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 # ------------------------------------------------------------------ the frames of the patches
 
 
-def temporal_grids(video: Video, config: Config) -> Drawing:
+def frame_pairs(video: Video, config: Config) -> Drawing:
     """What the vision encoder is given of a clip: the frames that lie in the patches of each
     temporal grid.
 

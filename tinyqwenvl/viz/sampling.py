@@ -8,8 +8,8 @@ import numpy as np
 
 from ..dims import Array, Float
 from ..nn import softmax
-from .attention import drawable, shown
 from .style import COLOURS, FAINT, INK, Drawing, drawing
+from .words import drawable, readable
 
 
 def next_token(
@@ -55,7 +55,7 @@ def next_token(
     return figure
 
 
-def certainty(
+def token_probabilities(
     words: Sequence[str],
     chosen: Float[Array, "S"],
     second: Float[Array, "S"],
@@ -68,7 +68,7 @@ def certainty(
     [S], or any two to be compared, by their ``labels``. Look for the low bars: there another
     answer was near.
     """
-    names = [shown(word) for word in words]
+    names = [readable(word) for word in words]
     least = int(np.argmin(chosen))
     alt = (
         f"Bars for the {len(words)} tokens of an answer. The lowest is that of {names[least]}, "

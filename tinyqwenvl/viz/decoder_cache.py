@@ -14,7 +14,7 @@ from ..dims import Array, Float
 from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing
 
 
-def shared_heads(query_heads: int, key_heads: int) -> Drawing:
+def grouped_query_heads(query_heads: int, key_heads: int) -> Drawing:
     """Which query heads look with which key/value head (Ainslie et al. 2023).
 
     Query head a uses key/value head a // (query_heads / key_heads): neighbours share.

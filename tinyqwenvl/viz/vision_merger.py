@@ -18,7 +18,7 @@ FORMS = {"tanh form": gelu_tanh, "QuickGELU": nn.quick_gelu}
 _STYLES = {"tanh form": (COLOURS[1], "--"), "QuickGELU": (COLOURS[3], ":")}
 
 
-def gelu_forms(values: Float[Array, "..."] | None = None, reach: float = 6.0) -> Drawing:
+def gelu_variants(values: Float[Array, "..."] | None = None, reach: float = 6.0) -> Drawing:
     """The exact GELU of the merger, its tanh form and QuickGELU; below, how far they are from it.
 
     ``values``: numbers that really come to the activation, drawn as a histogram (the share of them
@@ -60,7 +60,7 @@ def gelu_forms(values: Float[Array, "..."] | None = None, reach: float = 6.0) ->
     return figure
 
 
-def two_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
+def patch_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
     """Which token each patch goes to: merge order, and rows that were never put in it.
 
     ``grid`` = (t, h, w) in patches (the first temporal grid is drawn). Every merge * merge
@@ -87,7 +87,7 @@ def two_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
     return figure
 
 
-def four_to_one(
+def merge_group_to_token(
     patches: Float[Array, "S D"],
     hidden: Float[Array, "..."],
     token: Float[Array, "E"],

@@ -51,7 +51,7 @@ def curves(
     return figure
 
 
-def rows_as_bars(rows: Mapping[str, Float[Array, "D"]]) -> Drawing:
+def vectors_as_bars(rows: Mapping[str, Float[Array, "D"]]) -> Drawing:
     """A vector and what becomes of it, one panel each: its numbers as bars, its mean as a line.
 
     ``rows`` are names -> vectors. The mean and the root mean square stand under each name. Look
@@ -78,7 +78,7 @@ def _rms(v: Any) -> float:
     return float(np.sqrt(np.mean(np.square(v, dtype=np.float64))))
 
 
-def standard_deviations(
+def change_propagation(
     changes: Mapping[str, Sequence[Float[Array, "N"]]],
     grid_thw: Int[Array, "I 3"],
     merge: int = 2,
