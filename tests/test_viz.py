@@ -54,9 +54,9 @@ def test_the_source_shown_is_that_of_the_file():
     with open(vision.__file__, encoding="utf-8") as file:
         text = file.read()
     assert shown.file == "tinyqwenvl/vision.py"
-    merge, vision_encoder = shown.text.split("\n\n\ndef tower")
+    merge, vision_encoder = shown.text.split("\n\n\ndef vision_encoder")
     assert merge in text and "@stage\ndef merge(" in merge
-    assert "def tower" + vision_encoder in text and vision_encoder.endswith("index=index)")
+    assert "def vision_encoder" + vision_encoder in text and vision_encoder.endswith("index=index)")
     assert "```python\n" in shown._repr_markdown_() and shown.text in repr(shown)
 
 

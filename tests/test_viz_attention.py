@@ -53,7 +53,7 @@ def maps(figure):
 
 @pytest.mark.parametrize("grid", [(1, 2, 2), (1, 4, 6), (3, 6, 4)])
 @pytest.mark.parametrize("box", [(0, 0, 28, 28), (5, 9, 61, 40), (-10, 20, 1000, 30), (7, 7, 7, 9)])
-def test_box_cover_is_the_share_of_pixels(grid, box):
+def test_box_coverage_is_the_share_of_pixels(grid, box):
     pixels = np.zeros((grid[1] * 14, grid[2] * 14))
     left, top, right, bottom = (max(0, side) for side in box)
     pixels[top:bottom, left:right] = 1
@@ -66,11 +66,11 @@ def test_box_cover_is_the_share_of_pixels(grid, box):
     assert np.allclose(viz.box_coverage(box, grid), squares)
 
 
-def test_box_cover_of_other_patches():
+def test_box_coverage_of_other_patches():
     assert viz.box_coverage((0, 0, 24, 8), (1, 6, 6), merge=3, patch=8).tolist() == [1 / 3, 0, 0, 0]
 
 
-def test_share_inside_leaves_text_out_and_is_the_area_of_an_even_look():
+def test_attention_in_box_leaves_text_out_and_is_the_area_of_an_even_look():
     cover = np.array([1.0, 0.5, 0, 0])
     assert np.isclose(viz.attention_in_box(np.full(4, 0.02), cover), cover.mean())
     weights = np.random.default_rng(0).random((2, 3, 4))
@@ -78,7 +78,7 @@ def test_share_inside_leaves_text_out_and_is_the_area_of_an_even_look():
     assert np.allclose(viz.attention_in_box(weights, cover), slow)
 
 
-def test_heads_inside_says_every_share_and_frames_the_largest():
+def test_attention_in_box_by_head_says_every_share_and_frames_the_largest():
     shares = np.random.default_rng(1).random((4, 6))
     figure = read_well(viz.attention_in_box_by_head(shares, 0.3))
     assert figure._repr_html_().startswith("<img alt=")
@@ -92,7 +92,7 @@ def test_heads_inside_says_every_share_and_frames_the_largest():
     assert f"{sum(s > 0.6 for s in shares.ravel())} of 24 have" in figure.alt
 
 
-def test_heads_inside_of_a_large_model_has_no_numbers():
+def test_attention_in_box_by_head_of_a_large_model_has_no_numbers():
     assert not read_well(viz.attention_in_box_by_head(np.full((36, 16), 0.1), 0.3)).axes[0].texts
 
 
@@ -279,7 +279,7 @@ def test_bytes_are_those_of_a_cache(model):
     assert viz.cache_bytes(model.config.text, cache.length) == held
 
 
-@pytest.mark.parametrize(("prompt", "new", "picture"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
+@pytest.mark.parametrize(("prompt", "new", "image"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
 def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     figure = read_well(viz.cache_growth(TEXT, prompt, new, 2, image))
     one = 2 * 3 * 2 * 8 * 2 / 2**10  # keys and values, layers, key heads, head size, bytes
@@ -344,7 +344,7 @@ def test_no_others_where_all_are_shown():
 
 
 @pytest.mark.parametrize("count", [1, 3, 26])
-def test_certainty_has_a_bar_and_a_diamond_for_each_word(count):
+def test_token_probabilities_have_a_bar_and_a_diamond_for_each_word(count):
     rng = np.random.default_rng(count)
     chosen, second = rng.random(count), rng.random(count) / 9
     words = [f" w{i}" for i in range(count)]

@@ -130,7 +130,7 @@ def test_one_curve_stands_alone():
     assert len(figure.axes) == 1 and figure.get_suptitle() == "silu"
 
 
-def test_rows_as_bars_tell_mean_and_rms():
+def test_vectors_as_bars_show_mean_and_rms():
     figure = viz.vectors_as_bars({"x": np.array([1.0, 3.0]), "y": np.array([-1.0, 1.0, 0.0])})
     heights = [[bar.get_height() for bar in axes.containers[0]] for axes in figure.axes]
     assert heights == [[1, 3], [-1, 1, 0]]

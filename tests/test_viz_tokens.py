@@ -67,7 +67,7 @@ def test_a_strip_has_a_cell_for_every_token_but_long_runs_of_placeholders():
     assert f"{chat.IMAGE_PAD} × 9" in texts(figure.axes[0])
     assert len(boxes(figure.axes[0])) == len(ids) - 8
     counts = [
-        int(n) for n in re.findall(r"(\d+) (?:control|template|text|placeholder)", figure.alt)
+        int(n) for n in re.findall(r"(\d+) (?:special|template|text|placeholder)", figure.alt)
     ]
     assert counts == [7, 14, 2, 9] and sum(counts) == len(ids)
     assert figure.alt.startswith(f"{len(ids)} tokens") and all_inside(figure)
@@ -179,10 +179,10 @@ def test_the_timeline_draws_every_token_once_an_axis(parts):
     assert drawn["text"] == {s: positions[0, s] for s in range(len(media)) if not media[s]}
     delta = positions.max() + 1 - len(media)
     assert f"rope delta {delta}." in figure.alt and all_inside(figure)
-    restarts = [t for t in texts(figure.axes[0]) if t.startswith("text goes on")]
+    restarts = [t for t in texts(figure.axes[0]) if t.startswith("text continues")]
     after = [s for s in range(1, len(media)) if media[s - 1] and not media[s]]
     assert restarts == [
-        f"text goes on at {positions[0, s]} = {positions[:, :s].max()} + 1" for s in after
+        f"text continues at {positions[0, s]} = {positions[:, :s].max()} + 1" for s in after
     ]
 
 
@@ -190,7 +190,7 @@ def test_a_restart_that_is_not_the_largest_plus_one_is_not_called_so():
     ids, _, media, given = prompt(3, ("video", (10, 4, 4)), 4)
     theirs, _ = compat.rope_index_hf_5(ids, CONFIG, **given)
     shown = texts(mrope_timeline(theirs, media).axes[0])
-    assert "text goes on at 5" in shown
+    assert "text continues at 5" in shown
 
 
 def test_runs():
@@ -220,7 +220,7 @@ def test_cells_say_the_positions_of_their_place(grid):
         for (x, y), words in said.items():
             expected = [7 + 2 * k, 7 + math.floor(y), 7 + math.floor(x)]
             assert list(map(int, re.findall(r"\d+", words))) == expected
-    assert f"{t} temporal grid" in figure.alt and f"({7}, {7}, {7})" in figure.alt
+    assert f"{t} frame pair" in figure.alt and f"({7}, {7}, {7})" in figure.alt
 
 
 def test_cells_lie_on_the_image():
@@ -256,13 +256,13 @@ def test_rules_compared_count_their_collisions():
     assert (collisions(ours, media), collisions(theirs, media)) == (0, slow) == (0, 4)
     figure = positions_compared({"ours": ours, "theirs": theirs}, media)
     shown = texts(figure.axes[0])
-    assert {"ours", "theirs", "0 text tokens on a block's positions"} <= set(shown)
-    assert "4 text tokens on a block's positions" in shown and all_inside(figure)
-    assert shown.count("block of 40") == 2 and shown.count("text of 4") == 2
+    assert {"ours", "theirs", "0 text tokens at a span's positions"} <= set(shown)
+    assert "4 text tokens at a span's positions" in shown and all_inside(figure)
+    assert shown.count("span of 40") == 2 and shown.count("text of 4") == 2
     extents = [(box.get_x(), box.get_width()) for box in boxes(figure.axes[0])]
     assert extents == [(0, 3), (3, 19), (22, 4), (0, 3), (3, 19), (5, 4)]
-    assert len(figure.axes[0].lines) == 2 * 10  # a stroke for each temporal grid
-    assert "times of the blocks 3, 5, 7, 9" in figure.alt
+    assert len(figure.axes[0].lines) == 2 * 10  # a stroke for each frame pair
+    assert "times of the spans 3, 5, 7, 9" in figure.alt
 
 
 @pytest.mark.parametrize(("at", "expected"), [(3, 1), (4, 0)])
@@ -279,7 +279,7 @@ def test_text_before_a_block_never_collides():
 # ------------------------------------------------------------------ the merger
 
 
-def test_gelu_forms_are_drawn_as_they_are():
+def test_gelu_variants_are_drawn_as_they_are():
     values = np.linspace(-3, 3, 50)
     figure = gelu_variants(values, reach=4.0)
     exact, tanh, quick = (line.get_data() for line in figure.axes[0].lines)
@@ -289,8 +289,8 @@ def test_gelu_forms_are_drawn_as_they_are():
     assert np.allclose(exact[1], erf, atol=1e-12)
     assert np.allclose(tanh[1], 0.5 * x * (1 + np.tanh(cubic)), atol=1e-12)
     assert np.allclose(quick[1], x / (1 + np.exp(-1.702 * x)), atol=1e-12)
-    assert f"tanh form {np.max(np.abs(tanh[1] - erf)):.2g}" in figure.alt
-    assert "histogram is of 50 numbers" in figure.alt and "histogram" not in gelu_variants().alt
+    assert f"tanh approximation {np.max(np.abs(tanh[1] - erf)):.2g}" in figure.alt
+    assert "histogram is of 50 values" in figure.alt and "histogram" not in gelu_variants().alt
     assert all_inside(figure)
 
 
@@ -317,7 +317,7 @@ def test_four_patches_are_the_second_strip_end_to_end():
     assert np.array_equal(strips[2][0], hidden) and np.array_equal(strips[3][0], nn.gelu(hidden))
     assert np.array_equal(strips[4][0], token) and all_inside(figure)
     assert texts(figure.axes[0]) == ["0", "1", "2", "3"]
-    assert "24 numbers" in figure.alt and "makes 5: one image token" in figure.alt
+    assert "24 values" in figure.alt and "projects to 5: one image token" in figure.alt
     assert not merge_group_to_token(patches, hidden, token).axes[0].images
 
 

@@ -35,21 +35,21 @@ def box_coverage(
 def attention_in_box(
     weights: Float[Array, "... M"], cover: Float[Array, "M"]
 ) -> Float[Array, "..."]:
-    """The part of the attention on the image that falls on what ``cover`` covers.
+    """The share of the attention to the image that falls on what ``cover`` covers.
 
-    Attention on text is left out of the sum. A row that looks everywhere alike gets the mean of
-    ``cover``: the share of area.
+    Attention to text is left out of the sum. Uniform attention gives the mean of ``cover``:
+    the share of area.
     """
     return np.sum(weights * cover, axis=-1) / np.sum(weights, axis=-1)
 
 
 def attention_in_box_by_head(
-    shares: Float[Array, "... A"], level: float, title: str = "Which head looks at it"
+    shares: Float[Array, "... A"], level: float, title: str = "Attention inside the box, by head"
 ) -> Drawing:
     """The share of attention inside a box, for every layer (rows) and head (columns).
 
-    ``shares`` is [layers, heads], each from 0 to 1 (:func:`attention_in_box`); ``level`` is the share
-    of area, which a head that looks everywhere alike would have. The largest is framed.
+    ``shares`` is [layers, heads], each from 0 to 1 (:func:`attention_in_box`); ``level`` is the
+    share of area, and so the share under uniform attention. The largest is framed.
     """
     layers, heads = shares.shape
     layer, head = np.unravel_index(np.argmax(shares), shares.shape)
@@ -88,14 +88,14 @@ def attention_over_image(
     patch: int = 14,
     boxes: Sequence[Box] = (),
     columns: int = 3,
-    title: str = "What each token looks at",
+    title: str = "Attention to image tokens",
 ) -> Drawing:
-    """How much each of some rows looks at each image token, over the image.
+    """Attention weights of some query positions for each image token, over the image.
 
     ``weights`` are rows of any head of any layer (:meth:`Model.attention_weights`), cut to the
-    keys that are image tokens; ``labels`` says what each row is. ``grid`` is (t, h, w) in patches;
-    with t > 1, ``image`` is a list of t images, and times stand side by side. All rows share
-    one scale, and over each stands how much of its attention is on the image at all. ``boxes``,
+    keys that are image tokens; ``labels`` names each row. ``grid`` is (t, h, w) in patches;
+    with t > 1, ``image`` is a list of t images, and each time has its own column. All rows share
+    one scale, and over each is the share of its attention that goes to the image at all. ``boxes``,
     in pixels of the resized image, are outlined everywhere. Look for rows that light up where
     the word that comes next has its shape.
     """
@@ -106,7 +106,7 @@ def attention_over_image(
     rows = -(-(1 + len(weights)) * t // columns)
     tall = 0.5 + rows * (0.42 + min(2.2 * down / across, 3.5) * 3 / max(columns, 3))
     size = (min(max(2.2 * min(columns, 3) + 0.9, 4.0), 7.5), tall)
-    figure, axes = drawing(title, _looks(maps, labels), rows, columns, size, squeeze=False)
+    figure, axes = drawing(title, _attention_alt(maps, labels), rows, columns, size, squeeze=False)
     panels = list(np.ravel(axes))
     extent = (0, grid[2] * patch, grid[1] * patch, 0)
     for axis in panels:
@@ -136,7 +136,7 @@ def attention_over_image(
     return figure
 
 
-def _looks(maps: np.ndarray, labels: Sequence[str]) -> str:
+def _attention_alt(maps: np.ndarray, labels: Sequence[str]) -> str:
     """The alt text of :func:`attention_over_image`."""
     t, down, across = maps.shape[1:]
     said = []
@@ -145,7 +145,7 @@ def _looks(maps: np.ndarray, labels: Sequence[str]) -> str:
         when = f"time {time}, " if t > 1 else ""
         said.append(f"{readable(label)} most at {when}row {y}, column {x} ({np.max(row):.0%})")
     return (
-        f"The image, and how much {len(labels)} rows of one head look at each of its "
+        f"The image, and how much {len(labels)} query positions of one head attend to each of its "
         f"{down} x {across} tokens. Counted from 0: {'; '.join(said)}."
     )
 
@@ -165,7 +165,7 @@ def draw_token_grid(axis: Any, down: int, across: int, side: int) -> None:
 
 
 def _outline(axis: Any, box: Box) -> None:
-    """A box that shows on dark and on light."""
+    """A box visible on dark and on light."""
     left, top, right, bottom = box
     for colour, style in ((INK, "-"), (PAPER, (0, (3, 3)))):
         place = ((left, top), right - left, bottom - top)

@@ -36,16 +36,16 @@ def logit_lens(
     word: Callable[[int], str],
     among: Collection[int] | None = None,
     marked: Collection[str] = (),
-    title: str = "The word that each image token is nearest to",
+    title: str = "Logit lens: the argmax of each image token",
 ) -> Drawing:
-    """:func:`lens` on image tokens, one panel a layer: the likeliest word of each, over its square.
+    """:func:`lens` on image tokens, one panel per layer: the argmax of each, over its square.
 
     ``streams`` are the image tokens' rows [M, D] of some layers, by name; ``grid`` is that of one
     image, (1, h, w) in patches; ``word`` names an id. With ``among``, only these ids may be
-    named. Words that are ``marked`` get a frame. The paler a word, the less sure it is; the number
-    over a panel is the mean. After Neo et al. 2024, "Towards Interpreting Visual
-    Information Processing in Vision-Language Models": in a large model squares of an object tend
-    to name it in late layers. In a small one they need not.
+    named. Words that are ``marked`` get a frame. Paler words are less probable; the number
+    over a panel is the mean. After Neo et al. 2024, "Towards Interpreting Visual Information
+    Processing in Vision-Language Models": in a large model, squares of an object tend to name it
+    in late layers.
     """
     merge = config.vision.spatial_merge_size
     down, across = grid[1] // merge, grid[2] // merge
@@ -54,7 +54,7 @@ def logit_lens(
     size = (7.5, 0.6 + len(streams) * (panel + 0.3))
     figure, axes = drawing(title, "", len(streams), 1, size, squeeze=False)
     room = max(2, int(72 * min(7.0, panel * across / down) / across / 4.6))  # characters in 7 pt
-    told = []
+    summaries = []
     for axis, (name, stream) in zip(np.ravel(axes), streams.items(), strict=True):
         chances = lens(stream, weights, config)[:, ids]
         best = np.argmax(chances, axis=1)
@@ -62,7 +62,7 @@ def logit_lens(
         words = [word(int(ids[i])) for i in best]
         framed = np.array([w.strip() in marked for w in words])
         extent = (0, across, down, 0)
-        show_stretched(axis, image, extent, f"{name}: {np.mean(sure):.0%} sure on average")
+        show_stretched(axis, image, extent, f"{name}: {np.mean(sure):.0%} mean probability")
         veil = np.zeros((down, across, 4))
         veil[..., :3], veil[..., 3] = 1.0, 0.8
         axis.imshow(veil, extent=extent)
@@ -78,10 +78,12 @@ def logit_lens(
                 frame = ((x + 0.05, y + 0.05), 0.9, 0.9)
                 axis.add_patch(Rectangle(*frame, fill=False, ec=COLOURS[5], lw=1.6))
         common = max(sorted(set(words)), key=words.count)
-        told.append(
+        summaries.append(
             f"{name}: {len(set(words))} different words, most often {readable(common)} "
             f"({words.count(common)} of {len(words)})"
             + (f", {np.count_nonzero(framed)} framed" if marked else "")
         )
-    figure.alt = f"A word over each of {down} x {across} image tokens. " + "; ".join(told) + "."
+    figure.alt = (
+        f"A word over each of {down} x {across} image tokens. " + "; ".join(summaries) + "."
+    )
     return figure

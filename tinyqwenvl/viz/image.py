@@ -17,7 +17,7 @@ from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, draw_border,
 
 
 def image_row(images: Mapping[str, Any], title: str, alt: str = "") -> Drawing:
-    """Images next to each other at one scale, each with its name and size above it.
+    """Images in a row at one scale, each with its name and size above it.
 
     ``images``: name -> a PIL image or an array [height, width, 3] of bytes. Without ``alt`` the
     text says names and sizes only; say what there is to see.
@@ -30,7 +30,7 @@ def image_row(images: Mapping[str, Any], title: str, alt: str = "") -> Drawing:
     height = min(5.0, max(1.6, 6.9 * tall / sum(widths))) + 0.7
     figure, axes = drawing(
         title,
-        alt or f"{len(arrays)} images beside each other: {listed}.",
+        alt or f"{len(arrays)} images in a row: {listed}.",
         columns=len(arrays),
         size=(7.5, height),
         squeeze=False,
@@ -49,7 +49,7 @@ def patch_grid(
     patch: int = 14,
     merge: int = 2,
 ) -> Drawing:
-    """The image as it came and as it is read, with its patches (thin) and tokens (thick).
+    """An image before and after resizing, with its patches (thin lines) and tokens (thick lines).
 
     Both are drawn at one scale, in pixels. The first token is filled. Thin lines are left out when
     the patches would be under 4 points wide.
@@ -64,7 +64,7 @@ def patch_grid(
     tall = max(image.height, height) if beside else image.height + height
     inches = min(6.4 / wide, 6.0 / tall)  # to a pixel
     figure, axes = drawing(
-        f"{image.width}x{image.height} is read at {width}x{height}: "
+        f"{image.width}x{image.height} is resized to {width}x{height}: "
         f"{tokens * merge**2} patches, {tokens} tokens",
         f"An image of {image.width}x{image.height} pixels, and the same resized to "
         f"{width}x{height} under a grid: {height // patch} rows of {width // patch} patches of "
@@ -75,7 +75,7 @@ def patch_grid(
         **arranged,
     )
     for each, pixels, name in zip(
-        axes, (np.asarray(image), resized), ("as it came", "as it is read"), strict=True
+        axes, (np.asarray(image), resized), ("original", "resized"), strict=True
     ):
         show_image(each, pixels, f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels")
         draw_border(each, pixels.shape[1], pixels.shape[0])
@@ -155,7 +155,7 @@ def resized_areas(
     factor: int = 28,
     resize: Callable[..., tuple[int, int]] = smart_resize,
 ) -> Drawing:
-    """Areas before and after ``resize`` on logarithmic axes, with the least and most pixels.
+    """Areas before and after ``resize`` on logarithmic axes, with min_pixels and max_pixels.
 
     ``sizes``: name -> (height, width) in pixels. On the dashed line nothing changes; tokens are
     counted on the right. ``resize`` may be another implementation's (``compat``); where that leaves
@@ -179,8 +179,8 @@ def resized_areas(
     ends = [min(before.min(), area.min(), min_pixels) / 2, max(before.max(), max_pixels) * 2]
     axes.plot(ends, ends, color=FAINT, linestyle="--", linewidth=1)
     for limit, name, x, side in (
-        (min_pixels, "least pixels", ends[1], "right"),
-        (max_pixels, "most pixels", ends[0], "left"),
+        (min_pixels, "min_pixels", ends[1], "right"),
+        (max_pixels, "max_pixels", ends[0], "left"),
     ):
         axes.axhline(limit, color=COLOURS[5], linewidth=1.2)
         away = (-3, 3) if side == "right" else (3, 3)
@@ -248,7 +248,7 @@ def tokens_by_size(
     axes.contourf(
         sides, sides, refused.astype(float), [0.5, 1.5], colors="none", hatches=["///"]
     ) if refused.any() else None
-    for limit, name in ((min_pixels, "least pixels"), (max_pixels, "most pixels")):
+    for limit, name in ((min_pixels, "min_pixels"), (max_pixels, "max_pixels")):
         for colour, line in ((PAPER, 3.0), (INK, 1.2)):
             axes.plot([1, limit], [limit, 1], color=colour, linewidth=line)
         middle, away = math.sqrt(limit), min(6.0, max(longest / math.sqrt(limit) / 2, 1.0))
@@ -272,7 +272,7 @@ def tokens_by_size(
 def _boxed(
     axes: Axes, text: str, at: tuple[float, float], offset: tuple[int, int], side: str
 ) -> None:
-    """A label on a light box, so that it reads on any colour."""
+    """A label on a light box, readable on any colour."""
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5, "alpha": 0.9}
     how: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "bbox": box, "ha": side}
     axes.annotate(text, at, offset, va="center", color=INK, **how)

@@ -20,11 +20,11 @@ NINE = (
     "time",
     "frame\nof pair",
     "channel",
-    "block\nrow",
-    "row in\nblock",
+    "group\nrow",
+    "row in\ngroup",
     "y in\npatch",
-    "block\ncolumn",
-    "column\nin block",
+    "group\ncolumn",
+    "column\nin group",
     "x in\npatch",
 )
 NINE_SOURCE = (0, 0, 1, 2, 2, 2, 3, 3, 3)  # of F, C, H, W, the axis that each of the nine is cut of
@@ -34,9 +34,9 @@ NINE_ORDER = (0, 3, 6, 4, 7, 2, 1, 5, 8)  # as in image.patchify
 def merge_groups(
     grid_thw: Int[Array, "I 3"], merge: int = 2, images: Sequence[Any] | None = None
 ) -> Drawing:
-    """Patches where they stand in their frame, numbered in the order in which they are computed.
+    """Patches at their position in the frame, numbered in merge order.
 
-    One panel for each temporal grid (a pair of frames) of each image. Neighbours in the order
+    One panel per frame pair of each image. Neighbours in the order
     are joined by a line; the ``merge`` x ``merge`` patches of a token share a colour and a thick
     border. Where patches are too small for their numbers, tokens are numbered instead, and where
     those are too small too, the first and the last one. ``images`` (one for each panel) are
@@ -53,10 +53,10 @@ def merge_groups(
     tall = rows * max(h for _, _, h, _ in panels) * points / 72
     tokens = len(places) // merge**2
     figure, axes = drawing(
-        f"{len(places)} patches in merge order: {merge}x{merge} neighbours make a token",
+        f"{len(places)} patches in merge order: {merge}x{merge} neighbours become a token",
         f"{len(panels)} grid{'s' * (len(panels) > 1)} of {shapes} of patches. "
-        f"A path runs through the {merge**2} patches of one {merge}x{merge} block before it goes "
-        f"on to the next block on the right, then to the next row of blocks; {numbers} are "
+        f"A path runs through the {merge**2} patches of one {merge}x{merge} merge group before it "
+        f"goes on to the next group on the right, then to the next row of groups; {numbers} are "
         f"numbered, up to {(len(places) if numbers == 'patches' else tokens) - 1}.",
         rows,
         columns,
@@ -109,7 +109,7 @@ def _merge_panel(
     border = 1.2 if numbers == "patches" else 0.6
     axes.vlines(np.arange(0, width + 1, merge), 0, height, color=INK, linewidth=border)
     axes.hlines(np.arange(0, height + 1, merge), 0, width, color=INK, linewidth=border)
-    corners = places[:: merge**2]  # the first patch of a block is its upper left one
+    corners = places[:: merge**2]  # the first patch of a group is its upper left one
     for k, (y, x) in enumerate(corners.tolist()):
         token = start // merge**2 + k
         if numbers == "tokens":
@@ -141,11 +141,11 @@ def nine_axes(
     temporal: int = 2,
     order: Sequence[int] = NINE_ORDER,
 ) -> Drawing:
-    """Where each of the nine axes of patchify goes, for ``frames`` of ``height`` x ``width``.
+    """How patchify reorders its nine axes, for ``frames`` of ``height`` x ``width``.
 
     Top: the frames' four axes and the nine that they are cut into, with their lengths; bottom: the
-    nine in the order of the patches, the first five making rows, the last four the numbers of a
-    row. ``order`` is the transpose; give a wrong one to see how it differs.
+    nine in the order of the patches, the first five for the index of a patch, the last four for
+    its values. ``order`` is the transpose; give a wrong one to see how it differs.
     """
     frames += -frames % temporal
     t, h, w = frames // temporal, height // patch // merge, width // patch // merge
@@ -154,10 +154,10 @@ def nine_axes(
     numbers = math.prod(lengths[axis] for axis in order[5:])
     names = [name.replace("\n", " ") for name in NINE]
     figure, axes = drawing(
-        f"From {frames} frames of {width}x{height} to {rows} rows of {numbers} numbers",
+        f"From {frames} frames of {width}x{height} to {rows} patches of {numbers} values",
         f"Nine boxes above, {', '.join(names)}, and below in their new order: "
-        f"{', '.join(names[axis] for axis in order[:5])} make the {rows} rows, "
-        f"{', '.join(names[axis] for axis in order[5:])} the {numbers} numbers in a row.",
+        f"{', '.join(names[axis] for axis in order[:5])} index the {rows} patches, "
+        f"{', '.join(names[axis] for axis in order[5:])} the {numbers} values of a patch.",
         size=(7.5, 4.0),
     )
     axes.set(xlim=(-0.55, 8.55), ylim=(-1.4, 3.6))
@@ -180,14 +180,14 @@ def nine_axes(
         )
     above = (
         (0, 1, f"{frames} frames"),
-        (2, 2, "3 colours"),
+        (2, 2, "3 channels"),
         (3, 5, f"height {height}"),
         (6, 8, f"width {width}"),
     )
     for first, last, text in above:
         _brace(axes, first, last, 3.05, 3.2, text)
-    _brace(axes, 0, 4, -0.85, -1.0, f"which patch: {rows} rows")
-    _brace(axes, 5, 8, -0.85, -1.0, f"what is in it: {numbers} numbers")
+    _brace(axes, 0, 4, -0.85, -1.0, f"which patch: {rows}")
+    _brace(axes, 5, 8, -0.85, -1.0, f"its values: {numbers}")
     return figure
 
 
@@ -218,9 +218,9 @@ def patch_layout(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
 ) -> Drawing:
-    """One row of the patches taken apart: its numbers in a line, and the squares they are cut of.
+    """The values of one patch in memory order, and the squares of pixels they come from.
 
-    The line is the row as it lies in memory: channel by channel, in each frame by frame, in each
+    The strip is the patch as it lies in memory: channel by channel, in each frame by frame, in each
     row by row of pixels. The first square is the patch in colour, brought back with ``mean`` and
     ``std``. One scale of brightness for all, in normalised units.
     """
@@ -231,9 +231,9 @@ def patch_layout(
     least, most = float(row.min()), float(row.max())
     same = all(np.array_equal(squares[:, 0], squares[:, k]) for k in range(1, temporal))
     figure, axes = drawing(
-        f"Patch {number}: {len(row)} numbers are {len(mean)} channels of {temporal} frames of "
+        f"Patch {number}: {len(row)} values are {len(mean)} channels of {temporal} frames of "
         f"{patch}x{patch}",
-        f"Patch {number} as a strip of {len(row)} numbers from {least:.2f} to {most:.2f}, and "
+        f"Patch {number} as a strip of {len(row)} values from {least:.2f} to {most:.2f}, and "
         f"below it the {many} squares of {patch}x{patch} that the strip is made of, "
         f"{'the same' if same else 'not the same'} in all frames.",
         size=(7.5, 3.2),
@@ -258,8 +258,8 @@ def patch_layout(
         text = f"{name},\nframe {k % temporal}"
         axes.text(left + (1 - gap) / 2, -0.06, text, ha="center", va="top", fontsize=8)
     axes.set(xlim=(-0.05, wide + 0.05), ylim=(-0.6, 2.35))
-    scale_said = f"dark blue is the lowest number ({least:.2f}), yellow the highest ({most:.2f})"
-    figure.supxlabel(scale_said, fontsize=8, color=INK)
+    caption = f"dark blue is the lowest value ({least:.2f}), yellow the highest ({most:.2f})"
+    figure.supxlabel(caption, fontsize=8, color=INK)
     return figure
 
 
@@ -268,6 +268,6 @@ def as_bytes(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
 ) -> UInt8[Array, "H W C"]:
-    """A normalised frame as bytes again, to be looked at."""
+    """A normalised frame as bytes again, for display."""
     pixels = (frame * np.asarray(std) + np.asarray(mean)) * 255
     return np.astype(np.clip(np.round(pixels), 0, 255), np.uint8)

@@ -16,21 +16,21 @@ from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing
 from .vision_windows import outline_windows
 
 
-def attention_mask(key_ranges: Any, keys: int, title: str = "Who may look at whom") -> Drawing:
-    """Who may look at whom: rows are patches that look, columns the ``keys`` they look at.
+def attention_mask(key_ranges: Any, keys: int, title: str = "Attention mask") -> Drawing:
+    """The attention mask of key ranges: queries are rows, the ``keys`` they attend to columns.
 
     ``key_ranges`` [S, 2] is drawn as ``nn.visible_keys`` reads it; a dictionary of them draws
-    one panel each, side by side. Blue squares on the diagonal are windows (or frames, or
-    images); their share of the whole is the share of work.
+    one panel each. Blue squares on the diagonal are windows (or frames, or
+    images); their share of all pairs is the share of work.
     """
     named = key_ranges if isinstance(key_ranges, Mapping) else {"": key_ranges}
     masks = {name: nn.visible_keys(each, keys) for name, each in named.items()}
     counts = {name: f"{np.sum(m):,} of {m.size:,} pairs ({100 * np.mean(m):.0f} %)"
               for name, m in masks.items()}  # fmt: skip
-    blocks = {name: len(np.unique(each, axis=0)) for name, each in named.items()}
+    different = {name: len(np.unique(each, axis=0)) for name, each in named.items()}
     alt = ". ".join(
-        f"{name or 'Mask'}: {counts[name]} may look, "
-        f"in {blocks[name]} different {'key_ranges' if blocks[name] > 1 else 'span'}"
+        f"{name or 'Mask'}: {counts[name]} are allowed, "
+        f"in {different[name]} different {'key ranges' if different[name] > 1 else 'key range'}"
         for name in named
     )
     wide = 7.5 if len(named) > 1 else 4.2
@@ -45,9 +45,9 @@ def attention_mask(key_ranges: Any, keys: int, title: str = "Who may look at who
             axes.hlines(np.arange(len(mask) + 1) - 0.5, *extent[:2], color=PAPER, lw=0.6)
             axes.vlines(np.arange(keys + 1) - 0.5, *extent[2:], color=PAPER, lw=0.6)
         axes.set_title(f"{name}\n{counts[name]}".strip(), fontsize=8.5, color=INK)
-        axes.set_xlabel("looked at", fontsize=8, color=INK)
+        axes.set_xlabel("key", fontsize=8, color=INK)
         axes.locator_params(integer=True, nbins=4 if len(mask) > 24 else 9)
-    panels[0, 0].set_ylabel("who looks", fontsize=8, color=INK)
+    panels[0, 0].set_ylabel("query", fontsize=8, color=INK)
     return figure
 
 
@@ -59,15 +59,14 @@ def attention_from_patch(
     patch: int,
     names: Sequence[str],
     image: Any = None,
-    title: str = "Where one patch looks",
+    title: str = "Attention of one patch",
 ) -> Drawing:
-    """Where one patch looks, in several heads or blocks, laid back on the image.
+    """Attention weights of one patch, in several heads or blocks, laid over the image.
 
-    ``weights`` are rows of ``nn.attention_weights``, one a panel, over all patches in window order
-    (``Model.attention_weights`` gives them); ``key_ranges`` what that row may look at; ``patch``
-    the number of the row, in window order too. Hatched patches cannot be seen; thin lines are
-    windows; the ring is the patch that looks. Every panel has its own scale, up to the number above
-    it.
+    ``weights`` are rows of ``nn.attention_weights``, one per panel, over all patches in window
+    order (``Model.attention_weights`` gives them); ``key_ranges`` the keys that row may attend to;
+    ``patch`` the index of the query, in window order too. Hatched patches are masked; thin lines
+    are windows; the ring is the query. Every panel has its own scale, up to the number above it.
     """
     index, boundaries = vision.window_index(grid_thw, vision_config)
     block = np.arange(vision_config.merged_patches)
@@ -82,7 +81,7 @@ def attention_from_patch(
     seat = column[patch], row[patch]
     alt = f"The patch in row {row[patch]}, column {column[patch]} of {h} rows of {w} patches. "
     alt += " ".join(
-        f"{name}: sees {last - first} patches, looks most at row {row[best]}, column {column[best]}"
+        f"{name}: attends to {last - first} patches, most to row {row[best]}, column {column[best]}"
         f" ({100 * each[best]:.1f} %)."
         for name, each, (first, last), best in zip(
             names, weights, key_ranges.tolist(), np.argmax(weights, axis=1), strict=True

@@ -22,11 +22,11 @@ def kernel_images(
     patch: int = 14,
     temporal: int = 2,
 ) -> Drawing:
-    """Kernels as small colour images: frame 0 above, frame 1 below, the number over them.
+    """Kernels as small colour images: frame 0 above, frame 1 below, the kernel's index over them.
 
-    A kernel is as long as a patch, and its numbers have the same order. Grey is 0; each is
-    stretched to its own largest number. Look for edges, spots and colours; two frames that are
-    equal see a still image only, two that differ see change.
+    A kernel is as long as a patch, and its values have the same order. Grey is 0; each is
+    scaled by its own largest value. Look for edges, spots and colours; a kernel whose two frames
+    are equal responds to still content only, one whose frames differ responds to change.
     """
     many = len(which)
     columns = min(many, 10)
@@ -35,9 +35,9 @@ def kernel_images(
     change = np.abs(chosen - chosen[:, :, :1]).max() / np.abs(chosen).max()
     figure, axes = drawing(
         title,
-        f"{title}: {many} images of {patch}x{patch} pixels, {temporal} frames each, numbers "
-        f"{', '.join(map(str, which))}. Frames of one differ by at most {change:.2f} of the "
-        f"largest number.",
+        f"{title}: {many} images of {patch}x{patch} pixels, {temporal} frames each, kernels "
+        f"{', '.join(map(str, which))}. Frames of one kernel differ by at most "
+        f"{change:.2f} of the largest value.",
         size=(7.5, 0.6 + rows * (temporal * 7.3 / max(columns, 6) + 0.22)),
     )
     cell = temporal + 0.35
@@ -63,9 +63,9 @@ def _tile(axes: Axes, pixels: np.ndarray, left: float, top: float, side: float, 
 def matrix_product(
     rows: Float[Array, "N P"], kernels: Float[Array, "D P"], most: int = 160
 ) -> Drawing:
-    """Patches times kernels, drawn as arrays: every number of the result is one row by one row.
+    """Patches times kernels, drawn as arrays: every value is one patch times one kernel.
 
-    The kernels stand under the patches, number under number; at the right is ``rows @ kernels.T``.
+    The kernels stand under the patches, value under value; at the right is ``rows @ kernels.T``.
     White is 0, each array has its own scale. Only the first ``most`` patches are drawn.
     """
     shown = rows[:most]
@@ -74,14 +74,14 @@ def matrix_product(
     d = len(kernels)
     figure, axes = drawing(
         f"[{len(rows)}, {p}] patches by [{d}, {p}] kernels give [{len(rows)}, {d}]",
-        f"Three arrays as heat maps: {n} patches of {p} numbers at the top, {d} kernels of {p} "
-        f"numbers below, their products of {n} by {d} at the top right.",
+        f"Three arrays as heat maps: {n} patches of {p} values at the top, {d} kernels of {p} "
+        f"values below, their products of {n} by {d} at the top right.",
         size=(7.5, 3.1),
     )
     x, y = p + 90, n + 110
     for array, left, top, name in (
-        (shown, 0, 0, f"patches: {n} of {len(rows)} rows, {p} numbers each"),
-        (kernels, 0, y, f"kernels: {d} rows, {p} numbers each"),
+        (shown, 0, 0, f"patches: {n} of {len(rows)}, {p} values each"),
+        (kernels, 0, y, f"kernels: {d}, {p} values each"),
         (result, x, 0, f"result: {n} x {d}"),
     ):
         size = float(np.abs(array).max()) or 1.0
@@ -100,7 +100,9 @@ def matrix_product(
         linestyle=":",
     )
     axes.plot(x + kernel, row, "o", color=PAPER, markeredgecolor=INK, markersize=5)
-    axes.text(x + 6, y + kernel + 12, "one row by one row:\none number", va="top", fontsize=8)
+    axes.text(
+        x + 6, y + kernel + 12, "one patch times one\nkernel: one value", va="top", fontsize=8
+    )
     axes.set(xlim=(-10, x + max(d, 260)), ylim=(y + d + 10, -70))
     axes.set_axis_off()
     return figure
@@ -113,10 +115,10 @@ def responses(
     which: Sequence[int],
     merge: int = 2,
 ) -> Drawing:
-    """What some kernels answer to each patch of an image, laid where the patches stand.
+    """Responses of some kernels to each patch of an image, at the position of the patch.
 
-    ``embedded`` are the rows of ``vision.embed_patches`` for one image with its ``grid``
-    (t, h, w); of several temporal grids the first is shown. One scale for all: white is 0.
+    ``embedded`` is what ``vision.embed_patches`` returns for one image with its ``grid``
+    (t, h, w); of several frame pairs the first is shown. One scale for all: white is 0.
     """
     _, h, w = grid
     places = vision.patch_positions(np.array([(1, h, w)]), merge)
@@ -130,7 +132,7 @@ def responses(
         for kernel, k in zip(which, strongest, strict=True)
     )
     figure, axes = drawing(
-        f"{len(which)} of {embedded.shape[1]} numbers of every patch, where the patches stand",
+        f"Responses of {len(which)} of {embedded.shape[1]} kernels to every patch",
         f"An image and {len(which)} maps of {h} by {w} patches. {said}.",
         rows,
         columns,

@@ -26,7 +26,7 @@ def _tint(number: int, much: float = 0.45) -> Any:
 
 
 def _places(grid_thw: Int[Array, "I 3"], config: VisionConfig) -> Float[Array, "M 2"]:
-    """(x, y) of the corner of every merged token, in raster order; frames below each other."""
+    """(x, y) of the corner of every merged token, in raster order; one frame below another."""
     merge, top, places = config.spatial_merge_size, 0.0, []
     for t, h, w in (grid_thw // (1, merge, merge)).tolist():
         for _ in range(t):
@@ -64,8 +64,8 @@ def window_order(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Dr
     """The order that ``vision.window_index`` gives to merged tokens: before, after, and undone.
 
     Above, the tokens where they stand in the image (frames and images below each other), thick
-    lines around the windows: on the left numbered in raster order, on the right with the place
-    that each has in window order (``np.argsort(index)``). Below, a row a window: ``index`` itself.
+    lines around the windows: on the left numbered in raster order, on the right with the position
+    of each in window order (``np.argsort(index)``). Below, one row per window: ``index`` itself.
     Look at the right and bottom edges: windows are cut there, so rows differ in length.
     """
     index, boundaries = vision.window_index(grid_thw, vision_config)
@@ -79,13 +79,16 @@ def window_order(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Dr
     cut = int(np.sum(lengths < np.max(lengths)))
     alt = (
         f"{len(index)} merged tokens, {_ranged(lengths)} a window; {cut} of {len(lengths)} windows"
-        f" have fewer than the largest. {int(np.sum(index != np.arange(len(index))))} stand at"
-        f" another place in window order, which begins {', '.join(map(str, index[:6]))}; its"
+        f" have fewer than the largest. {int(np.sum(index != np.arange(len(index))))} have"
+        f" another position in window order, which begins {', '.join(map(str, index[:6]))}; its"
         f" inverse begins {', '.join(map(str, inverse[:6]))}."
     )
     figure, panels = drawing("Raster order and window order", alt, 2, 2,
                              (7.5, sum(heights) + 0.4), height_ratios=heights)  # fmt: skip
-    titles = ("raster order: the number of each token", "argsort(index): its place in window order")
+    titles = (
+        "raster order: the index of each token",
+        "argsort(index): its position in window order",
+    )
     for axes, numbers, title in zip(
         panels[0], (np.arange(len(index)), inverse), titles, strict=True
     ):
@@ -120,7 +123,7 @@ def _ranged(lengths: Int[Array, "G"]) -> str:
 
 
 def _list_windows(axes: Any, index: Any, windows: Any, lengths: Any, listed: int) -> None:
-    """``index``, a row a window."""
+    """``index``, one row per window."""
     shown = windows < listed
     column = np.arange(len(index)) - (np.cumsum(lengths) - lengths)[windows]
     places = np.stack([column, windows], axis=1)[shown]
@@ -132,7 +135,9 @@ def _list_windows(axes: Any, index: Any, windows: Any, lengths: Any, listed: int
     widest = max(int(np.max(lengths)), 8)
     axes.set(xlim=(-2.5 * widest / 16, widest), ylim=(listed, 0))
     which = "" if listed == len(lengths) else f" (the first {listed} of {len(lengths)} windows)"
-    axes.set_title(f"index: which token comes next, a row a window{which}", fontsize=9, color=INK)
+    axes.set_title(
+        f"index: which token comes next, one row per window{which}", fontsize=9, color=INK
+    )
 
 
 def tiles_in_order(
@@ -141,14 +146,14 @@ def tiles_in_order(
     """An image whose tiles (one a merged token) stand in other orders, one panel each.
 
     ``orders`` maps a name to the numbers of the tiles in the order in which they are put down, row
-    by row: what the language model is told about the places of things if that order is wrong.
+    by row: what the language model receives if that order is wrong.
     """
     rows, columns = image.shape[0] // tile, image.shape[1] // tile
     cut = np.reshape(image[: rows * tile, : columns * tile], (rows, tile, columns, tile, 3))
     tiles = np.reshape(np.swapaxes(cut, 1, 2), (rows * columns, tile, tile, 3))
     moved = {name: int(np.sum(order != np.arange(len(order)))) for name, order in orders.items()}
     alt = "; ".join(
-        f"{name}: {'every tile in its place' if not n else f'{n} of {len(tiles)} tiles elsewhere'}"
+        f"{name}: {'every tile at its position' if not n else f'{n} of {len(tiles)} tiles moved'}"
         for name, n in moved.items()
     )
     width = 7.3 / len(orders)
@@ -159,29 +164,29 @@ def tiles_in_order(
         show_image(axes, np.reshape(np.swapaxes(laid, 1, 2), (rows * tile, columns * tile, 3)))
         whole = (columns * tile, rows * tile)
         axes.add_patch(Rectangle((0, 0), *whole, fill=False, edgecolor=FAINT, clip_on=False))
-        axes.set_title(f"{name}\n{moved[name]} of {len(tiles)} elsewhere", fontsize=8.5, color=INK)
+        axes.set_title(f"{name}\n{moved[name]} of {len(tiles)} moved", fontsize=8.5, color=INK)
     return figure
 
 
 def pairs_by_size(sides: Int[Array, "S"], vision_config: VisionConfig) -> Drawing:
-    """Pairs of patches that one head compares in one block, in square images of ``sides`` pixels.
+    """Query-key pairs of one head in one block, in square images of ``sides`` pixels.
 
     Both axes are logarithmic. The full line grows with the fourth power of the side, the windowed
     one with its square (the number of patches); the gap is what windows save.
     """
     full, windowed = np.array([_pairs(int(side), vision_config) for side in sides]).T
     alt = (
-        f"At {sides[0]} pixels a side {full[0]:,} pairs in a full block and {windowed[0]:,} in a"
-        f" windowed one; at {sides[-1]} pixels {full[-1]:,} and {windowed[-1]:,}, that is"
-        f" {full[-1] / windowed[-1]:.0f} times fewer."
+        f"At {sides[0]} pixels a side {full[0]:,} pairs with full attention and {windowed[0]:,}"
+        f" with windowed attention; at {sides[-1]} pixels {full[-1]:,} and {windowed[-1]:,},"
+        f" that is {full[-1] / windowed[-1]:.0f} times fewer."
     )
     figure, axes = drawing("What windows save", alt, size=(6.5, 3.6))
     axes.loglog(sides, full, "o-", color=COLOURS[5], ms=4)
     axes.loglog(sides, windowed, "s--", color=COLOURS[0], ms=4)
     middle, fewer = len(sides) // 2, f"{full[-1] / windowed[-1]:.0f} times fewer at {sides[-1]}"
-    axes.annotate("full block", (sides[middle], full[middle]), (-10, 8), ha="right",
+    axes.annotate("full attention", (sides[middle], full[middle]), (-10, 8), ha="right",
                   textcoords="offset points", fontsize=9, color=INK)  # fmt: skip
-    axes.annotate(f"windowed block\n({fewer})", (sides[middle], windowed[middle]), (10, -30),
+    axes.annotate(f"windowed attention\n({fewer})", (sides[middle], windowed[middle]), (10, -30),
                   textcoords="offset points", fontsize=9, color=INK)  # fmt: skip
     axes.xaxis.set_major_locator(FixedLocator(sides.tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
