@@ -28,6 +28,12 @@ def kills():
     return {name: selftest.unit_kills(name) + selftest.model_kills(name) for name in MUTANTS}
 
 
+@pytest.fixture(scope="module")
+def trial():
+    """What the command does in a process: the runs with each bug are made once."""
+    return selftest.Trial()
+
+
 def test_ours_are_right():
     cases = selftest.model_cases()
     assert len(cases) == 5
@@ -51,8 +57,8 @@ def test_the_vectors_claim_what_they_catch(kills):
 
 
 @pytest.mark.parametrize("mutant", NAMED)
-def test_a_mutant_is_named(mutant, kills):
-    assert selftest.named(mutant, kills[mutant]) == mutant
+def test_a_mutant_is_named(mutant, trial, kills):
+    assert trial.result(mutant) == selftest.Result(mutant, kills[mutant], mutant)
 
 
 @pytest.mark.slow

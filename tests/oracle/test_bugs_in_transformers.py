@@ -7,6 +7,7 @@ import pytest
 import tinyqwenvl
 from tinyqwenvl.oracle import mutants
 from tinyqwenvl.oracle.__main__ import main
+from tinyqwenvl.oracle.bug_runs import BugRuns
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.explain import explain
 from tinyqwenvl.oracle.readers import open_dump
@@ -47,34 +48,41 @@ BUGS = {
 }
 
 
-def compared(witness, inputs, place):
-    """Our model, and its dump of the prompt against ``bad.safetensors``."""
-    ours = tinyqwenvl.load(witness.config._name_or_path)
-    media = {"input_ids": inputs.input_ids, "pixel_values": inputs.pixel_values}
-    media |= {"image_grid_thw": inputs.image_grid_thw}
-    reference = record(ours, Job(None, media), place / "ref.safetensors", floors=["float32"])
-    found = compare(reference, open_dump(place / "bad.safetensors"))
-    return ours, found
+@pytest.fixture(scope="module")
+def ours(case, tmp_path_factory):
+    """Our model, its dump of the prompt, and its runs with each bug."""
+    witness, _, _, inputs = case
+    model = tinyqwenvl.load(witness.config._name_or_path)
+    names = ("input_ids", "pixel_values", "image_grid_thw")
+    job = Job(None, {name: getattr(inputs, name) for name in names})
+    target = tmp_path_factory.mktemp("ours") / "ref.safetensors"
+    reference = record(model, job, target, floors=["float32"])
+    return model, reference, BugRuns(model, job, reference.entries)
+
+
+def named(path, ours):
+    """The first stage that differs, and the bug that explains it."""
+    model, reference, runs = ours
+    found = compare(reference, open_dump(path))
+    return found.first.name, explain(found, model, runs=runs)[0]["mutant"]
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_a_bug_made_in_transformers_is_named(name, case, hf, tmp_path, monkeypatch):
+def test_a_bug_made_in_transformers_is_named(name, case, ours, hf, tmp_path, monkeypatch):
     """Not our own mutant, but the same bug in another implementation."""
-    whole, given, _, inputs = case
+    whole, given, _, _ = case
     witness = hf.Witness(whole.config._name_or_path)
     BUGS[name](witness, monkeypatch)
     with torch.no_grad(), instrument(witness.model, tmp_path / "bad.safetensors"):
         witness.model(**given)
-    ours, found = compared(witness, inputs, tmp_path)
-    assert found.first is not None
-    assert explain(found, ours)[0]["mutant"] == name
+    assert named(tmp_path / "bad.safetensors", ours)[1] == name
 
 
-def test_token_types_forgotten(case, tmp_path):
+def test_token_types_forgotten(case, ours, tmp_path):
     """transformers 5.23 then counts image tokens like text, without a word (Qwen2.5-VL), or refuses
     (Qwen2-VL).
     """
-    witness, given, _, inputs = case
+    witness, given, _, _ = case
     given = {n: v for n, v in given.items() if n != "mm_token_type_ids"}
     if witness.config.model_type == "qwen2_vl":
         with pytest.raises(ValueError, match="mm_token_type_ids"):
@@ -82,9 +90,8 @@ def test_token_types_forgotten(case, tmp_path):
         return
     with torch.no_grad(), instrument(witness.model, tmp_path / "bad.safetensors"):
         witness.model(**given)
-    ours, found = compared(witness, inputs, tmp_path)
-    assert found.first.name == "model.position_ids"
-    assert explain(found, ours)[0]["mutant"] == "positions_in_one_dimension"
+    found = named(tmp_path / "bad.safetensors", ours)
+    assert found == ("model.position_ids", "positions_in_one_dimension")
 
 
 # ------------------------------------------------------------------ a whole checkpoint

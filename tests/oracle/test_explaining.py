@@ -6,6 +6,7 @@ import safetensors.numpy
 
 import tinyqwenvl
 from tinyqwenvl import UserError
+from tinyqwenvl.oracle.bug_runs import BugRuns
 from tinyqwenvl.oracle.check import check
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.explain import explain
@@ -19,14 +20,20 @@ def broken(model, job, path, name, **options):
         return record(model, job, path, floors=(), **options)
 
 
+@pytest.fixture(scope="module")
+def runs(model, job, reference):
+    """Of every bug, once for all that is explained; without it explain makes them itself."""
+    return BugRuns(model, job, reference.entries)
+
+
 @pytest.mark.parametrize(
     "name",
     ["vision_no_rope", "merger_quick_gelu", "gqa_heads_in_turn", "positions_in_one_dimension"],
 )
-def test_the_bug_is_named(name, model, job, reference, place, family):
+def test_the_bug_is_named(name, model, job, reference, runs, place, family):
     bad = broken(model, job, place / f"{name}-{family}.safetensors", name)
     found = compare(reference, bad)
-    best = explain(found, model)[0]
+    best = explain(found, model, runs=runs)[0]
     assert (best["mutant"], best["score"]) == (name, 1.0)
 
 
