@@ -3,9 +3,9 @@
     python3 -m scripts.train_scenes.gpu_slice 540 --compact compact_state --out "$OUT"
 
 It goes on from the compact state in the folder `--compact` if there is one, else from the run kept
-in the repository; it draws on all cores but one, trains, and measures briefly.  The folder `--out` gets the compact state (`state/`, six files),
-`log.jsonl` and `evaluation.json`: eight files, each under 16 MB.  The state is written every
-minute, so that a slice that is killed leaves a whole one.
+in the repository; it draws on all cores but one, trains, and measures briefly.  The folder `--out`
+gets the compact state (`state/`, six files), `log.jsonl` and `evaluation.json`: eight files, each
+under 16 MB.  The state is written every minute, so that a slice that is killed leaves a whole one.
 """
 
 import argparse

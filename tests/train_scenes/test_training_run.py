@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
-from scripts.train_scenes import export, gpu_slice, keep, state, tokenizer, train
+from scripts.train_scenes import curves, export, gpu_slice, keep, state, tokenizer, train
 from scripts.train_scenes.batches import EASY_STEPS
 from scripts.train_scenes.learner import WARM_UP, Learner
 from scripts.train_scenes.network import Config, Network, VisionConfig
@@ -174,6 +174,14 @@ def test_a_missing_or_corrupt_run_is_refused(kept, tmp_path, capsys, name, conte
     assert not (tmp_path / "state").exists()
 
 
+def test_weights_with_another_value_are_refused(kept):
+    contents = bytearray((kept / "weights.safetensors").read_bytes())
+    contents[-1] ^= 1
+    (kept / "weights.safetensors").write_bytes(contents)
+    with pytest.raises(state.StateError, match="not the one"):
+        keep.read_run(kept)
+
+
 def test_a_run_of_another_tokenizer_is_refused(kept):
     said = json.loads((kept / "run.json").read_text())
     (kept / "run.json").write_text(json.dumps({**said, "tokenizer": "0" * 64}))
@@ -213,6 +221,18 @@ def test_a_second_attempt_does_not_begin_anew(tmp_path, monkeypatch):
     words = ["100", "--out", tmp_path / "out", "--work", tmp_path / "work", "--new"]
     gpu_slice.main([*map(str, words), "--no-evaluation"])
     assert ["--new" in words for words in started] == [True, False]
+
+
+def test_learning_curves_are_drawn_from_the_log(tmp_path, capsys):
+    log, out = tmp_path / "log.jsonl", tmp_path / "curves.png"
+    log.write_text("".join(json.dumps({**line, "loss": {"count": 0.5}}) + "\n" for line in LOG))
+    curves.main(["--log", str(log), "--out", str(out)])
+    assert out.stat().st_size > 5_000 and "9,000 images" in capsys.readouterr().out
+    for contents in ("", "nonsense", '{"images": 3}'):
+        log.write_text(contents)
+        words = ["--log", log, "--out", tmp_path / "none.png"]
+        assert "log.jsonl" in refused(capsys, curves.main, words)
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_the_run_in_the_repository_can_be_gone_on_from(tmp_path):
