@@ -94,6 +94,20 @@ def _is_bare(text):
     )
 
 
+def test_after_an_earlier_image_the_newest_is_named():
+    named = re.compile(rf"first|second|third|(image|picture|img|pic) \d|{LAST}|previous|before")
+    checked = 0
+    for turns in talks(three_scenes(), 700):
+        newest, last = None, None
+        for turn in turns:
+            newest = turn.images[-1] if turn.images else newest
+            if not turn.images and last not in (None, newest) and turn.about == newest:
+                assert named.search(turn.text.lower().replace("teh ", "").replace("the ", "")), turn
+                checked += 1
+            last = last if turn.about is None else turn.about
+    assert checked > 20
+
+
 def test_images_are_shown_once_and_in_order():
     lengths, later = Counter(), 0
     for turns in talks(three_scenes(), 300, seed=2):

@@ -174,6 +174,10 @@ class Conversation:
                 return question, last
         return None
 
+    def last_about(self):
+        """Index of the content that was asked about last; None before there is one."""
+        return next((t.about for t in reversed(self.turns) if t.about is not None), None)
+
     def step(self, images):
         """(question, index of the content) of the next turn, or None."""
         voice, before, current = self.voice, self.before, self.current
@@ -186,6 +190,7 @@ class Conversation:
             return follow
         countable = all(isinstance(self.contents[i], Scene | Refusal) for i in self.shown)
         unclear = self.together and self.shown[-1] == 1  # two images at once: which one?
+        unclear = unclear or (countable and not images and self.last_about() not in (None, current))
         if unclear or (len(self.shown) > 1 and countable and voice.chance(0.5)):
             about = voice.pick(self.shown)
             return self.ordinary(about, self.subject_of(about)), about
