@@ -232,6 +232,8 @@ def test_learning_curves_are_drawn_from_the_log(tmp_path, capsys):
         log.write_text(contents)
         words = ["--log", log, "--out", tmp_path / "none.png"]
         assert "log.jsonl" in refused(capsys, curves.main, words)
+    log.unlink()
+    assert "log.jsonl" in refused(capsys, curves.main, words)
     assert not (tmp_path / "none.png").exists()
 
 
