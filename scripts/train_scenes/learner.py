@@ -129,11 +129,12 @@ class Learner:
 
     def step(self, batch, layout, rate=1.0):
         """One update with a share `rate` of the constant rates."""
+        alone = rate if self.is_warming_up() else 0.0  # the head needs no warm-up of its own
         rate *= min(1.0, (self.since_restart() + 1) / WARM_UP)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * rate
+                group["lr"] = group["peak"] * (alone if alone and "head" in group else rate)
         with self.autocast():
             losses, hint = self.losses(batch, layout)
         weights, skills = batch["weights"], batch["skills"].long()

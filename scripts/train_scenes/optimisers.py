@@ -69,8 +69,8 @@ def make_optimisers(network, head, rates):
             groups["embedding"].append(weight)
         else:
             groups["inner"].append(weight)
-    groups["embedding"] += head.parameters()
     outer = [{"params": groups[name], "peak": rates[name]} for name in ("embedding", "wide")]
+    outer.append({"params": [*head.parameters()], "peak": rates["embedding"], "head": True})
     fused = next(network.parameters()).is_cuda
     return (
         Muon([{"params": groups["inner"], "peak": rates["inner"]}], rates["inner"]),
