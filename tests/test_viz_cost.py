@@ -135,8 +135,8 @@ def test_one_curve_stands_alone():
     assert len(figure.axes) == 1 and figure.get_suptitle() == "silu"
 
 
-def test_rows_as_bars_tell_mean_and_rms():
-    figure = viz.rows_as_bars({"x": np.array([1.0, 3.0]), "y": np.array([-1.0, 1.0, 0.0])})
+def test_vectors_as_bars_show_mean_and_rms():
+    figure = viz.vectors_as_bars({"x": np.array([1.0, 3.0]), "y": np.array([-1.0, 1.0, 0.0])})
     heights = [[bar.get_height() for bar in axes.containers[0]] for axes in figure.axes]
     assert heights == [[1, 3], [-1, 1, 0]]
     assert figure.axes[0].get_title() == "x\nmean 2.00, rms 2.24"
@@ -152,7 +152,7 @@ def test_a_change_is_drawn_where_its_patch_lies(h, w):
     one, some = np.zeros(h * w), np.linspace(0, 1, h * w)
     one[min(5, h * w - 1)] = 0.1
     changes = {"a": [one, some], "b": [some]}
-    figure = viz.standard_deviations(changes, np.array([[2, h, w], [1, 2, 2]]), window=4)
+    figure = viz.change_propagation(changes, np.array([[2, h, w], [1, 2, 2]]), window=4)
     *maps, bar = figure.axes
     axes = np.reshape(maps, (2, 2))
     assert "power of ten" in bar.get_ylabel()
@@ -170,5 +170,5 @@ def test_a_change_is_drawn_where_its_patch_lies(h, w):
 
 
 def test_no_change_at_all_is_an_empty_map():
-    figure = viz.standard_deviations({"a": [np.zeros(16)]}, np.array([[1, 4, 4]]))
+    figure = viz.change_propagation({"a": [np.zeros(16)]}, np.array([[1, 4, 4]]))
     assert figure.alt == "Of 16 patches, changed after each block: a: 0."

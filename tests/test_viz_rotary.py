@@ -27,7 +27,9 @@ def test_frequency_bands(config, quarter):
     ends = [f"{i * quarter} to {(i + 1) * quarter - 1}" for i in range(4)]
     axes = ["row", "column", "row", "column"]
     assert texts == [f"{a}\n{e}" for a, e in zip(axes, ends, strict=True)]
-    assert f"{sum(turn <= 40 for turn in turns)} of {quarter} come round within 40" in figure.alt
+    assert (
+        f"{sum(turn <= 40 for turn in turns)} of {quarter} complete a turn within 40" in figure.alt
+    )
     assert list(bars.lines[0].get_ydata()) == [40, 40]
 
 
