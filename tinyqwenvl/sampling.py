@@ -56,7 +56,8 @@ def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
 
 def probability(logits: Float[Array, "V"], token: int) -> float:
     """The probability of a token under the model: softmax of its raw logits, before the steps."""
-    return float(1 / np.sum(np.exp(logits - logits[token])))
+    most = np.max(logits)
+    return float(np.exp(logits[token] - most) / np.sum(np.exp(logits - most)))
 
 
 def draw(logits: Float[Array, "V"], random: float) -> int:

@@ -16,7 +16,7 @@ from scripts.first_edition.batches import TOKENS_PER_SECOND
 from scripts.first_edition.network import Config, Network
 from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
-MIN_PIXELS, MAX_PIXELS = 12_544, 100_352  # 4 x 4 to 128 cells of 28 x 28
+MIN_PIXELS, MAX_PIXELS = 12_544, 75_264  # 4 x 4 to 96 cells of 28 x 28: see `sizes`
 CONTEXT = 32_768
 TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
