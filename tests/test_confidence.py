@@ -110,7 +110,7 @@ def test_the_coordinates_of_a_box_share_the_probability(capsys):
         (0.6, "A red circle.", False),
     ):
         cli_embedded.note_probability(text, {"mean": 0.9, "least": value, "answer": value})
-        assert (f"probability is {value:.2f}; below" in capsys.readouterr().err) == noted
+        assert (f"probability is {value:.2f}: the" in capsys.readouterr().err) == noted
     cli_embedded.note_probability("", None)
     assert capsys.readouterr().err == ""
 

@@ -17,7 +17,7 @@ from tinyqwenvl.model import ASSETS, EXAMPLE_IMAGE, EXAMPLE_VIDEO, user_message
 from tinyqwenvl.video import open_video, read_video
 
 BEFORE, AFTER = (ASSETS / "images" / f"{name}.png" for name in ("before", "after"))
-LIMIT = {"image": 75_264, "frame": 12_544}
+LIMIT = {"image": 75_264, "frame": 28_224}
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +77,13 @@ def test_notes_are_those_of_stderr_and_of_this_command(capsys):
 def test_a_chat_longer_than_was_learnt(monkeypatch, capsys):
     words = [EXAMPLE_IMAGE, "describe", "-n", 1]
     assert cli_embedded.TURNS == 2
-    assert "turn 3" not in talk(monkeypatch, capsys, "describe", words=words)
+    assert "learnt conversations" not in talk(monkeypatch, capsys, "describe", words=words)
     err = talk(monkeypatch, capsys, "describe", "describe", "describe", words=words)
     assert err.count("turn 3: the embedded checkpoint learnt conversations of 2 turns") == 1
+    assert err.count("learnt conversations") == 1  # said once, not at every turn from there
     assert "no image was given" not in err
     err = talk(monkeypatch, capsys, "a", "b", "/clear", "c", "d", words=["-n", 1])
-    assert "turn 3" not in err and err.count("no image was given") == 2
+    assert "learnt conversations" not in err and err.count("no image was given") == 2
 
 
 def test_a_chat_says_when_an_answer_is_improbable(monkeypatch, capsys, tmp_path):

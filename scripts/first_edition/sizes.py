@@ -3,7 +3,7 @@
     python -m scripts.first_edition.sizes --seed 1 --n 50
 
 Scenes are drawn larger than any in training.  The package shrinks them to the limit; boxes are
-compared in pixels of the resized image.  Prints a table: a row for each image size, skill and limit.
+compared in pixels of the resized image.  Prints a table, a row for each size, skill and limit.
 """
 
 import argparse
@@ -89,8 +89,9 @@ def conditions():
             yield from ((label, grid, skill, limit) for limit in IMAGE_LIMITS)
     size = "640x480", SIZES["640x480"]
     yield from ((*size, "change", limit) for limit in PAIR_LIMITS)
-    for skill in ("when", "motion"):
-        yield from ((*size, skill, limit) for limit in CLIP_LIMITS)
+    for clip in (size, ("448x448", (16, 16))):
+        for skill in ("when", "motion"):
+            yield from ((*clip, skill, limit) for limit in CLIP_LIMITS)
 
 
 def cases(label, grid, skill, limit, seed, n):

@@ -57,9 +57,7 @@ def chat(
             items, most = pair_limit(args, model, items)
             if turn == 1 or most != args.max_pixels:
                 note_what_is_shown(items, lowered=most != args.max_pixels)
-        with closing(
-            talk.say(items, args.max_tokens, drawn, max_pixels=most, **reading)
-        ) as tokens:
+        with closing(talk.say(items, args.max_tokens, drawn, max_pixels=most, **reading)) as tokens:
             said = say(model, tokens, reason, args.stop, lambda: None, stream=True)
         generation = talk.generation
         made = generation.probabilities[: len(said["token_ids"])] if generation else []

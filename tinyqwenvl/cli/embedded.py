@@ -45,13 +45,21 @@ def note_turn(turn: int) -> None:
         )
 
 
+def is_improbable(text: str, probability: dict[str, float] | None) -> bool:
+    """Whether an answer of this :func:`report.confidence` is hardly ever right.
+
+    ``scripts/first_edition/confidence.py`` measures what this points out.
+    """
+    least = LIKELY_PLACE if "_2d" in text else LIKELY
+    return probability is not None and probability["answer"] < least
+
+
 def note_probability(text: str, probability: dict[str, float] | None) -> None:
-    """A note where the answer as a whole is improbable (:func:`report.confidence`)."""
-    least, what = (LIKELY_PLACE, " at places") if "_2d" in text else (LIKELY, "")
-    if probability and probability["answer"] < least:
+    """A note where the answer as a whole is improbable."""
+    if probability is not None and is_improbable(text, probability):
         note(
-            f"the answer's probability is {probability['answer']:.2f}; below {least} the embedded "
-            f"checkpoint mostly guesses{what}"
+            f"the answer's probability is {probability['answer']:.2f}: the embedded checkpoint "
+            "probably guesses"
         )
 
 
