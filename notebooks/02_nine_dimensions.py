@@ -19,7 +19,7 @@ from tinyqwenvl.viz import (
     image_row,
     merge_groups,
     nine_axes,
-    patch_apart,
+    patch_layout,
     source,
 )
 
@@ -163,7 +163,7 @@ assert np.array_equal(back[0], frames[0])  # nothing is lost: it is the image in
 # %%
 number = int(np.argmax(np.std(patches, axis=1)))
 assert patches.shape[1] == 6 * 14 * 14 and 0.3 < np.mean(patches[number] < 0) < 0.7
-patch_apart(patches, number)
+patch_layout(patches, number)
 
 # %% [markdown]
 # ### Why is a still image seen twice?

@@ -95,7 +95,7 @@ masks = {
     "full block": nn.segment_key_ranges(frames),
     "everything (wrong)": nn.segment_key_ranges(frames[[0, -1]]),
 }
-viz.block_mask(masks, 96, "Three rules: who may look at whom")
+viz.attention_mask(masks, 96, "Three attention masks")
 
 # %% [markdown]
 # ## On a real image
@@ -110,7 +110,7 @@ _, windows = vision.window_index(grids, config)
 frames = vision.frame_seqlens(grids)
 patches = len(inputs.pixel_values)
 assert patches == 280 and len(windows) - 1 == 8 and np.sum(np.diff(windows) < 64) == 5
-viz.block_mask(
+viz.attention_mask(
     {"windowed block": nn.segment_key_ranges(windows), "full block": nn.segment_key_ranges(frames)},
     patches,
     "On a real image: who may look at whom",
@@ -221,7 +221,7 @@ _, h, w = grids[0]
 pixels = image.resize(example, 14 * h, 14 * w)
 inside = pixels[3 * 14 : 4 * 14, 2 * 14 : 3 * 14]
 assert np.ptp(inside, axis=(0, 1)).max() > 50  # more than one colour: the edge of the disc
-title = "Where one patch looks, block by block"
+title = "Attention of one patch, block by block"
 viz.attention_from_patch(rows, seen, grids, config, patch, names, pixels, title)
 
 # %% [markdown]
@@ -246,7 +246,7 @@ heads = model.attention_weights(inputs, "visual.blocks.5.attn", rows=middle)[:, 
 assert len(heads) == 5 and len(set(np.argmax(heads, axis=1))) > 1  # they look at several patches
 key_ranges = nn.segment_key_ranges(frames)[np.repeat(middle, len(heads))]
 names = [f"block 5 (full), head {head}" for head in range(len(heads))]
-title = "Where one patch looks, head by head"
+title = "Attention of one patch, head by head"
 viz.attention_from_patch(heads, key_ranges, grids, config, middle, names, pixels, title)
 
 # %% [markdown]

@@ -15,7 +15,7 @@ import tinyqwenvl
 from tinyqwenvl import nn, oracle, vision
 from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.presets import preset
-from tinyqwenvl.viz import four_to_one, gelu_forms, source, token_map, two_groupings
+from tinyqwenvl.viz import gelu_variants, merge_group_to_token, patch_groupings, source, token_map
 from tinyqwenvl.weights import flatten, nest
 
 model = tinyqwenvl.load()
@@ -75,7 +75,7 @@ assert np.allclose(tokens, [[6 * 0.8413 - 2 * 0.1587], [7 * 0.8413 - 0.1587]], a
 # %%
 down, across = vision.patch_positions(np.array([[1, 4, 8]]), 2).T  # in merge order
 assert np.count_nonzero(np.arange(32) // 4 != (8 * down + across) // 4) == 24
-two_groupings((1, 4, 8))
+patch_groupings((1, 4, 8))
 
 # %% [markdown]
 # ## GELU, exactly
@@ -107,7 +107,7 @@ tanh_gap = np.max(np.abs(oracle.mutants.gelu_tanh(x) - nn.gelu(x)))
 quick_gap = np.max(np.abs(nn.quick_gelu(x) - nn.gelu(x)))
 assert 4e-4 < tanh_gap < 5e-4 and 0.020 < quick_gap < 0.021
 assert np.array_equal(nn.gelu_in_chunks(before_gelu), nn.gelu(before_gelu))
-gelu_forms(before_gelu)
+gelu_variants(before_gelu)
 
 # %% [markdown]
 # ## On a real image
@@ -142,7 +142,7 @@ box = (28 * column, 28 * row, 28 * column + 28, 28 * row + 28)
 block = image.crop(box)
 assert max(high - low for low, high in block.getextrema()) == 0  # one colour
 assert not np.allclose(four, four[0], atol=0.1)
-four_to_one(four, before_gelu[in_windows], tokens[place], block)
+merge_group_to_token(four, before_gelu[in_windows], tokens[place], block)
 
 # %% [markdown]
 # The patches are of one colour, and yet their rows of numbers differ: after six blocks of attention

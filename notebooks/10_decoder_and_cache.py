@@ -93,7 +93,7 @@ source(decoder.attention)
 model = tinyqwenvl.load()
 text = model.config.text
 assert (text.num_attention_heads, text.num_key_value_heads) == (6, 2)
-viz.shared_heads(text.num_attention_heads, text.num_key_value_heads)
+viz.grouped_query_heads(text.num_attention_heads, text.num_key_value_heads)
 
 # %% [markdown]
 # Sharing is the same as giving each query head a copy of its group's keys and values. As a check,

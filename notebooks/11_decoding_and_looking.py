@@ -123,7 +123,7 @@ assert list(short) == ids[:3] and short.finish_reason == "length"
 # %%
 chances = nn.softmax(scores)
 ranked = np.sort(chances[:-1], axis=1)
-viz.certainty(words, ranked[:, -1], ranked[:, -2])
+viz.token_probabilities(words, ranked[:, -1], ranked[:, -2])
 
 # %% [markdown]
 # Greedy decoding is only as stable as the gap between the best two scores. Rounding moves a score
@@ -309,24 +309,24 @@ print(boxes)
 # there, of 0.6 on the image, has half of it in that token, and so a quarter in the box.
 
 # %%
-cover = viz.box_cover((0, 0, 14, 28), (1, 4, 4))
+cover = viz.box_coverage((0, 0, 14, 28), (1, 4, 4))
 assert cover.tolist() == [0.5, 0, 0, 0] and cover.mean() == 1 / 8
-assert np.isclose(viz.share_inside(np.array([0.3, 0.1, 0.1, 0.1]), cover), 0.25)
+assert np.isclose(viz.attention_in_box(np.array([0.3, 0.1, 0.1, 0.1]), cover), 0.25)
 
 # %%
-source(viz.box_cover, viz.share_inside)
+source(viz.box_coverage, viz.attention_in_box)
 
 # %% [markdown]
 # Now each head, when it writes the noun of a shape: how much of what it spends on the image
 # falls in the box of that shape?
 
 # %%
-covers = {name: viz.box_cover(box, grid) for name, box in boxes.items()}
+covers = {name: viz.box_coverage(box, grid) for name, box in boxes.items()}
 at = {name: words.index(" " + name) for name in boxes}
-shares = {n: viz.share_inside(on_image[:, :, at[n]], covers[n]) for n in boxes}
+shares = {n: viz.attention_in_box(on_image[:, :, at[n]], covers[n]) for n in boxes}
 picked_on = (shares["square"] + shares["circle"]) / 2
 level = float(np.mean([covers["square"], covers["circle"]]))
-viz.heads_inside(picked_on, level, "Attention inside the box of the noun being written")
+viz.attention_in_box_by_head(picked_on, level, "Attention inside the box of the noun being written")
 
 # %% [markdown]
 # Some heads look at the thing, most do not. We take the best one. Note what this means: it was
@@ -364,8 +364,8 @@ viz.attention_over_image(
 # %%
 reads = on_image[layer, head][[at[name] + 1 for name in boxes]]
 for (name, cover), row in zip(covers.items(), reads, strict=True):
-    print(f"the row that reads {name:6}: {viz.share_inside(row, cover):.0%} inside its box")
-wrong = np.mean([viz.share_inside(r, c) for r, c in zip(reads, covers.values(), strict=True)])
+    print(f"the row that reads {name:6}: {viz.attention_in_box(row, cover):.0%} inside its box")
+wrong = np.mean([viz.attention_in_box(r, c) for r, c in zip(reads, covers.values(), strict=True)])
 right_rows = np.mean([shares[name][layer, head] for name in boxes])
 assert wrong < right_rows / 2
 
@@ -413,7 +413,7 @@ for name, area in areas.items():
 for name in boxes:
     print(f"without the {name:6}:", {n: f"{erased[name][at[n]]:.3f}" for n in boxes})
     assert all((erased[name][at[n]] < 0.5) == (n == name) for n in boxes)
-viz.certainty(
+viz.token_probabilities(
     words,
     erased["cross"],
     ranked[:, -1],

@@ -17,7 +17,7 @@ import tinyqwenvl
 from tinyqwenvl import compat, image, position, video, vision
 from tinyqwenvl.errors import UserError
 from tinyqwenvl.model import EXAMPLE_VIDEO
-from tinyqwenvl.viz import source, temporal_grids, time_lines, video_strip
+from tinyqwenvl.viz import frame_pairs, source, temporal_positions, video_strip
 
 model = tinyqwenvl.load()
 config = model.config
@@ -65,11 +65,11 @@ source(video.open_video, video.VideoSource)
 source(video.sample_qwen_vl_utils, video.sample_hf)
 
 # %%
-standard_deviations = video.sample_qwen_vl_utils(16, 4.0, fps=2.0)
+evenly_spaced = video.sample_qwen_vl_utils(16, 4.0, fps=2.0)
 parts = video.sample_hf(16, 4.0, fps=2.0)
-print("evenly, first to last:", standard_deviations)
+print("evenly, first to last:", evenly_spaced)
 print("where parts begin:    ", parts)
-assert standard_deviations.tolist() == [0, 2, 4, 6, 9, 11, 13, 15]  # a step of 15 / 7, rounded
+assert evenly_spaced.tolist() == [0, 2, 4, 6, 9, 11, 13, 15]  # a step of 15 / 7, rounded
 assert parts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # a step of 16 / 8
 
 # %% [markdown]
@@ -126,7 +126,7 @@ seen = video.read_video(EXAMPLE_VIDEO, config, fps=2.0)
 assert seen.grid == (4, 8, 8)  # 8 frames in pairs; 112 / 14 = 8 patches on a side
 assert seen.patches.shape == (4 * 8 * 8, 3 * 2 * 14 * 14)
 assert seen.seconds == 2 / 2.0
-temporal_grids(seen, config)
+frame_pairs(seen, config)
 
 # %% [markdown]
 # The columns are what the vision encoder gets; both frames of a column lie in the same patches, and
@@ -146,7 +146,7 @@ odd = video.read_video(three, config, fps=2.0)
 frames = image.unpatchify(odd.patches, odd.grid)
 assert odd.grid[0] == 2
 assert np.array_equal(frames[2], frames[3]) and not np.array_equal(frames[0], frames[1])
-temporal_grids(odd, config)
+frame_pairs(odd, config)
 
 # %% [markdown]
 # ## Positions: seconds, or a count
@@ -203,7 +203,9 @@ assert (video.sample_qwen_vl_utils(16, 4.0, fps=1.0) / 4.0).tolist() == [0, 1.25
 # counts, every rate has a line of its own, and a model would have to be told the rate.
 
 # %%
-time_lines({"Qwen2.5-VL": (config, position.rope_index), "Qwen2-VL": (older, position.rope_index)})
+temporal_positions(
+    {"Qwen2.5-VL": (config, position.rope_index), "Qwen2-VL": (older, position.rope_index)}
+)
 
 # %% [markdown]
 # ## The same, with the model
@@ -262,7 +264,7 @@ assert seconds[1] > seconds[2] == 2 > seconds[4]  # slower frames: later; faster
 source(compat.rope_index_hf_4_52, compat.after_span_hf_5)
 
 # %%
-time_lines(
+temporal_positions(
     {
         "as trained": (config, position.rope_index),
         "seconds cut first": (config, compat.rope_index_hf_4_52),

@@ -31,11 +31,11 @@ from tinyqwenvl.shapes import walk
 from tinyqwenvl.viz import (
     attention_by_resolution,
     bytes_by_resolution,
+    change_propagation,
     curves,
     flops_by_resolution,
-    rows_as_bars,
     source,
-    standard_deviations,
+    vectors_as_bars,
 )
 
 # %% [markdown]
@@ -97,7 +97,7 @@ centred = nn.layer_norm(row, ones, eps=0.0)
 scaled = nn.rms_norm(row, ones, eps=0.0)
 assert np.allclose(centred, np.array([-3, -1, 1, 3]) / 5**0.5)
 assert np.allclose(scaled, row / 21**0.5)
-rows_as_bars({"the row": row, "LayerNorm": centred, "RMSNorm": scaled})
+vectors_as_bars({"the row": row, "LayerNorm": centred, "RMSNorm": scaled})
 
 # %% [markdown]
 # A row whose mean is 0 is the same to both. So RMSNorm is LayerNorm for rows that need no centring,
@@ -186,7 +186,7 @@ noticed = {name: [int(np.count_nonzero(c)) for c in each] for name, each in chan
 print(noticed)
 assert noticed["qwen2_5_vl"][0] <= 64  # its window of 8 x 8, and nobody else
 assert noticed["qwen2_vl"][0] > 64 and noticed["qwen2_5_vl"][1] > 64
-standard_deviations(
+change_propagation(
     {"Qwen2-VL": changes["qwen2_vl"], "Qwen2.5-VL": changes["qwen2_5_vl"]}, grids, window=8
 )
 

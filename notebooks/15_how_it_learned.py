@@ -26,8 +26,8 @@ from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
 from tinyqwenvl.viz import (
     Source,
     boxes,
+    branch_attention_mask,
     branch_mask,
-    branches,
     component_shares,
     gallery,
     learning_curves,
@@ -148,7 +148,7 @@ text_of("train.py", "branch_mask")
 # %%
 row = "system image image count ? 2 colour ? red where ? left top".split()
 branch = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3])
-branches(branch, row)
+branch_attention_mask(branch, row)
 
 # %% [markdown]
 # Is a branch really answered as if it were asked alone? By hand, one head of attention over

@@ -33,7 +33,7 @@ def figures():
 
 
 def attention(model, image, asked, media):
-    """Where one head of the last layer, that which looks at shapes most, looks before each name."""
+    """Attention, before each name, of the last layer's head that attends to shapes most."""
     ids = list(model.generate(asked))
     words = [model.tokenizer.decode([token]).strip() for token in ids]
     all_ids, grid = np.append(asked.input_ids, ids), asked.image_grid_thw

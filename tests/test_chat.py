@@ -46,7 +46,7 @@ def test_render_equals_the_published_template(conversation, prompt, vision_id):
     assert "".join(chat.render(conversation, prompt, vision_id)) == expected
 
 
-def test_a_question_about_a_image():
+def test_a_question_about_an_image():
     text = "".join(chat.render(user_message("a.png", "describe")))
     assert text == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import assert_same_but_for_rounding
 
 import tinyqwenvl
 from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
@@ -46,18 +47,23 @@ def whole(model, talk):
     return Inputs(talk.ids, positions, delta, **fields)
 
 
-def test_the_cache_holds_what_computing_all_at_once_gives(model):
+def computed_at_once(model, inputs):
+    """Keys and values of every layer."""
+    cache = KVCache()
+    model.next_logits(model.embed(inputs), inputs.position_ids, cache)
+    return cache.layers
+
+
+def test_the_cache_holds_what_computing_all_at_once_gives(model, exact_model):
     talk = talk_through(model)
     inputs = whole(model, talk)
-    fresh = KVCache()
-    model.next_logits(model.embed(inputs), inputs.position_ids, fresh)
+    fresh, exact = computed_at_once(model, inputs), computed_at_once(exact_model, inputs)
     held = talk.cache.length
     assert len(talk.ids) - 1 <= held <= len(talk.ids)
-    for (k, v), (all_k, all_v) in zip(
-        talk.cache.layers.values(), fresh.layers.values(), strict=True
-    ):
-        np.testing.assert_allclose(k, all_k[:, :held], rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(v, all_v[:, :held], rtol=1e-3, atol=1e-3)
+    assert talk.cache.layers.keys() == fresh.keys()
+    for layer, pair in talk.cache.layers.items():
+        for ours, once, precise in zip(pair, fresh[layer], exact[layer], strict=True):
+            assert_same_but_for_rounding(ours, once[:, :held], precise[:, :held])
 
 
 def test_the_answers_are_those_of_the_same_ids_at_once(model):
@@ -109,7 +115,7 @@ def test_the_prompt_is_the_published_template(model):
     assert "Picture 2: " in text and "Video 1: " in text
 
 
-def test_leaving_an_answer_early_keeps_what_was_said(model):
+def test_leaving_an_answer_early_keeps_what_was_said(model, exact_model):
     talk = Conversation(model)
     tokens = talk.say("hello", max_tokens=50)
     token = next(tokens)
@@ -117,11 +123,10 @@ def test_leaving_an_answer_early_keeps_what_was_said(model):
     assert talk.ids[-1] == token and talk.messages[-1]["role"] == "assistant"
     list(talk.say("again", max_tokens=3))
     inputs = whole(model, talk)
-    fresh = KVCache()
-    model.next_logits(model.embed(inputs), inputs.position_ids, fresh)
+    fresh, exact = computed_at_once(model, inputs), computed_at_once(exact_model, inputs)
     held = talk.cache.length
-    np.testing.assert_allclose(
-        talk.cache.layers[2][0], fresh.layers[2][0][:, :held], rtol=1e-3, atol=1e-3
+    assert_same_but_for_rounding(
+        talk.cache.layers[2][0], fresh[2][0][:, :held], exact[2][0][:, :held]
     )
 
 

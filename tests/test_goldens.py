@@ -22,7 +22,9 @@ from tinyqwenvl.oracle.metrics import distance
 FILES = sorted((Path(__file__).parent / "goldens").glob("qwen2*.safetensors"))
 PROMPT = ("input_ids", "generated", "image_grid_thw", "pixel_values.last48")
 EXACT = ("window_index", "cu_window_seqlens", "position_ids")
-BOUND = {"nmse": 1e-10, "cosine": 0.999999, "max_error": 1e-3}
+# Twelve times the largest of all stages of all files, of both forms, measured with OpenBLAS: NMSE
+# 8.8e-12, 1 - cosine 6.9e-11, error 3.1e-5 standard deviations.
+BOUND = {"nmse": 1.1e-10, "cosine": 1 - 8.3e-10, "max_error": 3.7e-4}
 
 
 def read(path):
@@ -71,10 +73,12 @@ def test_every_stage(golden, reference):
     assert compared == len(arrays) - sum(n in arrays for n in PROMPT) >= 20
 
 
+PROMPTED = [path for path in FILES if not path.stem.endswith("video")]  # the vision encoder alone
+
+
+@pytest.mark.parametrize("golden", PROMPTED, ids=lambda p: p.stem, indirect=True)
 def test_prompt_pixels_and_greedy_ids(golden):
     case, arrays, directory = golden
-    if "frames" in case:
-        pytest.skip("the vision encoder alone")
     model, inputs, _ = run(case, directory, reference=False)
     np.testing.assert_array_equal(inputs.input_ids, arrays["input_ids"])
     if case["pictures"]:
@@ -95,12 +99,16 @@ def test_the_goldens_are_sharp():
         assert case["command"]
 
 
-def test_a_broken_encoder_fails(golden, monkeypatch):
-    """The fault that correlation misses: no rotary embedding in the vision encoder."""
+def test_a_missing_rotary_embedding_fails(golden, monkeypatch):
+    """The bug that correlation misses, in the vision encoder; or in the decoder, of text alone."""
     case, arrays, directory = golden
-    if not case.get("pictures"):
-        pytest.skip("no images")
+    images = "visual.patch_embed" in arrays
+    right, wrong = (
+        ("visual.patch_embed", "visual.blocks.0")
+        if images
+        else ("model.layers.0.input_layernorm", "model.layers.0")
+    )
     monkeypatch.setattr("tinyqwenvl.nn.rotate", lambda x, cos, sin: x)
     _, _, stages = run(case, directory, reference=False)
-    assert distance(stages["visual.patch_embed"][0], arrays["visual.patch_embed"]).within(**BOUND)
-    assert not distance(stages["visual.blocks.0"][0], arrays["visual.blocks.0"]).within(**BOUND)
+    assert distance(stages[right][0], arrays[right]).within(**BOUND)
+    assert not distance(stages[wrong][0], arrays[wrong]).within(**BOUND)

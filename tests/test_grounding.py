@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import max_examples
 
 from tinyqwenvl import grounding, run
 from tinyqwenvl.cli import run as cli_run
@@ -90,7 +91,7 @@ def test_what_is_no_box_is_left_out(answer):
     assert locations(answer, *SAME) == []
 
 
-@settings(deadline=None, max_examples=60)
+@max_examples(60)
 @given(st.lists(st.integers(-500, 5000), min_size=4, max_size=4))
 def test_places_lie_within_the_image_with_corners_in_order(place):
     (found,) = locations(json.dumps({"bbox_2d": place}), (100, 100), (300, 200))
@@ -150,7 +151,7 @@ def test_an_answer_is_told_though_its_boxes_cannot_be_written(tmp_path, capsys, 
     assert json.loads(told.out)["boxes"] and "no space left" in told.err
 
 
-def test_a_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+def test_an_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(grounding, "draw", lambda *_: Image.new("RGB", (16400, 10)))
     words = [str(EXAMPLE_IMAGE), "Locate the blue cross.", "--boxes", str(tmp_path / "out.webp")]
     assert run.main(words) == 2
@@ -159,7 +160,7 @@ def test_a_image_too_large_for_its_form_is_refused_in_one_line(tmp_path, capsys,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_image_is_opened_once_for_its_boxes(tmp_path, capsys):
+def test_an_image_is_opened_once_for_its_boxes(tmp_path, capsys):
     """What there is to say about it is said once."""
     words = [str(EXAMPLE_VIDEO), "Locate the black heart.", "--boxes", str(tmp_path / "out.png")]
     assert run.main(words) == 0

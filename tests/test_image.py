@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import max_examples, rounding
 
 from tinyqwenvl import UserError, compat
 from tinyqwenvl.config import ProcessorConfig, VisionConfig
@@ -118,7 +119,7 @@ def test_limits_not_asked_for_give_way():
             processor.limits(None, bad)
 
 
-def test_a_image_is_not_enlarged_without_bounds():
+def test_an_image_is_not_enlarged_without_bounds():
     with pytest.raises(UserError, match="ask for fewer pixels"):
         preprocess([(Image.new("RGB", (60, 60)), 10**12, 10**12)], ProcessorConfig(), VISION)
 
@@ -151,7 +152,7 @@ def slow_patchify(frames, patch, merge, temporal):
     return np.array(rows)
 
 
-@settings(deadline=None, max_examples=30)
+@max_examples(30)
 @given(
     st.integers(1, 5), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3)
 )
@@ -174,7 +175,9 @@ def test_normalise_is_clip():
         [0.26862954, 0.26130258, 0.27577711]
     )
     assert x.dtype == np.float32
-    np.testing.assert_allclose(x, exact, atol=3e-7)
+    # float32 rounds the byte's share, the mean, the difference, the deviation and the quotient
+    size = (1 + 0.4815 + 1) / 0.2613 + 2 * np.abs(exact)
+    assert np.all(np.abs(x - exact) <= rounding(1, np.float32) * size)
 
 
 def test_resize_is_pillow_bicubic():

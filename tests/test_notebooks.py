@@ -13,6 +13,14 @@ from scripts.notebooks import LONGEST, NOTEBOOKS, execute, paired, sources
 
 CORE = "media image video chat vision position decoder sampling generate nn".split()
 every_notebook = pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
+QUICK = {"01", "09"}  # run in every run of the tests; the others take two minutes together
+run_of_each = pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.name[:2] in QUICK else pytest.mark.slow)
+        for path in sources()
+    ],
+)
 
 
 def cells(source, kind):
@@ -39,7 +47,7 @@ def test_a_notebook_is_the_pair_of_its_source(source):
     assert not any(cell["outputs"] for cell in cells(source, "code"))
 
 
-@every_notebook
+@run_of_each
 def test_a_notebook_runs_and_its_figures_say_what_they_show(source):
     path, seconds = execute(source)
     assert seconds < LONGEST

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support import rounding
 
 from scripts.random_checkpoint import TOKEN_IDS, tiny_config
 from tinyqwenvl import UserError, compat
@@ -65,7 +66,6 @@ videos = st.tuples(
 ).map(lambda g: (g[0], 2 * g[1], 2 * g[2], g[3]))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(texts, images, videos), min_size=1, max_size=7),
     st.sampled_from([NEW, OLD]),
@@ -92,7 +92,7 @@ def test_text_only_is_plain_counting():
     assert delta == 0
 
 
-def test_a_image_in_text():
+def test_an_image_in_text():
     ids, images, _, _ = prompt(2, (1, 4, 6), 2)
     positions, delta = rope_index(ids, NEW, images)
     assert positions.tolist() == [
@@ -152,5 +152,7 @@ def test_sections_are_chunks_not_interleaved():
     cos, sin = mrope_cos_sin(np.array([[7], [11], [13]]), config, np.float64)
     frequencies = 10000.0 ** (-np.arange(0, 16, 2) / 16)
     angles = np.array([7, 7, 11, 11, 11, 13, 13, 13]) * frequencies
-    np.testing.assert_allclose(cos[0], np.cos(np.tile(angles, 2)))
-    np.testing.assert_allclose(sin[0], np.sin(np.tile(angles, 2)))
+    # an angle is off by its exponent's rounding times ln 10000 = 9.2, and by four more
+    off = 13 * rounding(9.3 + 4)
+    np.testing.assert_allclose(cos[0], np.cos(np.tile(angles, 2)), rtol=0, atol=off)
+    np.testing.assert_allclose(sin[0], np.sin(np.tile(angles, 2)), rtol=0, atol=off)

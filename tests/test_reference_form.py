@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support import assert_same_but_for_rounding
 
 from tinyqwenvl import decoder, nn, vision
 from tinyqwenvl.weights import flatten, nest
@@ -51,7 +52,7 @@ def strict_weights(model):
     return strict_tree(model.weights)
 
 
-def test_vision_tower(model, strict_weights):
+def test_vision_encoder(model, strict_weights):
     grid = np.array([[1, 10, 14], [2, 4, 6]])
     patches = np.random.default_rng(0).normal(size=(188, 1176)).astype(np.float32)
     traced = vision.vision_encoder(Strict(patches), grid, strict_weights.visual, model.config)
@@ -60,7 +61,7 @@ def test_vision_tower(model, strict_weights):
     np.testing.assert_array_equal(unwrap(traced), expected)
 
 
-def test_decoder_with_and_without_a_cache(model, strict_weights):
+def test_decoder_with_and_without_a_cache(model, exact_model, strict_weights):
     ids = np.arange(20)
     positions = np.tile(ids, (3, 1))
     text = model.config.text
@@ -79,7 +80,8 @@ def test_decoder_with_and_without_a_cache(model, strict_weights):
     cache = nn.ReferenceCache()
     run(strict_weights, embeds, cache, slice(0, 15))
     rest = run(strict_weights, embeds, cache, slice(15, 20))
-    np.testing.assert_allclose(unwrap(rest), unwrap(traced)[15:], rtol=1e-4, atol=1e-4)
+    exact = run(exact_model.weights, unwrap(embeds).astype(np.float64))
+    assert_same_but_for_rounding(unwrap(rest), unwrap(traced)[15:], exact[15:])
 
 
 def test_the_proxy_really_is_strict(model, strict_weights):

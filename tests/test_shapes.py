@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support import max_examples
 
 import tinyqwenvl
 from scripts.random_checkpoint import random_image, write_checkpoint
@@ -103,7 +104,7 @@ def test_a_preset_says_what_the_published_file_says():
 def products(model, inputs):
     """A slow count: two FLOPs for every weight a row meets, and for every pair attention looks at.
 
-    Pairs are counted in masks, not in spans.
+    Pairs are counted in attention masks, not in key ranges.
     """
     t, v, patches = model.config.text, model.config.vision, len(inputs.pixel_values)
     weights = {n: np.size(w) for n, w in tinyqwenvl.flatten(model.weights).items()}
@@ -114,7 +115,7 @@ def products(model, inputs):
             part = name.split(".")[0]
             met = rows["visual.merger" if ".merger." in name else part.replace("lm_head", "model")]
             flops[part] += 2 * size * met
-    with tinyqwenvl.trace("*.spans") as key_ranges:
+    with tinyqwenvl.trace("*.key_ranges") as key_ranges:
         model.forward(inputs)
     for name, (span,) in key_ranges.items():
         part = name.split(".")[0]
@@ -152,7 +153,7 @@ def test_blocks_add_up():
     assert windowed < full / 20
 
 
-@settings(deadline=None, max_examples=25)
+@max_examples(25)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(PRESETS))
 def test_any_size(width, height, name):
     if max(width, height) > 200 * min(width, height):

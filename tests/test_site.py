@@ -1,6 +1,6 @@
-"""The built site in a browser. Not part of the ordinary tests: it needs a site, and Chromium.
+"""The built site in a browser; it needs a site, and Chromium.
 
-python -m scripts.build_docs && pip install playwright && pytest tests/test_site.py
+python -m scripts.build_docs && pip install playwright && pytest --slow tests/test_site.py
 """
 
 import functools
@@ -19,6 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if not CHROMIUM or not (SITE / "index.html").exists():
     pytest.skip("needs Chromium, and the site built", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 PAGES = sorted(
     str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_modules" not in path.parts
 )

@@ -210,7 +210,7 @@ def test_text_around_is_left_out_of_the_loss(path):
 
 
 @pytest.mark.parametrize("name", ["image", "content", "image_url", "path", "url"])
-def test_spellings_of_a_image(path, name, tmp_path):
+def test_spellings_of_an_image(path, name, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     for value in (str(tmp_path / "a.png"), {"url": str(tmp_path / "a.png")}):
         item = {"type": "image", name: value}

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support import assert_same_but_for_rounding, rounding
 
 from tinyqwenvl import nn, vision
 from tinyqwenvl.config import VisionConfig
@@ -28,7 +31,6 @@ def slow_window_index(grid_thw, side=4):
     return order, boundaries
 
 
-@settings(deadline=None)
 @given(grids)
 def test_window_index_equals_the_walk(grid_thw):
     index, cu = vision.window_index(grid_thw, CONFIG)
@@ -37,7 +39,6 @@ def test_window_index_equals_the_walk(grid_thw):
     assert cu.tolist() == boundaries
 
 
-@settings(deadline=None)
 @given(grids)
 def test_windows_are_a_permutation_within_frames(grid_thw):
     index, cu = vision.window_index(grid_thw, CONFIG)
@@ -86,7 +87,6 @@ def test_the_inverse_is_argsort_and_448_square_hides_it():
     assert (ragged[np.argsort(ragged)] == np.arange(224)).all()
 
 
-@settings(deadline=None)
 @given(grids)
 def test_frame_seqlens(grid_thw):
     slow = [0]
@@ -96,7 +96,6 @@ def test_frame_seqlens(grid_thw):
     assert vision.frame_seqlens(grid_thw).tolist() == slow
 
 
-@settings(deadline=None)
 @given(grids)
 def test_patch_positions_equal_the_loops(grid_thw):
     slow = []
@@ -111,9 +110,10 @@ def test_patch_positions_equal_the_loops(grid_thw):
 def test_rotary_angles_are_row_then_column():
     angles = vision.rotary_angles(np.array([[1, 4, 4]]), CONFIG)
     frequencies = 10000.0 ** (-np.arange(0, 8, 2) / 8)
-    np.testing.assert_allclose(
-        angles[7], np.concatenate([1 * frequencies, 3 * frequencies]), rtol=1e-6
-    )
+    # the exponent's rounding is multiplied by ln 10000 = 9.2; power, quotient and product round too
+    off = rounding(9.3 + 3, np.float32)
+    expected = np.concatenate([1 * frequencies, 3 * frequencies])
+    np.testing.assert_allclose(angles[7], expected, rtol=off)
 
 
 def test_reorder_groups_moves_whole_groups():
@@ -123,22 +123,22 @@ def test_reorder_groups_moves_whole_groups():
     np.testing.assert_array_equal(vision.reorder_groups(moved, np.argsort([2, 0, 1])), x)
 
 
-def test_frames_of_a_video_never_see_each_other(model):
+def test_frames_of_a_video_never_attend_to_each_other(model, exact_model):
     """The tokens of a two-frame-pair clip are those of each pair alone."""
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(2 * 60, 1176)).astype(np.float32)
     both = model.image_features(patches, np.array([[2, 6, 10]]))
     first = model.image_features(patches[:60], np.array([[1, 6, 10]]))
     second = model.image_features(patches[60:], np.array([[1, 6, 10]]))
-    np.testing.assert_allclose(both, np.concatenate([first, second]), rtol=1e-3, atol=1e-3)
+    exact = exact_model.image_features(patches, np.array([[2, 6, 10]]))
+    assert_same_but_for_rounding(both, np.concatenate([first, second]), exact)
 
 
 def test_windows_matter(model, family):
-    """A far patch changes this window's tokens only through the full blocks; none are left here."""
-    from dataclasses import replace
+    """A far patch changes this window's tokens only through the full blocks; none are left here.
 
-    if family == "qwen2_vl":
-        pytest.skip("no windows in Qwen2-VL")
+    Qwen2-VL has no windows: there it changes all tokens of the image.
+    """
     config = replace(model.config, vision=replace(model.config.vision, fullatt_block_indexes=()))
     grid = np.array([[1, 8, 16]])
     patches = np.random.default_rng(0).normal(size=(128, 1176)).astype(np.float32)
@@ -146,7 +146,7 @@ def test_windows_matter(model, family):
     changed[-1] += 1
     see = [vision.vision_encoder(p, grid, model.weights.visual, config) for p in (patches, changed)]
     moved = np.any(see[0] != see[1], axis=1).reshape(4, 8)
-    assert not moved[:, :4].any()
+    assert moved[:, :4].any() == moved[:, :4].all() == (family == "qwen2_vl")
     assert moved[:, 4:].all()
 
 
@@ -156,4 +156,4 @@ def test_attention_weights_of_a_window():
     weights = nn.attention_weights(q[1:, 5:7], q[1:], key_ranges[5:7])
     assert weights.shape == (1, 2, 12)
     assert (weights[..., :4] == 0).all()
-    np.testing.assert_allclose(weights.sum(-1), 1)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=rounding(2 * 12))

@@ -35,7 +35,7 @@ def test_axes_come_as_they_are_asked_for():
     assert axes.shape == (2, 3) and len(figure.axes) == 6
 
 
-def test_a_image_is_shown_in_its_own_pixels():
+def test_an_image_is_shown_in_its_own_pixels():
     _, axes = drawing("An image", "an image")
     show_image(axes, Image.new("RGB", (56, 28)), "small")
     assert axes.images[0].get_extent() == [0, 56, 28, 0] and axes.get_title() == "small"
@@ -54,9 +54,9 @@ def test_the_source_shown_is_that_of_the_file():
     with open(vision.__file__, encoding="utf-8") as file:
         text = file.read()
     assert shown.file == "tinyqwenvl/vision.py"
-    merge, vision_encoder = shown.text.split("\n\n\ndef tower")
+    merge, vision_encoder = shown.text.split("\n\n\ndef vision_encoder")
     assert merge in text and "@stage\ndef merge(" in merge
-    assert "def tower" + vision_encoder in text and vision_encoder.endswith("index=index)")
+    assert "def vision_encoder" + vision_encoder in text and vision_encoder.endswith("index=index)")
     assert "```python\n" in shown._repr_markdown_() and shown.text in repr(shown)
 
 

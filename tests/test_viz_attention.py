@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from support import assert_same_but_for_rounding
 
 from tinyqwenvl import nn, viz
 from tinyqwenvl.config import TextConfig
 from tinyqwenvl.model import user_message
 from tinyqwenvl.sampling import Sampling
-from tinyqwenvl.viz.attention import drawable, shown
-from tinyqwenvl.viz.cache import steps_computed
+from tinyqwenvl.viz.decoder_cache import steps_computed
+from tinyqwenvl.viz.words import drawable, readable
 
 TEXT = TextConfig(48, 3, 6, 2, 64, 100, 1e-6, 1e4, (2, 1, 1))
 
@@ -53,7 +54,7 @@ def maps(figure):
 
 @pytest.mark.parametrize("grid", [(1, 2, 2), (1, 4, 6), (3, 6, 4)])
 @pytest.mark.parametrize("box", [(0, 0, 28, 28), (5, 9, 61, 40), (-10, 20, 1000, 30), (7, 7, 7, 9)])
-def test_box_cover_is_the_share_of_pixels(grid, box):
+def test_box_coverage_is_the_share_of_pixels(grid, box):
     pixels = np.zeros((grid[1] * 14, grid[2] * 14))
     left, top, right, bottom = (max(0, side) for side in box)
     pixels[top:bottom, left:right] = 1
@@ -63,24 +64,24 @@ def test_box_cover_is_the_share_of_pixels(grid, box):
         for y in range(0, pixels.shape[0], 28)
         for x in range(0, pixels.shape[1], 28)
     ]
-    assert np.allclose(viz.box_cover(box, grid), squares)
+    assert np.allclose(viz.box_coverage(box, grid), squares)
 
 
-def test_box_cover_of_other_patches():
-    assert viz.box_cover((0, 0, 24, 8), (1, 6, 6), merge=3, patch=8).tolist() == [1 / 3, 0, 0, 0]
+def test_box_coverage_of_other_patches():
+    assert viz.box_coverage((0, 0, 24, 8), (1, 6, 6), merge=3, patch=8).tolist() == [1 / 3, 0, 0, 0]
 
 
-def test_share_inside_leaves_text_out_and_is_the_area_of_an_even_look():
+def test_attention_in_box_leaves_text_out_and_is_the_area_of_an_even_look():
     cover = np.array([1.0, 0.5, 0, 0])
-    assert np.isclose(viz.share_inside(np.full(4, 0.02), cover), cover.mean())
+    assert np.isclose(viz.attention_in_box(np.full(4, 0.02), cover), cover.mean())
     weights = np.random.default_rng(0).random((2, 3, 4))
     slow = [[(w[0] + w[1] / 2) / sum(w) for w in rows] for rows in weights]
-    assert np.allclose(viz.share_inside(weights, cover), slow)
+    assert np.allclose(viz.attention_in_box(weights, cover), slow)
 
 
-def test_heads_inside_says_every_share_and_frames_the_largest():
+def test_attention_in_box_by_head_says_every_share_and_frames_the_largest():
     shares = np.random.default_rng(1).random((4, 6))
-    figure = read_well(viz.heads_inside(shares, 0.3))
+    figure = read_well(viz.attention_in_box_by_head(shares, 0.3))
     assert figure._repr_html_().startswith("<img alt=")
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.texts] == [f"{s:.0%}" for s in shares.ravel()]
@@ -92,8 +93,8 @@ def test_heads_inside_says_every_share_and_frames_the_largest():
     assert f"{sum(s > 0.6 for s in shares.ravel())} of 24 have" in figure.alt
 
 
-def test_heads_inside_of_a_large_model_has_no_numbers():
-    assert not read_well(viz.heads_inside(np.full((36, 16), 0.1), 0.3)).axes[0].texts
+def test_attention_in_box_by_head_of_a_large_model_has_no_numbers():
+    assert not read_well(viz.attention_in_box_by_head(np.full((36, 16), 0.1), 0.3)).axes[0].texts
 
 
 # ------------------------------------------------------------------ attention
@@ -149,7 +150,7 @@ def test_attention_over_a_video_has_a_column_for_each_time():
 # ------------------------------------------------------------------ the logit lens
 
 
-def test_the_lens_after_the_last_layer_is_the_model(model):
+def test_the_lens_after_the_last_layer_is_the_model(model, exact_model):
     image = Image.new("RGB", (84, 56), (90, 200, 30))
     inputs = model.prepare(user_message(image, "what"))
     last = f"model.layers.{model.config.text.num_hidden_layers - 1}"
@@ -157,9 +158,9 @@ def test_the_lens_after_the_last_layer_is_the_model(model):
 
     with trace(last) as seen:
         logits = model.forward(inputs)
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    expected = e / e.sum(axis=1, keepdims=True)
-    assert np.allclose(viz.lens(seen[last][0], model.weights, model.config), expected, atol=1e-6)
+    exact = exact_model.forward(inputs)
+    found = viz.lens(seen[last][0], model.weights, model.config)
+    assert_same_but_for_rounding(found, nn.softmax(logits), nn.softmax(exact))
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_long_words_are_cut_to_their_square(lens_of_three_words):
 
 
 def test_labels_can_be_drawn():
-    assert [shown(w) for w in (" a ", "", "\n", "  ")] == ["a", "(none)", "(line)", "(space)"]
+    assert [readable(w) for w in (" a ", "", "\n", "  ")] == ["a", "(none)", "(line)", "(space)"]
     assert drawable(" 中$") == r" U+4E2D\$"
 
 
@@ -239,7 +240,7 @@ def test_labels_can_be_drawn():
 
 @pytest.mark.parametrize(("heads", "keys"), [(6, 2), (4, 4), (8, 1), (28, 4)])
 def test_query_heads_are_joined_to_the_key_head_that_attention_gives_them(heads, keys):
-    figure = read_well(viz.shared_heads(heads, keys))
+    figure = read_well(viz.grouped_query_heads(heads, keys))
     v = np.arange(keys, dtype=float)[:, None, None]
     one = np.ones((heads, 1, 1))
     owner = nn.attention(one, np.ones((keys, 1, 1)), v, nn.causal_key_ranges(1)).ravel().astype(int)
@@ -279,7 +280,7 @@ def test_bytes_are_those_of_a_cache(model):
     assert viz.cache_bytes(model.config.text, cache.length) == held
 
 
-@pytest.mark.parametrize(("prompt", "new", "picture"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
+@pytest.mark.parametrize(("prompt", "new", "image"), [(20, 6, 12), (9, 0, 0), (7, 90, 7)])
 def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     figure = read_well(viz.cache_growth(TEXT, prompt, new, 2, image))
     one = 2 * 3 * 2 * 8 * 2 / 2**10  # keys and values, layers, key heads, head size, bytes
@@ -293,7 +294,7 @@ def test_the_cache_grows_by_one_token_a_step(prompt, new, image):
     assert np.allclose(line.get_ydata(), 3 * tops)
     left, right = (text.get_position()[0] for text in figure.axes[0].texts)
     assert left + 0.5 > 0.007 * (new + 1) and np.isclose(left + right, new)  # off the frame
-    parts = (("picture", image), ("rest", prompt - image), ("new", new))
+    parts = (("image", image), ("rest", prompt - image), ("new", new))
     names = [c.get_label() for c in figure.axes[0].containers]
     assert len(names) == sum(size > 0 for _, size in parts)
     assert f"{one * prompt:,.1f} KiB after the prompt of {prompt}" in figure.alt
@@ -344,11 +345,11 @@ def test_no_others_where_all_are_shown():
 
 
 @pytest.mark.parametrize("count", [1, 3, 26])
-def test_certainty_has_a_bar_and_a_diamond_for_each_word(count):
+def test_token_probabilities_have_a_bar_and_a_diamond_for_each_word(count):
     rng = np.random.default_rng(count)
     chosen, second = rng.random(count), rng.random(count) / 9
     words = [f" w{i}" for i in range(count)]
-    figure = read_well(viz.certainty(words, chosen, second, labels=("after", "before")))
+    figure = read_well(viz.token_probabilities(words, chosen, second, labels=("after", "before")))
     axes = figure.axes[0]
     assert np.allclose([bar.get_height() for bar in axes.patches], 100 * chosen)
     assert np.allclose(axes.collections[0].get_offsets()[:, 1], 100 * second)

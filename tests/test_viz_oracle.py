@@ -83,7 +83,7 @@ def test_integers_that_differ_are_crosses(dumps):
     figure = distance_profile(found)
     crosses = lines_of(figure.axes[0])["integers or shapes differ"]
     assert [found.compared[i].name for i in crosses.get_xdata()] == ["model.position_ids"]
-    assert "first wrong: model.position_ids" in figure.alt
+    assert "first: model.position_ids" in figure.alt
     assert "1 stages differ in integers or shape" in figure.alt
 
 
@@ -102,7 +102,7 @@ def test_nothing_wrong_and_nothing_known(dumps):
     bare = replace(dumps[0], entries=few)
     found = compare(bare, bare)
     figure = distance_profile(found)
-    assert figure.alt.endswith("all within what is allowed.")
+    assert figure.alt.endswith("all within tolerance.")
     assert "rounding alone" not in lines_of(figure.axes[0])
     assert not [t for t in figure.axes[0].texts if "first" in t.get_text()]
 
@@ -115,7 +115,7 @@ def test_a_measure_that_is_not_known(dumps):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("picture", "pixels"),
+        ("image.rgb", "pixels"),
         ("image.resize", "pixels"),
         ("image_grid_thw", "pixels"),
         ("input_ids", "prompt"),
@@ -126,7 +126,7 @@ def test_a_measure_that_is_not_known(dumps):
         ("visual", "merger"),
         ("model.inputs_embeds", "tokens"),
         ("model.layers.0.self_attn.q#2", "layer 0"),
-        ("lm_head", "scores"),
+        ("lm_head", "logits"),
         ("something.else", "something.else"),
     ],
 )
@@ -164,7 +164,7 @@ def test_error_map_writes_powers_where_errors_differ_much():
     assert numbers_in(axes) == ["="] + [f"{np.floor(np.log10(e)):.0f}" for e in errors[1:]]
 
 
-def test_error_map_of_equal_arrays_beside_a_image():
+def test_error_map_of_equal_arrays_beside_an_image():
     x = np.ones((6, 4), np.float32)
     figure = error_map(x, x, (1, 4, 6), image=np.zeros((56, 84, 3), np.uint8))
     assert figure.axes[0].images[0].get_array().shape == (56, 84, 3)

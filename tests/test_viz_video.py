@@ -42,7 +42,7 @@ def test_frames_and_positions_of_a_video(config):
         assert drawn_at(axes) == [i / fps for i in range(4 * fps)]
         expected = positions(4 * fps, fps, config)
         assert texts(axes) == [f"time {time}" for time in expected]
-        assert f"{4 * fps} frames in {2 * fps} temporal grids at times" in figure.alt
+        assert f"{4 * fps} frames in {2 * fps} pairs at times" in figure.alt
         assert ", ".join(map(str, expected)) in figure.alt
     kind = "positions are times" if config is NEWER else "positions are counts"
     assert kind in figure.get_suptitle()
@@ -87,7 +87,7 @@ def test_a_long_video_is_thinned_but_counted_whole():
     wide = figure.axes[0].images[0].get_extent()[1]
     assert 10 < len(edges) <= 32 and np.all(np.diff(edges) >= wide - 1e-6)
     assert len(brackets(figure.axes[0])) == 30
-    assert "60 frames in 30 temporal grids" in figure.alt and "..., 11." in figure.alt
+    assert "60 frames in 30 pairs" in figure.alt and "..., 11." in figure.alt
     shown = [int(re.sub(r"\D", "", t)) for t in texts(figure.axes[0])]
     assert set(shown) <= set(positions(60, 10, NEWER))
 
@@ -108,10 +108,10 @@ def test_one_line_for_times_and_a_fan_for_counts():
         "older": (OLDER, position.rope_index),
         "cut": (NEWER, compat.rope_index_hf_4_52),
     }
-    figure = viz.time_lines(rules, fps=(1, 2, 4, 8), seconds=8)
-    assert "newer: all rates lie on one line, the last grids are at 12, 14, 15, 15" in figure.alt
-    assert "older: rates differ, the last grids are at 3, 7, 15, 31" in figure.alt
-    assert "cut: rates differ, the last grids are at 12, 14, 0, 0" in figure.alt
+    figure = viz.temporal_positions(rules, fps=(1, 2, 4, 8), seconds=8)
+    assert "newer: all rates lie on one line, the last pairs are at 12, 14, 15, 15" in figure.alt
+    assert "older: rates differ, the last pairs are at 3, 7, 15, 31" in figure.alt
+    assert "cut: rates differ, the last pairs are at 12, 14, 0, 0" in figure.alt
     for axes, config in zip(figure.axes[:2], (NEWER, OLDER), strict=True):
         for line, fps in zip(axes.lines, (1, 2, 4, 8), strict=True):
             assert list(line.get_ydata()) == positions(8 * fps, fps, config)
@@ -125,16 +125,16 @@ def test_the_frames_of_the_patches(count):
     frames = [rng.randint(0, 256, (112, 140, 3)).astype(np.uint8) for _ in range(count)]
     small = replace(NEWER, video_limits=(3136, 12845056))
     read = video.read_video(frames, small, min_pixels=3136, max_pixels=12845056, fps=2)
-    figure = viz.temporal_grids(read, small)
+    figure = viz.frame_pairs(read, small)
     shown = min(math.ceil(count / 2), 8)
     axes = np.reshape(figure.axes, (2, shown))
     for k in range(shown):
         for f in range(2):
             frame = frames[min(2 * k + f, count - 1)]
             seen = np.asarray(axes[f, k].images[0].get_array())
-            np.testing.assert_allclose(seen * 255, frame, atol=1e-3)
-        assert axes[0, k].get_title() == f"grid {k}: {k} s"
-    twice = f"the frames of grid {count // 2} are equal" if count % 2 else "frames differ in each"
+            np.testing.assert_array_equal(np.rint(seen * 255), frame)
+        assert axes[0, k].get_title() == f"pair {k}: {k} s"
+    twice = f"the frames of pair {count // 2} are equal" if count % 2 else "frames differ in each"
     assert twice in figure.alt
     assert ("8 of 10" in figure.alt) == (count == 20)
 

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from tinyqwenvl import nn, presets, vision, viz
-from tinyqwenvl.viz import windows
+from tinyqwenvl.viz import vision_windows as windows
 from tinyqwenvl.viz.style import COLOURS
 
 CONFIG = presets.preset("qwen2.5-vl-3b").vision
@@ -62,7 +62,7 @@ def test_window_order(name):
     assert f"window {len(expected) - 1}" in [t.get_text() for t in listed.texts]
     sizes = [len(window) for window in expected]
     assert f"{sum(s < max(sizes) for s in sizes)} of {len(sizes)} windows" in figure.alt
-    assert f"{sum(i != v for i, v in enumerate(order))} stand at another place" in figure.alt
+    assert f"{sum(i != v for i, v in enumerate(order))} have another position" in figure.alt
 
 
 def test_window_order_places_tokens_where_they_are():
@@ -105,7 +105,7 @@ def test_tiles():
             wrong[28 * y : 28 * y + 28, 28 * x : 28 * x + 28],
             image[28 * from_y : 28 * from_y + 28, 28 * from_x : 28 * from_x + 28],
         )
-    assert figure.alt == "right: every tile in its place; wrong: 4 of 6 tiles elsewhere."
+    assert figure.alt == "right: every tile at its position; wrong: 4 of 6 tiles moved."
     assert "4 of 6" in figure.axes[1].get_title()
 
 
@@ -115,10 +115,10 @@ def test_tiles_smaller_than_the_image_and_one_panel():
     assert axes.images[0].get_array().shape == (28, 56, 3)
 
 
-def test_block_mask():
+def test_attention_mask():
     cu = {"windows": np.array([0, 2, 3, 6]), "full": np.array([0, 6])}
     key_ranges = {name: nn.segment_key_ranges(each) for name, each in cu.items()}
-    figure = viz.block_mask(key_ranges, 6)
+    figure = viz.attention_mask(key_ranges, 6)
     for axes, bounds in zip(figure.axes, cu.values(), strict=True):
         segment = [sum(i >= b for b in bounds[1:]) for i in range(6)]
         seen = np.all(axes.images[0].get_array() == to_rgb(COLOURS[0]), axis=-1)
@@ -127,8 +127,8 @@ def test_block_mask():
     assert figure.axes[1].get_title() == "full\n36 of 36 pairs (100 %)"
 
 
-def test_block_mask_of_one_array_with_more_keys_than_rows():
-    figure = viz.block_mask(nn.causal_key_ranges(2, past=3), 5)
+def test_attention_mask_of_one_array_with_more_keys_than_rows():
+    figure = viz.attention_mask(nn.causal_key_ranges(2, past=3), 5)
     (axes,) = figure.axes
     assert axes.images[0].get_array().shape == (2, 5, 3)
     assert axes.get_title() == "9 of 10 pairs (90 %)"
@@ -179,7 +179,7 @@ def test_attention_from_patch(looks):
     seats = {p.get_xy() for axes in figure.axes[:3] for p in axes.patches[-2:]}
     assert seats == {(column, row)}
     best = at[int(order[np.argmax(weights[1])])]
-    assert f"b: sees 60 patches, looks most at row {best[0]}, column {best[1]}" in figure.alt
+    assert f"b: attends to 60 patches, most to row {best[0]}, column {best[1]}" in figure.alt
 
 
 def test_attention_draws_windows_of_that_frame_only(looks):

@@ -1,4 +1,4 @@
-"""The shared arithmetic: linear, norms, softmax, activations, rotary embedding, attention.
+"""The shared arithmetic: linear, norms, activations, rotation, attention, the key/value cache.
 
 Every operation has a reference form: NumPy functions only, no item assignment, no branch on data,
 so that it can be read aloud and traced. The few optimised forms stand right below their reference

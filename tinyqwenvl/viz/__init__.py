@@ -1,48 +1,75 @@
 """Figures of every stage, for notebooks, slides and courses (matplotlib: extra ``notebooks``).
 
-Each takes what the stages take and give, and returns a matplotlib figure with ``alt`` text that
-says in words what there is to see.
+Each figure takes what the stage takes and returns, and gives a matplotlib figure with ``alt`` text
+that says in words what there is to see. One file per stage, in the order of the data:
+
+=====================  =======================================================================
+``image``              sizes: what ``smart_resize`` chooses, how many tokens follow
+``image_patches``      the nine axes of patchify, merge groups, the values of one patch
+``video``              the frames that are sampled, frame pairs, their temporal positions
+``chat``               the tokens of a prompt, the ids of a vocabulary
+``vision_embedding``   kernels of the patch embedding and their responses
+``vision_rotary``      2-D rotary embedding: frequencies, angles, scores by distance
+``vision_windows``     window order, and the attention pairs that windows save
+``vision_attention``   attention masks of key ranges, attention of one patch
+``vision_layers``      activations and norms of both generations, how far a change propagates
+``vision_merger``      four patches become a token; GELU and its approximations
+``position``           mRoPE: positions of a prompt, of an image span, sections of a head
+``decoder_attention``  attention to image tokens, over the image and inside a bounding box
+``decoder_cache``      grouped-query heads, the KV cache and its growth
+``decoder_lens``       the logit lens
+``sampling``           probabilities of the next token, and of an answer's tokens
+``grounding``          bounding boxes and points of an answer; a gallery of images
+``cost``               FLOPs and bytes by image size
+``oracle``             distances of a candidate from the reference
+``learning``           training curves, skills, the spectrum of a layer's outputs
+=====================  =======================================================================
+
+Shared by all: ``style`` (colours, titles, alt text), ``words`` (tokens as labels), ``source`` (the
+library's own source in a notebook).
 """
 
 from ..deprecated import old_names
 from . import style  # first: it says what to install where matplotlib is missing
-from .attention import (
-    attention_over_image,
-    box_cover,
-    heads_inside,
-    lens,
-    logit_lens,
-    share_inside,
-)
-from .boxes import boxes, gallery
-from .cache import cache_bytes, cache_growth, errors_by_step, keys_computed, shared_heads
-from .choice import certainty, next_token
+from .chat import id_map, token_strip
 from .cost import attention_by_resolution, bytes_by_resolution, flops_by_resolution
-from .families import curves, rows_as_bars, standard_deviations
-from .image import (
-    as_bytes,
-    image_row,
-    kernel_images,
-    matrix_product,
-    merge_groups,
-    nine_axes,
-    patch_apart,
-    patch_grid,
-    resized_areas,
-    responses,
-    rounding_steps,
-    tokens_by_size,
+from .decoder_attention import (
+    attention_in_box,
+    attention_in_box_by_head,
+    attention_over_image,
+    box_coverage,
 )
-from .learning import branch_mask, branches, component_shares, learning_curves, skills, spectrum
-from .merger import four_to_one, gelu_forms, token_map, two_groupings
+from .decoder_cache import (
+    cache_bytes,
+    cache_growth,
+    errors_by_step,
+    grouped_query_heads,
+    keys_computed,
+)
+from .decoder_lens import lens, logit_lens
+from .grounding import boxes, gallery
+from .image import image_row, patch_grid, resized_areas, rounding_steps, tokens_by_size
+from .image_patches import as_bytes, merge_groups, nine_axes, patch_layout
+from .learning import (
+    branch_attention_mask,
+    branch_mask,
+    component_shares,
+    learning_curves,
+    skills,
+    spectrum,
+)
 from .oracle import distance_profile, error_map
-from .rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
+from .position import mrope_sections, mrope_timeline, positions_compared, span_cells
+from .sampling import next_token, token_probabilities
 from .source import Source, source
 from .style import COLOURS, Drawing, drawing, show_image
-from .timeline import mrope_sections, mrope_timeline, positions_compared, span_cells
-from .tokens import id_map, token_strip
-from .video import temporal_grids, time_lines, video_strip
-from .windows import attention_from_patch, block_mask, pairs_by_size, tiles_in_order, window_order
+from .video import frame_pairs, temporal_positions, video_strip
+from .vision_attention import attention_from_patch, attention_mask
+from .vision_embedding import kernel_images, matrix_product, responses
+from .vision_layers import change_propagation, curves, vectors_as_bars
+from .vision_merger import gelu_variants, merge_group_to_token, patch_groupings, token_map
+from .vision_rotary import angle_maps, distance_scores, frequency_bands, score_by_distance
+from .vision_windows import pairs_by_size, tiles_in_order, window_order
 
 __all__ = [
     "COLOURS",
@@ -52,16 +79,18 @@ __all__ = [
     "as_bytes",
     "attention_by_resolution",
     "attention_from_patch",
+    "attention_in_box",
+    "attention_in_box_by_head",
+    "attention_mask",
     "attention_over_image",
-    "block_mask",
-    "box_cover",
+    "box_coverage",
     "boxes",
+    "branch_attention_mask",
     "branch_mask",
-    "branches",
     "bytes_by_resolution",
     "cache_bytes",
     "cache_growth",
-    "certainty",
+    "change_propagation",
     "component_shares",
     "curves",
     "distance_profile",
@@ -70,11 +99,11 @@ __all__ = [
     "error_map",
     "errors_by_step",
     "flops_by_resolution",
-    "four_to_one",
+    "frame_pairs",
     "frequency_bands",
     "gallery",
-    "gelu_forms",
-    "heads_inside",
+    "gelu_variants",
+    "grouped_query_heads",
     "id_map",
     "image_row",
     "kernel_images",
@@ -83,36 +112,34 @@ __all__ = [
     "lens",
     "logit_lens",
     "matrix_product",
+    "merge_group_to_token",
     "merge_groups",
     "mrope_sections",
     "mrope_timeline",
     "next_token",
     "nine_axes",
     "pairs_by_size",
-    "patch_apart",
     "patch_grid",
+    "patch_groupings",
+    "patch_layout",
     "positions_compared",
     "resized_areas",
     "responses",
     "rounding_steps",
-    "rows_as_bars",
     "score_by_distance",
-    "share_inside",
-    "shared_heads",
     "show_image",
     "skills",
     "source",
     "span_cells",
     "spectrum",
-    "standard_deviations",
     "style",
-    "temporal_grids",
+    "temporal_positions",
     "tiles_in_order",
-    "time_lines",
     "token_map",
+    "token_probabilities",
     "token_strip",
     "tokens_by_size",
-    "two_groupings",
+    "vectors_as_bars",
     "video_strip",
     "window_order",
 ]

@@ -1,4 +1,4 @@
-"""What an image costs: FLOPs and bytes against its size, walked without any weights."""
+"""The cost of an image: FLOPs and bytes against its size, walked without any weights."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from .style import COLOURS, INK, Drawing, drawing
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
-STAGES = ("tower: attention", "tower: the rest", "decoder: attention", "decoder: the rest")
+STAGES = ("encoder: attention", "encoder: the rest", "decoder: attention", "decoder: the rest")
 HATCHES = ("////", "", "\\\\\\\\", "")
 FILLS = (COLOURS[0], COLOURS[4], COLOURS[5], COLOURS[1])
 BRAIN = 2  # bytes of a bfloat16
 
 
 def stage_flops(found: Walk) -> dict[str, int]:
-    """FLOPs until the first new token, by :data:`STAGES`; the rest of the decoder has the lm_head.
+    """FLOPs to the first new token, by :data:`STAGES`; the rest of the decoder has the lm_head.
 
     "Attention" is what grows with the number of keys: scores, and the mean of the values. Its
     projections belong to the rest.
     """
-    seen = {"visual.": 0, "model.": 0}
+    attention = {"visual.": 0, "model.": 0}
     for row in found.rows:
-        for vision_encoder in seen:
-            if row.name.startswith(vision_encoder) and row.name.endswith(".context"):
-                seen[vision_encoder] += row.flops
+        for prefix in attention:
+            if row.name.startswith(prefix) and row.name.endswith(".context"):
+                attention[prefix] += row.flops
     vision, decoder = found.flops["vision"], found.flops["decoder"] + found.flops["lm_head"]
-    looks, thinks = seen["visual."], seen["model."]
-    return dict(zip(STAGES, (looks, vision - looks, thinks, decoder - thinks), strict=True))
+    encoder, layers = attention["visual."], attention["model."]
+    parts = (encoder, vision - encoder, layers, decoder - layers)
+    return dict(zip(STAGES, parts, strict=True))
 
 
 def flops_by_resolution(
@@ -46,14 +47,14 @@ def flops_by_resolution(
 
     ``configs`` are names -> configs, one panel each; ``sizes`` are (width, height) in pixels, read
     near their own size unless ``max_pixels`` shrinks them. One multiply-add is 2 FLOPs; matrix
-    products and attention are counted (:mod:`~tinyqwenvl.shapes`). Over each bar stands the share
+    products and attention are counted (:mod:`~tinyqwenvl.shapes`). Over each bar is the share
     of the vision encoder. Look for: what attention of the vision encoder costs in large images.
     """
     walks = _walks(configs, sizes, text_tokens, max_pixels)
     table = {n: [stage_flops(found) for found in row] for n, row in walks.items()}
     scale, unit = _unit(max(sum(t.values()) for row in table.values() for t in row), "FLOPs")
     figure, axes = drawing(
-        "Computation until the first word, by the size of the image",
+        "FLOPs to the first token, by image size",
         _flops_alt(table, sizes), columns=len(configs), size=(7.5, 3.9), sharey=True, squeeze=False,
     )  # fmt: skip
     for ax, (name, row) in zip(axes[0], table.items(), strict=True):
@@ -67,7 +68,7 @@ def flops_by_resolution(
             ax.text(
                 i, base[i], f"{_encoder_share(flops):.0%}", ha="center", va="bottom", fontsize=8
             )
-        ax.set_title(f"{name} (% : the vision encoder's share)", fontsize=9, color=INK)
+        ax.set_title(f"{name} (%: the vision encoder's share)", fontsize=9, color=INK)
         _sizes_below(ax, sizes)
     return _explained(figure, axes[0, 0], unit)
 
@@ -133,7 +134,7 @@ def bytes_by_resolution(
         for n, c in caches.items()
     )
     figure, axes = drawing(
-        "Memory of weights and KV cache, by the size of the image", f"{alt}.",
+        "Memory of weights and KV cache, by image size", f"{alt}.",
         columns=len(configs), size=(7.5, 3.6), sharey=True, squeeze=False,
     )  # fmt: skip
     for ax, (name, row) in zip(axes[0], walks.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Figures of learning: what a training log and measured skills say."""
+"""Figures of training: the loss in a log, measured skills, and what a layer's outputs span."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from matplotlib.ticker import MaxNLocator
 from ..dims import Array, Float, Int
 from .style import COLOURS, FAINT, INK, PAPER, Axes, Drawing, drawing
 
-_MARKS = ("o", "s", "^", "D", "v", "P")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def learning_curves(
     lines: Sequence[Mapping[str, Any]],
     smooth: int = 9,
     columns: int = 4,
-    title: str = "What was learnt, and when",
+    title: str = "Loss of every skill",
 ) -> Drawing:
     """The loss of every skill against images seen, one small panel each, both axes logarithmic.
 
@@ -74,12 +74,12 @@ def _medians(values: Any, smooth: int) -> Any:
 
 def skills(
     figures: Mapping[str, Mapping[str, float]],
-    title: str = "How well it does what it learnt",
+    title: str = "Measured skills",
     label: str = "percent right, or mean overlap of boxes in percent",
 ) -> Drawing:
-    """Measured skills: {column: {skill: share from 0 to 1}}, a row a skill, a mark a column.
+    """Measured skills {column: {skill: share from 0 to 1}}: rows are skills, markers columns.
 
-    Marks differ in form as well as in colour. Look for the distance between the marks of one row:
+    Markers differ in form as well as in colour. Look for the distance between those of one row:
     what is lost when scenes are of another kind.
     """
     names = list(dict.fromkeys(skill for column in figures.values() for skill in column))
@@ -88,7 +88,7 @@ def skills(
     )
     alt = (
         f"{len(names)} skills under {len(figures)} conditions ({', '.join(figures)}). The lowest "
-        f"mark is {lowest[1]} in {lowest[2]}: {lowest[0]:.0%}."
+        f"marker is {lowest[1]} in {lowest[2]}: {lowest[0]:.0%}."
     )
     figure, axes = drawing(title, alt, size=(7.5, 0.3 * len(names) + 1.5))
     for row in range(len(names)):
@@ -96,7 +96,7 @@ def skills(
     for number, (name, column) in enumerate(figures.items()):
         places = [names.index(skill) for skill in column]
         axes.plot(
-            [100 * value for value in column.values()], places, _MARKS[number % len(_MARKS)],
+            [100 * value for value in column.values()], places, _MARKERS[number % len(_MARKERS)],
             color=COLOURS[(0, 1, 3, 7)[number % 4]], markersize=7, alpha=0.85, label=name,
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [n.replace("_", " ") for n in names], fontsize=8.5)
@@ -108,15 +108,15 @@ def skills(
     return figure
 
 
-def branches(
+def branch_attention_mask(
     branch: Int[Array, "S"],
     words: Sequence[str] = (),
-    title: str = "Many questions, one image: who looks at whom",
+    title: str = "Attention mask of many questions about one image",
 ) -> Drawing:
     """The attention mask of a row with a trunk (branch 0) and branches 1, 2, ... after it.
 
-    A token (row) sees the tokens (columns) before it that are of the trunk or of its own branch.
-    Seen squares carry the number of the branch that they are seen from. Look for the columns of
+    A query (row) attends to the keys (columns) before it in the trunk or in its own branch.
+    Allowed squares carry the number of the query's branch. Look for the columns of
     the trunk, which all branches share, and for the white between two branches.
     """
     mask = branch_mask(branch)
@@ -124,7 +124,7 @@ def branches(
     alt = (
         f"A mask of {count} x {count} tokens: a trunk of {int(np.sum(branch == 0))} and {most} "
         f"branches. {int(mask.sum())} of {count * (count + 1) // 2} squares on or below the "
-        "diagonal are seen; none lies between two branches."
+        "diagonal are allowed; none lies between two branches."
     )
     colours = [PAPER, *(COLOURS[(0, 1, 3, 4, 6)[n % 5]] for n in range(most + 1))]
     side = float(np.clip(0.26 * count + 1.6, 3.2, 7.0))
@@ -140,13 +140,13 @@ def branches(
     if count <= 40:
         for row, column in np.argwhere(mask):
             _number(axes, row, column, int(branch[row]))
-    axes.set_ylabel("looks", fontsize=9, color=INK)
-    axes.set_xlabel("is looked at", fontsize=9, color=INK)
+    axes.set_ylabel("query", fontsize=9, color=INK)
+    axes.set_xlabel("key", fontsize=9, color=INK)
     return figure
 
 
 def branch_mask(branch: Int[Array, "S"]) -> Any:
-    """[S, S], true where a token (row) sees another: before it, of the trunk or of its branch."""
+    """[S, S], true where a query (row) attends to a key: before it, in trunk or branch."""
     same = branch[:, None] == branch[None, :]
     return np.tril(same | (branch == 0)[None, :])
 
@@ -167,18 +167,20 @@ def _number(axes: Axes, row: int, column: int, number: int) -> None:
 
 def spectrum(
     outputs: Mapping[str, Float[Array, "N D"]],
-    title: str = "How much of a patch is seen along each direction",
+    title: str = "Spectrum of the outputs",
     largest: int = 60,
 ) -> Drawing:
     """Share of the power of outputs [N, D] in each of their principal components, largest first.
 
-    A steep line: nearly all outputs say the same thing (the mean colour of a patch, say). A flat
-    one: every output says something of its own. In percent, on a logarithmic axis; all shares of a
-    line, of which the ``largest`` are drawn, add up to 100.
+    A steep line: nearly all outputs carry the same information (the mean colour of a patch, say).
+    A flat one: the outputs differ from each other. In percent, on a logarithmic axis; all shares
+    of a line, of which the ``largest`` are drawn, add up to 100.
     """
     found = {name: 100 * component_shares(array) for name, array in outputs.items()}
-    told = "; ".join(f"{name}: the first has {shares[0]:.0f} %" for name, shares in found.items())
-    alt = f"Falling lines of the shares of the directions. {told}."
+    summary = "; ".join(
+        f"{name}: the first has {shares[0]:.0f} %" for name, shares in found.items()
+    )
+    alt = f"Falling lines of the shares of the directions. {summary}."
     figure, axes = drawing(title, alt, size=(7.0, 3.8))
     for number, (name, shares) in enumerate(found.items()):
         colour, line = COLOURS[(0, 1, 3, 7)[number % 4]], ("-", "--", "-.", ":")[number % 4]

@@ -1,4 +1,4 @@
-"""Figures of the oracle: where along a run a candidate leaves the reference, and on which tokens.
+"""Figures of the oracle: where along a run a candidate diverges, and on which tokens.
 
 See ``docs/oracle.md``: the distances are those of ``oracle.metrics``, the tolerances (bands) and
 noise floors those of ``oracle.diff``.
@@ -21,17 +21,17 @@ from .style import COLOURS, FAINT, INK, SEQUENTIAL, Axes, Drawing, drawing, show
 
 MEASURES = {
     "nmse": "NMSE",
-    "cosine_error": "1 - cosine of the worst row",
+    "cosine_error": "1 - cosine of the worst token",
     "max_error": "largest error / std",
 }
 _PARTS = (  # the first that fits; a group stands for its number
-    (r"image|image\..*|pixel_values.*|(image|video)_grid_thw", "pixels"),
+    (r"(?:image|picture)(?:\..*)?|pixel_values.*|(image|video)_grid_thw", "pixels"),
     (r"input_ids|second_per_grid_ts|model\.(rope_delta|embed_tokens)", "prompt"),
     (r"visual\.blocks\.(\d+)(\..*)?", "block {}"),
     (r"visual\.merger.*|visual", "merger"),
     (r"visual\..*", "patches"),
     (r"model\.layers\.(\d+)(\..*)?", "layer {}"),
-    (r"model\.norm|lm_head|generated", "scores"),
+    (r"model\.norm|lm_head|generated", "logits"),
     (r"model\..*", "tokens"),
 )
 _NEAR = 0.024  # of the axis: labels nearer than this would overlap
@@ -52,14 +52,14 @@ def distance_profile(
     measure: str = "nmse",
     scope: str = "entire",
     pearson: bool = False,
-    title: str = "How far each stage is from the reference",
+    title: str = "Distance of each stage from the reference",
 ) -> Drawing:
     """Distance of every floating-point stage from the reference, in run order, on a log axis.
 
     ``measure``: "nmse", "cosine_error" or "max_error"; ``scope``: "entire" for
     ``oracle.diff.compare`` and "single" for ``oracle.diff.single`` (which noise floor is drawn).
     Filled marks are wrong, hollow ones agree; a stage that is equal to the last bit has no
-    distance and stands on the lowest line. The grey area is what is allowed (the band), the dotted
+    distance and stands on the lowest line. The grey area is the tolerance (the band), the dotted
     line the noise floor where the reference has one. Integers that differ are crosses at the top.
     Look for the first filled mark: what comes after it may have only inherited its error. With
     ``pearson``, Pearson's correlation of the same stages stands below.
@@ -84,7 +84,7 @@ def distance_profile(
         _draw_pearson(axes[1, 0], rows, places)
     _draw_parts(axes[:, 0], found.compared)
     if found.first is not None:
-        _mark_first(top, found, numbers[id(found.first)], measure)
+        _annotate_first(top, found, numbers[id(found.first)], measure)
     top.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=4, fontsize=7.5, frameon=False)
     return figure
 
@@ -104,7 +104,7 @@ def _draw_distances(
     axes.set_ylim(bottom, bottom * (10 * high / bottom) ** (1 + 1 / room))
     axes.set_yticks([tick for tick in _decades(bottom, 10 * high) if tick > 50 * bottom])
     axes.text(-0.008, 0, "equal", transform=axes.transAxes, ha="right", va="center", fontsize=8)
-    axes.fill_between(places, bottom, bands, color=FAINT, alpha=0.7, label="allowed", linewidth=0)
+    axes.fill_between(places, bottom, bands, color=FAINT, alpha=0.7, label="tolerance", linewidth=0)
     if np.any(floors > 0):
         floors[floors <= 0] = np.nan
         axes.plot(places, floors, ":", color=INK, linewidth=1, label="rounding alone")
@@ -172,7 +172,7 @@ def _draw_parts(axes: Any, verdicts: list[Verdict]) -> None:
     axes[-1].set_xlabel("stages, in the order of the run", fontsize=8, color=INK)
 
 
-def _mark_first(axes: Axes, found: Comparison, place: int, measure: str) -> None:
+def _annotate_first(axes: Axes, found: Comparison, place: int, measure: str) -> None:
     assert found.first is not None
     count, first = len(found.compared), found.first
     left = place > count / 2
@@ -197,13 +197,13 @@ def _profile_alt(
     wrong = [v for v in rows if v.bad]
     said = f"{len(rows)} floating-point stages in run order"
     if found.first is None:
-        return f"{said}: all within what is allowed."
-    told = f"{said}, {len(wrong)} of them further off than allowed; first wrong: {found.first.name}"
+        return f"{said}: all within tolerance."
+    text = f"{said}, {len(wrong)} of them out of tolerance; first: {found.first.name}"
     if found.first.distance is not None:
-        told += f", {MEASURES[measure]} {getattr(found.first.distance, measure):.1e}"
+        text += f", {MEASURES[measure]} {getattr(found.first.distance, measure):.1e}"
     if broken:
-        told += f". {len(broken)} stages differ in integers or shape"
-    return told + "."
+        text += f". {len(broken)} stages differ in integers or shape"
+    return text + "."
 
 
 def error_map(
@@ -212,7 +212,7 @@ def error_map(
     grid: Any,
     merge: int = 2,
     image: Any = None,
-    title: str = "Which image tokens are wrong",
+    title: str = "Error of each image token",
 ) -> Drawing:
     """1 - cosine of every image token, in its place in the image, on a log scale.
 
@@ -238,10 +238,10 @@ def error_map(
     if image is not None:
         show_image(axes[0], image, "the image")
     scale = _scale(errors)
-    told = "powers of ten of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
+    unit = "powers of ten of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
     for number, each in enumerate(axes[panels - t :]):
         shown = each.imshow(np.clip(errors[number], scale.vmin, None), cmap=SEQUENTIAL, norm=scale)
-        each.set_title(told if t == 1 else f"{told}, t = {number}", fontsize=9)
+        each.set_title(unit if t == 1 else f"{unit}, t = {number}", fontsize=9)
         each.set_xticks([]), each.set_yticks([])
         _write_errors(each, errors[number], scale, columns * panels)
         if number == worst[0]:

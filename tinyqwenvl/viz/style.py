@@ -82,6 +82,11 @@ def show_image(axes: Axes, image: Any, title: str = "") -> None:
     axes.set_title(title, fontsize=9, color=INK)
 
 
+def draw_border(axes: Axes, width: int, height: int) -> None:
+    """A thin border, so that the edge of a white image is visible."""
+    axes.plot([0, width, width, 0, 0], [0, 0, height, height, 0], color=FAINT, linewidth=1)
+
+
 def shades(values: Any, name: str = SEQUENTIAL) -> Any:
     """Numbers from 0 to 1 -> colours (r, g, b, a) of a colour map."""
     return colormaps[name](np.asarray(values))

@@ -1,4 +1,4 @@
-"""A clip in time: which frames are looked at, the pairs they make, and the positions they get."""
+"""A video in time: the frames that are sampled, their pairs, and the positions they get."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MOST_IMAGES = 32  # thumbnails in a row
 
 
 class Row(NamedTuple):
-    """One rate: the frames used, when they come, and what their pairs are called."""
+    """One rate: the frames sampled, their times, and the temporal positions of their pairs."""
 
     fps: float
     indices: list[int]
     starts: list[float]  # seconds, of every frame used
-    lasts: float  # seconds from one frame of the clip to the next
+    lasts: float  # seconds from one frame of the video to the next
     grid_lasts: float
-    times: list[int]  # the position in time of every temporal grid
+    times: list[int]  # the temporal position of every frame pair
 
 
 def _row(clip: VideoSource, config: Config, fps: float, policy: str) -> Row:
@@ -47,16 +47,16 @@ def video_strip(
     policy: str = "qwen-vl-utils",
     events: Mapping[str, float] | None = None,
 ) -> Drawing:
-    """The frames of a clip that are used at each of some rates, on an axis of seconds.
+    """The frames of a video that are sampled at each of some rates, on an axis of seconds.
 
     ``source`` is what :func:`~tinyqwenvl.video.open_video` takes; a list of frames does not know
     its rate, so that ``fps`` is the rate at which they were taken, and each row has another length.
-    A frame's left edge is the second at which it comes. Brackets join the frames of one temporal
-    grid (two of them make one patch), and under each stands its position in time, counted from
-    where the clip begins in the prompt. ``events`` (what: seconds) are marked across all rows.
+    A frame's left edge is its time in seconds. Brackets join the frames of one pair (two frames
+    make one temporal patch); under each is its temporal position, counted from the start of the
+    video in the prompt. ``events`` (name: seconds) are dashed lines across all rows.
 
-    Look for: whether the same second gets the same position in every row (Qwen2.5-VL), or grids
-    are counted (Qwen2-VL).
+    Look for: whether the same second gets the same position in every row (Qwen2.5-VL), or frame
+    pairs are counted (Qwen2-VL).
     """
     clip = open_video(source)
     frames = list(clip.frames())
@@ -72,7 +72,7 @@ def video_strip(
     size = (7.5, 0.75 + len(rows) * (high / inch + 0.4 + 0.62))
     alt = _strip_alt(rows, config)
     kind = "positions are times" if config.model_type == "qwen2_5_vl" else "positions are counts"
-    title = f"The frames that are looked at: {kind}"
+    title = f"The sampled frames: {kind}"
     figure, axes = drawing(title, alt, rows=len(rows), size=size)
     for row, ax in zip(rows, np.ravel(axes), strict=True):
         free = -1.0
@@ -90,7 +90,7 @@ def video_strip(
             ax.axvline(second, color=INK, linewidth=1, linestyle="--", zorder=3)
             if row is rows[0]:
                 ax.annotate(what, (second, high), (3, 3), textcoords="offset points", fontsize=8)
-        pairs = "1 grid" if len(row.times) == 1 else f"{len(row.times)} grids"
+        pairs = "1 pair" if len(row.times) == 1 else f"{len(row.times)} pairs"
         ax.set_title(
             f"{row.fps:g} a second: {len(row.indices)} frames, {pairs} of {row.grid_lasts:.3g} s",
             fontsize=9, color=INK, loc="left", pad=14 if events and row is rows[0] else 4,
@@ -102,12 +102,12 @@ def video_strip(
         )
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-    np.ravel(axes)[-1].set_xlabel("seconds of the clip", fontsize=9)
+    np.ravel(axes)[-1].set_xlabel("seconds of the video", fontsize=9)
     return figure
 
 
 def _brackets(ax: Any, row: Row, step: int, wide: float, inch: float) -> None:
-    """A bracket under each temporal grid, and its time where there is room for it."""
+    """A bracket under each frame pair, and its time where there is room for it."""
     firsts = row.starts[::step]
     lasts = [*row.starts[step - 1 : (len(firsts) - 1) * step : step], row.starts[-1]]
     y, tip, inset, free = -0.12 * inch, -0.04 * inch, 0.03 * inch, -1.0
@@ -124,12 +124,14 @@ def _brackets(ax: Any, row: Row, step: int, wide: float, inch: float) -> None:
 
 def _strip_alt(rows: Sequence[Row], config: Config) -> str:
     each = [
-        f"{row.fps:g} a second: {len(row.indices)} frames in {len(row.times)} temporal grids at "
+        f"{row.fps:g} a second: {len(row.indices)} frames in {len(row.times)} pairs at "
         f"times {_some(row.times)}"
         for row in rows
     ]
     name = "Qwen2.5-VL" if config.model_type == "qwen2_5_vl" else "Qwen2-VL"
-    return f"The frames of a clip on an axis of seconds, positions as in {name}. {'; '.join(each)}."
+    return (
+        f"The frames of a video on an axis of seconds, positions as in {name}. {'; '.join(each)}."
+    )
 
 
 def _some(numbers: Sequence[int]) -> str:
@@ -142,19 +144,19 @@ def _some(numbers: Sequence[int]) -> str:
 
 
 Rule = tuple[Config, Callable[..., Any]]
-"""A config, and a function in the place of :func:`~tinyqwenvl.position.rope_index`."""
+"""A config, and a function instead of :func:`~tinyqwenvl.position.rope_index`."""
 
 
-def time_lines(
+def temporal_positions(
     rules: Mapping[str, Rule],
     fps: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
     seconds: float = 8.0,
 ) -> Drawing:
-    """Positions in time against the second at which a temporal grid begins, for each of some rules.
+    """Temporal positions against the second at which a frame pair begins, for each of some rules.
 
     ``rules`` are names -> (config, a function like :func:`~tinyqwenvl.position.rope_index`), one
-    panel each; ``fps`` are the rates of the frames really used, one line each; ``seconds`` is the
-    length of the clip. Look for: one line for all rates means that a position is a time; a fan
+    panel each; ``fps`` are the rates of the frames sampled, one line each; ``seconds`` is the
+    length of the video. Look for: one line for all rates means that a position is a time; a fan
     means that it is a count.
     """
     found = {name: [_line(rule, rate, seconds) for rate in fps] for name, rule in rules.items()}
@@ -162,14 +164,14 @@ def time_lines(
         name: all(_agree(line, other) for line in lines for other in lines)
         for name, lines in found.items()
     }
-    alt = "Positions in time against seconds, at " + ", ".join(f"{r:g}" for r in fps)
+    alt = "Temporal positions against seconds, at " + ", ".join(f"{r:g}" for r in fps)
     alt += " frames a second. " + "; ".join(
-        f"{name}: {'all rates lie on one line' if same[name] else 'rates differ'}, the last grids "
+        f"{name}: {'all rates lie on one line' if same[name] else 'rates differ'}, the last pairs "
         f"are at {', '.join(str(int(line[1][-1])) for line in lines)}"
         for name, lines in found.items()
     )
     figure, axes = drawing(
-        "What a position in time means", f"{alt}.", columns=len(rules), size=(7.5, 3.0),
+        "Temporal positions against seconds", f"{alt}.", columns=len(rules), size=(7.5, 3.0),
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
     markers = "osD^vP*X"
@@ -178,8 +180,8 @@ def time_lines(
             ax.plot(at, time, marker=markers[i % 8], markersize=9 - 2 * min(i, 3), alpha=0.85,
                     color=COLOURS[i % 8], linewidth=1, label=f"{rate:g} a second")  # fmt: skip
         ax.set_title(name, fontsize=9, color=INK)
-        ax.set_xlabel("the grid begins at (s)", fontsize=9)
-    axes[0, 0].set_ylabel("position in time", fontsize=9)
+        ax.set_xlabel("start of the frame pair (s)", fontsize=9)
+    axes[0, 0].set_ylabel("temporal position", fontsize=9)
     axes[0, 0].yaxis.get_major_locator().set_params(integer=True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center",
                   ncols=4, title="frames", title_fontsize=8, fontsize=8, frameon=False)  # fmt: skip
@@ -187,7 +189,7 @@ def time_lines(
 
 
 def _line(rule: Rule, fps: float, seconds: float) -> tuple[Any, Any]:
-    """(seconds, positions) of all temporal grids of a clip."""
+    """(seconds, positions) of all frame pairs of a video."""
     config, index = rule
     merge, step = config.vision.spatial_merge_size, config.vision.temporal_patch_size
     count = max(int(seconds * fps) // step, 1)
@@ -198,7 +200,7 @@ def _line(rule: Rule, fps: float, seconds: float) -> tuple[Any, Any]:
 
 
 def _agree(line: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    """Whether two lines have the same position wherever both have a grid."""
+    """Whether two lines have the same position wherever both have a frame pair."""
     _, here, there = np.intersect1d(line[0], other[0], return_indices=True)
     return bool(np.array_equal(line[1][here], other[1][there]))
 
@@ -206,13 +208,12 @@ def _agree(line: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 # ------------------------------------------------------------------ the frames of the patches
 
 
-def temporal_grids(video: Video, config: Config) -> Drawing:
-    """What the vision encoder is given of a clip: the frames that lie in the patches of each
-    temporal grid.
+def frame_pairs(video: Video, config: Config) -> Drawing:
+    """The pixels of a video that reach the vision encoder: both frames of each pair.
 
-    ``video`` is what :func:`~tinyqwenvl.video.read_video` returns. Columns are temporal grids, rows
-    the frames of a patch: of an odd number of frames the last is there twice, and a still image
-    too. Looks at no more than eight grids.
+    ``video`` is what :func:`~tinyqwenvl.video.read_video` returns. Columns are frame pairs,
+    rows the frames of a pair: the last of an odd number of frames is repeated, and so is a still
+    image. At most eight pairs are drawn.
     """
     vision, processor = config.vision, config.processor
     x = unpatchify(video.patches, video.grid, vision.patch_size, vision.spatial_merge_size,
@@ -222,18 +223,18 @@ def temporal_grids(video: Video, config: Config) -> Drawing:
     pairs = np.reshape(x, (t, step, *x.shape[1:]))
     shown = min(t, 8)
     twice = [k for k in range(t) if all(np.array_equal(pairs[k, 0], frame) for frame in pairs[k])]
-    alt = f"{shown} of {t} temporal grids" if shown < t else f"{t} temporal grid{'s' * (t > 1)}"
-    alt += f" of {step} frames each, every grid {video.seconds:.3g} s long; "
-    alt += f"the frames of grid {_some(twice)} are equal." if twice else "frames differ in each."
+    alt = f"{shown} of {t} frame pairs" if shown < t else f"{t} frame pair{'s' * (t > 1)}"
+    alt += f" of {step} frames each, every pair {video.seconds:.3g} s long; "
+    alt += f"the frames of pair {_some(twice)} are equal." if twice else "frames differ in each."
     each = ACROSS / max(shown, 4)
     high = each * x.shape[1] / x.shape[2]
     figure, axes = drawing(
-        f"{step} frames a patch", alt, step, shown, squeeze=False,
+        f"{step} frames per temporal patch", alt, step, shown, squeeze=False,
         size=(0.9 + shown * each, 0.9 + step * min(high, 2.2)),
     )  # fmt: skip
     for k in range(shown):
         for f in range(step):
-            title = f"grid {k}: {k * video.seconds:.3g} s" if f == 0 else ""
+            title = f"pair {k}: {k * video.seconds:.3g} s" if f == 0 else ""
             show_image(axes[f, k], pairs[k, f], title)
     for f in range(step):
         axes[f, 0].text(-0.08, 0.5, f"frame {f}", transform=axes[f, 0].transAxes, rotation=90,

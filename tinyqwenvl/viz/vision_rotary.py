@@ -1,4 +1,4 @@
-"""Figures of the vision encoder's rotary embedding: which numbers turn with what, and how fast."""
+"""The vision encoder's 2-D rotary embedding: frequencies, angles, and scores by distance."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ LOOKS: tuple[dict[str, Any], ...] = (
 
 
 def _frequencies(config: VisionConfig) -> Float[Array, "D"]:
-    """How far one step turns, in radians: a quarter of the head."""
+    """The rotation of one step, in radians: a quarter of the head."""
     return nn.rotary_frequencies(config.hidden_size // config.num_heads // 2, config.rope_theta)
 
 
 def frequency_bands(vision_config: VisionConfig, largest: int = 64) -> Drawing:
-    """Which quarter of a head turns with the row or the column, and how fast.
+    """Which quarter of a head rotates with the row or the column, and how fast.
 
-    Above, the d numbers of a head: i and i + d/2 are the two coordinates of one arrow. Below, for
-    each of the d/2 arrows, how many patches make one full turn, 2 pi / frequency, on a logarithmic
-    scale; the line is an image of ``largest`` patches a side: arrows above it never come round in
-    such an image. (Su et al. 2021, for two axes.)
+    Above, the d dimensions of a head: i and i + d/2 are one 2-D pair. Below, for
+    each of the d/2 pairs, how many patches make one full turn, 2 pi / frequency, on a logarithmic
+    scale; the line is an image of ``largest`` patches a side: pairs above it never complete a turn
+    in such an image. (Su et al. 2021, for two axes.)
     """
     frequencies = _frequencies(vision_config)
     quarter, turns = len(frequencies), 2 * np.pi / frequencies
     round_ = int(np.sum(turns <= largest))
     alt = (
-        f"A head of {4 * quarter} numbers: {quarter} turn with the row, {quarter} with the column,"
-        f" and their partners {2 * quarter} further on turn alike. A full turn takes"
+        f"A head of {4 * quarter} dimensions: {quarter} rotate with the row, {quarter} with the"
+        f" column, and their partners {2 * quarter} further on rotate alike. A full turn takes"
         f" {turns[0]:.1f} patches in the fastest pair and {turns[-1]:,.0f} in the slowest;"
-        f" {round_} of {quarter} come round within {largest} patches."
+        f" {round_} of {quarter} complete a turn within {largest} patches."
     )
-    figure, (head, bars) = drawing("What turns with what, and how fast", alt, 2, 1, (7.5, 4.6),
+    figure, (head, bars) = drawing("Rotation by row and by column", alt, 2, 1, (7.5, 4.6),
                                    height_ratios=(1, 2.6))  # fmt: skip
     _draw_head(head, quarter)
     for axis, (name, look) in enumerate(zip(AXES, LOOKS, strict=True)):
         where = axis * quarter + np.arange(quarter)
-        bars.bar(where, turns, width=0.85, label=f"turns with the {name}", **look)
+        bars.bar(where, turns, width=0.85, label=f"rotates with the {name}", **look)
     bars.axhline(largest, color=INK, lw=1, ls="--", label=f"an image of {largest} patches a side")
     bars.set(yscale="log", xlim=(-0.8, 2 * quarter - 0.2))
-    bars.set_xlabel("number i of the head, with its partner i + d/2", fontsize=9, color=INK)
+    bars.set_xlabel("dimension i of the head, with its partner i + d/2", fontsize=9, color=INK)
     bars.set_ylabel("patches for a full turn", fontsize=9, color=INK)
     bars.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     bars.locator_params(axis="x", integer=True)
@@ -57,7 +57,7 @@ def frequency_bands(vision_config: VisionConfig, largest: int = 64) -> Drawing:
 
 
 def _draw_head(axes: Any, quarter: int) -> None:
-    """The four quarters of a head, and two pairs that turn together."""
+    """The four quarters of a head, and two pairs that rotate together."""
     for part in range(4):
         look: dict[str, Any] = {"edgecolor": PAPER, **LOOKS[part % 2]}
         look["facecolor"] = look.pop("color")
@@ -69,7 +69,7 @@ def _draw_head(axes: Any, quarter: int) -> None:
         ends = {"xy": (i + 2 * quarter + 0.5, 1), "xytext": (i + 0.5, 1)}
         axes.annotate("", **ends, arrowprops={"arrowstyle": "<->", "color": INK,
                       "connectionstyle": "arc3,rad=-0.12"})  # fmt: skip
-    axes.text(2 * quarter, 1.72, "turned together", ha="center", va="center", fontsize=8, color=INK,
+    axes.text(2 * quarter, 1.72, "one 2-D pair", ha="center", va="center", fontsize=8, color=INK,
               bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1})  # fmt: skip
     axes.set(xlim=(-0.2, 4 * quarter + 0.2), ylim=(-0.05, 2.0))
     axes.set_axis_off()
@@ -81,7 +81,7 @@ def angle_maps(
     """The cosines of some angles at every patch of the first image, in raster order.
 
     ``numbers`` choose among the d/2 angles; None takes a fast and a slow one of each axis. Stripes
-    across are angles of rows, upright stripes those of columns; wide stripes turn slowly.
+    across are angles of rows, upright stripes those of columns; wide stripes rotate slowly.
     """
     quarter = len(_frequencies(vision_config))
     if numbers is None:
@@ -114,21 +114,21 @@ def angle_maps(
 def score_by_distance(
     q: Float[Array, "d"], k: Float[Array, "d"], vision_config: VisionConfig, reach: int = 16
 ) -> Drawing:
-    """How the score of a query with a key depends on how far apart the two stand.
+    """How the attention score of a query with a key depends on the distance between the two.
 
     ``q`` and ``k`` are the vectors of one head before rotation; the key is ``reach`` patches or
     fewer above, below, left and right. Left, q . k / sqrt(d) for every distance in two dimensions;
-    right, along the row and the column of the query. Only the distance counts, not the places.
+    right, along the row and the column of the query. Only the relative position counts.
     """
     scores = distance_scores(q, k, vision_config, reach)
     top = np.unravel_index(np.argmax(scores), scores.shape)
     down, right = (int(each) - reach for each in top)
     alt = (
         f"Scores from {np.min(scores):.2f} to {np.max(scores):.2f}; {scores[reach, reach]:.2f} at"
-        f" no distance. The highest stands {_steps(down, 'below', 'above')} and"
+        f" no distance. The highest is {_steps(down, 'below', 'above')} and"
         f" {_steps(right, 'to the right', 'to the left')}."
     )
-    figure, (area, lines) = drawing("A score by how far the key stands from the query", alt, 1, 2,
+    figure, (area, lines) = drawing("Attention score by distance", alt, 1, 2,
                                     (7.5, 3.4))  # fmt: skip
     edge = reach + 0.5
     shown = area.imshow(scores, cmap=SEQUENTIAL, extent=(-edge, edge, edge, -edge))

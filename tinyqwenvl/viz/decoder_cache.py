@@ -1,4 +1,4 @@
-"""The key/value cache: who shares a key, what each step computes, and how large it grows."""
+"""The KV cache: grouped-query heads, the keys each step computes, and its growth."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..dims import Array, Float
 from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing
 
 
-def shared_heads(query_heads: int, key_heads: int) -> Drawing:
-    """Which query heads look with which key/value head (Ainslie et al. 2023).
+def grouped_query_heads(query_heads: int, key_heads: int) -> Drawing:
+    """Which query heads share which key/value head: grouped-query attention (Ainslie et al. 2023).
 
     Query head a uses key/value head a // (query_heads / key_heads): neighbours share.
     """
@@ -46,7 +46,7 @@ def shared_heads(query_heads: int, key_heads: int) -> Drawing:
 
 
 def steps_computed(prompt: int, new: int) -> tuple[np.ndarray, np.ndarray]:
-    """What happens to each token's key in each step: [steps, tokens], with and without a cache.
+    """The state of each token's key in each step: [steps, tokens], with and without a cache.
 
     0: not there yet, 1: found in the cache, 2: computed. Step 0 is the prompt in one go; each of
     the ``new`` steps after it brings one token.
@@ -89,7 +89,7 @@ def keys_computed(prompt: int, new: int) -> Drawing:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.yaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("step", fontsize=9)
-    kinds = ("not there yet", "kept (k): read from the cache", "computed (c)")
+    kinds = ("not there yet", "cached (k)", "computed (c)")
     patches = [
         Patch(fc=c, ec=FAINT, label=n if small else n.replace(" (k)", "").replace(" (c)", ""))
         for c, n in zip(colours, kinds, strict=True)
@@ -100,8 +100,8 @@ def keys_computed(prompt: int, new: int) -> Drawing:
 
 def cache_bytes(config: TextConfig, tokens: Any, bytes_each: int = 4) -> Any:
     """Bytes of keys and values of ``tokens`` tokens: 2 x layers x key heads x head size each."""
-    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return numbers * bytes_each * tokens
+    values = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return values * bytes_each * tokens
 
 
 def cache_growth(
@@ -110,14 +110,14 @@ def cache_growth(
     new: int,
     bytes_each: int = 4,
     image: int = 0,
-    title: str = "The cache grows",
+    title: str = "Growth of the KV cache",
 ) -> Drawing:
     """The size of the cache after the prompt and after each new token.
 
     ``bytes_each`` is 4 for float32, 2 for bfloat16; ``image`` says how many tokens of the prompt
     are image tokens. A bar is a step: from below the image, the rest of the prompt, and the new
     tokens. The line is what it would take if every query head had a key head of its own. Look at
-    how much of it the image takes.
+    the share of the image.
     """
     steps = np.arange(new + 1)
     more = config.num_attention_heads // config.num_key_value_heads
@@ -166,15 +166,15 @@ def cache_growth(
 def errors_by_step(
     errors: Mapping[str, Float[Array, "S"]],
     words: Sequence[str],
-    title: str = "How far off, token by token",
+    title: str = "Error of the logits, token by token",
 ) -> Drawing:
-    """The largest error of the logits at each step of an answer, for several ways to be wrong.
+    """The largest error of the logits at each step of an answer, for several bugs.
 
     ``errors`` are [S], by name; ``words`` are the tokens that each step reads. The scale is
-    logarithmic: a mistake stands orders of magnitude above rounding, though the words may agree.
+    logarithmic: a bug is orders of magnitude above rounding, even where the words agree.
     """
-    told = [f"{name}: from {np.min(e):.0e} to {np.max(e):.0e}" for name, e in errors.items()]
-    alt = f"Lines of the largest error at {len(words)} steps. " + "; ".join(told) + "."
+    ranges = [f"{name}: from {np.min(e):.0e} to {np.max(e):.0e}" for name, e in errors.items()]
+    alt = f"Lines of the largest error at {len(words)} steps. " + "; ".join(ranges) + "."
     figure, axes = drawing(title, alt, size=(7.5, 3.6))
     for number, (name, each) in enumerate(errors.items()):
         marker = "osD^v"[number % 5]

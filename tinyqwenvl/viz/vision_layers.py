@@ -17,7 +17,7 @@ DASHES = ("-", "--", ":", "-.")
 def curves(
     functions: Mapping[str, Callable[[Any], Any]], low: float = -4.0, high: float = 4.0
 ) -> Drawing:
-    """Functions of one number, such as activations, and beside them what each is off the first.
+    """Functions of one number, such as activations, and the difference of each from the first.
 
     ``functions`` are names -> functions of an array; each is drawn from ``low`` to ``high``.
     """
@@ -27,7 +27,7 @@ def curves(
     apart = {name: values[name] - values[first] for name in others}
     worst = {name: int(np.argmax(np.abs(off))) for name, off in apart.items()}
     alt = f"{', '.join(values)} from {low:g} to {high:g}. " + "; ".join(
-        f"{name} is off {first} by at most {abs(apart[name][i]):.2g}, at {x[i]:.2g}"
+        f"{name} differs from {first} by at most {abs(apart[name][i]):.2g}, at {x[i]:.2g}"
         for name, i in worst.items()
     )
     figure, axes = drawing(
@@ -51,16 +51,16 @@ def curves(
     return figure
 
 
-def rows_as_bars(rows: Mapping[str, Float[Array, "D"]]) -> Drawing:
-    """A vector and what becomes of it, one panel each: its numbers as bars, its mean as a line.
+def vectors_as_bars(rows: Mapping[str, Float[Array, "D"]]) -> Drawing:
+    """A vector before and after norms, one panel each: its values as bars, its mean as a line.
 
     ``rows`` are names -> vectors. The mean and the root mean square stand under each name. Look
-    for: LayerNorm takes the mean off, RMSNorm leaves it.
+    for: LayerNorm subtracts the mean, RMSNorm keeps it.
     """
     measured = {name: (float(np.mean(v)), _rms(v)) for name, v in rows.items()}
     alt = "; ".join(f"{n}: mean {m:.2f}, rms {r:.2f}" for n, (m, r) in measured.items())
     figure, axes = drawing(
-        "One row, and what a norm makes of it", f"Bars. {alt}.", columns=len(rows),
+        "One vector, before and after normalisation", f"Bars. {alt}.", columns=len(rows),
         size=(7.5, 3.0), sharey=True, squeeze=False,
     )  # fmt: skip
     for i, (ax, (name, v)) in enumerate(zip(axes[0], rows.items(), strict=True)):
@@ -69,7 +69,7 @@ def rows_as_bars(rows: Mapping[str, Float[Array, "D"]]) -> Drawing:
         ax.axhline(0, color=INK, linewidth=0.7)
         ax.axhline(mean, color=INK, linewidth=1.2, linestyle="--")
         ax.set_title(f"{name}\nmean {mean:.2f}, rms {rms:.2f}", fontsize=9, color=INK)
-        ax.set_xlabel("number in the row", fontsize=9)
+        ax.set_xlabel("dimension", fontsize=9)
     axes[0, 0].set_ylabel("value (dashed: the mean)", fontsize=9)
     return figure
 
@@ -78,18 +78,18 @@ def _rms(v: Any) -> float:
     return float(np.sqrt(np.mean(np.square(v, dtype=np.float64))))
 
 
-def standard_deviations(
+def change_propagation(
     changes: Mapping[str, Sequence[Float[Array, "N"]]],
     grid_thw: Int[Array, "I 3"],
     merge: int = 2,
     window: int | None = None,
 ) -> Drawing:
-    """How far a change of one patch has come, block by block, for some models: maps of patches.
+    """How far a change of one patch propagates, block by block, for some models: maps of patches.
 
     ``changes`` are names -> for each block how much every patch has changed, [N] in merge order (as
     patches come); one row of maps each, of the first frame of the first image. A patch that has
     changed at all is coloured, by the logarithm of how much; one that has not is white. ``window``
-    draws lines every so many patches. Look for: what a window keeps out.
+    draws lines every so many patches. Look for changes that stop at the edge of a window.
     """
     _, h, w = np.asarray(grid_thw)[0].tolist()
     place = patch_positions(np.array([[1, h, w]]), merge)
@@ -103,7 +103,7 @@ def standard_deviations(
     )
     tall = 6.4 / deep * h / w + 0.3
     figure, axes = drawing(
-        "One patch was changed: who has noticed?", f"{alt}.", len(changes), deep,
+        "One patch was changed: how far the change propagates", f"{alt}.", len(changes), deep,
         (7.5, 0.6 + len(changes) * tall), squeeze=False,
     )  # fmt: skip
     logs = [np.log10(b[b > 0]) for blocks in changes.values() for b in blocks if np.any(b > 0)]

@@ -1,4 +1,4 @@
-"""Figures of mRoPE: where every token stands in time, height and width, and what turns with it."""
+"""Figures of mRoPE: every token's position in time, height and width."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHADE = "#eeeeee"
 
 
 class Run(NamedTuple):
-    """Neighbouring tokens first <= index < end that are all text, or all of one block."""
+    """Neighbouring tokens first <= index < end that are all text, or all of one media span."""
 
     first: int
     end: int
@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 
 def runs_of(media: Bool[Array, "S"]) -> list[Run]:
-    """The prompt cut into runs of text and blocks of placeholders, in order."""
+    """The prompt cut into runs of text and spans of placeholders, in order."""
     runs, index = [], 0
     for is_media, same in groupby(media.tolist()):
         length = len(list(same))
@@ -45,9 +45,10 @@ def mrope_timeline(
     """Position in time, height and width of every token of a prompt, against its index.
 
     ``media`` is True where a placeholder stands (``np.isin(ids, [image, video])``). Text is one
-    line, as its three positions are equal. In a shaded block the three axes part; after it text
-    goes on at one number, marked. Look how far the line falls behind the dashed one (a position a
-    token, as in ordinary RoPE): at the end the gap is the rope delta. (Qwen2-VL paper, section 2.1)
+    line, as its three positions are equal. In a shaded span the three axes differ; after it text
+    continues at the position in the ring. Look how far the line falls behind the dashed one (one
+    position per token, as in ordinary RoPE): at the end the gap is the rope delta. (Qwen2-VL
+    paper, section 2.1)
     """
     runs = runs_of(media)
     tokens, largest = len(media), int(np.max(position_ids, initial=0))
@@ -61,7 +62,7 @@ def mrope_timeline(
     axes.set_ylabel("position", fontsize=9)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
-    axes.plot([0, tokens], [0, tokens], "--", color=FAINT, linewidth=1.2, label="one a token")
+    axes.plot([0, tokens], [0, tokens], "--", color=FAINT, linewidth=1.2, label="one per token")
     for run in runs:
         _draw_run(axes, run, position_ids)
     for before, run in pairwise(runs):
@@ -75,19 +76,19 @@ def mrope_timeline(
 
 
 def span_cells(
-    block: Int[Array, "3 S"], grid: Sequence[int], merge: int = 2, image: Any = None
+    positions: Int[Array, "3 S"], grid: Sequence[int], merge: int = 2, image: Any = None
 ) -> Drawing:
-    """The tokens of one block where they lie: (time, height, width) in every cell.
+    """The tokens of one image or video span as cells: (time, height, width) in each.
 
-    ``block`` are the positions of an image or video of ``grid`` = (t, h, w) patches; a panel is a
-    temporal grid. ``image`` (pixels, for one panel) is drawn underneath. Look along a row: only
+    ``positions`` are those of an image or video of ``grid`` = (t, h, w) patches; a panel is a
+    frame pair. ``image`` (pixels, for one panel) is drawn underneath. Look along a row: only
     width grows; down a column: only height; from panel to panel: only time.
     """
     t, h, w = grid[0], grid[1] // merge, grid[2] // merge
-    cells = np.reshape(block, (3, t, h, w))
+    cells = np.reshape(positions, (3, t, h, w))
     first, last = cells[:, 0, 0, 0].tolist(), cells[:, -1, -1, -1].tolist()
     alt = (
-        f"{t} temporal grid{'s' if t > 1 else ''} of {h} rows and {w} columns of tokens, with "
+        f"{t} frame pair{'s' if t > 1 else ''} of {h} rows and {w} columns of tokens, with "
         f"(time, height, width) from ({_triple(first)}) at the top left of the first to "
         f"({_triple(last)}) at the bottom right of the last."
     )
@@ -95,7 +96,7 @@ def span_cells(
     rows = -(-t // columns)
     tall = 0.42 * h if image is None else min(7.2 * h / w, 6.5)
     high = rows * (tall + 0.3 * (t > 1)) + 0.4
-    title = f"(time, height, width) of the {t * h * w} tokens of a block"
+    title = f"(time, height, width) of the {t * h * w} tokens of a span"
     figure, axes = drawing(
         title, alt, rows, columns, size=(7.5, min(max(high, 1.6), 9.0)), squeeze=False
     )
@@ -103,12 +104,12 @@ def span_cells(
         panel.set_axis_off()
         if k < t:
             _draw_cells(panel, cells[:, k], image if t == 1 else None)
-            panel.set_title(f"temporal grid {k}" if t > 1 else "", fontsize=9, color=INK)
+            panel.set_title(f"frame pair {k}" if t > 1 else "", fontsize=9, color=INK)
     return figure
 
 
 def mrope_sections(config: TextConfig, title: str = "") -> Drawing:
-    """Which frequencies of a head turn with which axis, and how far a full turn is.
+    """Which frequencies of a head rotate with which axis, and their wavelengths.
 
     One bar for each of the head_dim / 2 frequencies; its height is the wavelength, 2 pi / frequency
     in positions, on a logarithmic scale. The sections are consecutive: time has the fast ones,
@@ -125,7 +126,7 @@ def mrope_sections(config: TextConfig, title: str = "") -> Drawing:
         if b > a
     )
     figure, axes = drawing(
-        title or "Which frequency turns with which axis", alt + ".", size=(7.5, 3.4)
+        title or "mRoPE sections: frequencies by axis", alt + ".", size=(7.5, 3.4)
     )
     for i, (name, a, b) in enumerate(parts):
         label = f"{name}: {a} to {b - 1}" if b > a else f"{name}: none"
@@ -146,21 +147,21 @@ def positions_compared(
     """The same prompt under several rules: how much of the line of positions each run takes.
 
     ``rules``: name -> position_ids of one prompt; ``media`` as in :func:`mrope_timeline`. Each rule
-    has a row: text above, blocks below, with a stroke at every time that a temporal grid has. Look
-    for text that stands over a block (the two share positions: a collision, counted on the right),
-    and for blocks in which all strokes have fallen together.
+    has a row: text above, image and video spans below, with a stroke at the time of every frame
+    pair. Look for text above a span (the two share positions: a collision, counted on the right),
+    and for spans in which all strokes coincide.
     """
     runs = runs_of(media)
     clashes = {name: collisions(positions, media) for name, positions in rules.items()}
     alt = f"The same {len(media)} tokens under {len(rules)} rules. " + " ".join(
         f"{name}: {_times(positions, runs)}, the last token at {int(np.max(positions[:, -1]))}, "
-        f"{clashes[name]} text tokens at positions that a block has."
+        f"{clashes[name]} text tokens at positions of a span."
         for name, positions in rules.items()
     )
     figure, axes = drawing(title or "One prompt, several rules", alt, size=(7.5, 1 + len(rules)))
     end = max(int(np.max(p, initial=0)) for p in rules.values()) + 1
     axes.set(xlim=(-0.5, end + 0.5), ylim=(len(rules) - 0.05, -0.35))
-    label = "position (a bar: all that a run takes, on any axis; a stroke: the time of a grid)"
+    label = "position (a bar: the range of a run over all axes; a stroke: the time of a frame pair)"
     axes.set_xlabel(label, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks([])
@@ -168,7 +169,7 @@ def positions_compared(
     for y, (name, positions) in enumerate(rules.items()):
         axes.text(0, y - 0.05, name, fontsize=8, color=INK, weight="bold", va="bottom")
         many = clashes[name]
-        said = f"{many} text token{'' if many == 1 else 's'} on a block's positions"
+        said = f"{many} text token{'' if many == 1 else 's'} at a span's positions"
         axes.text(end, y - 0.05, said, fontsize=8, color=INK, ha="right", va="bottom")
         for run in runs:
             _lane(axes, y, run, positions[:, run.first : run.end])
@@ -176,7 +177,7 @@ def positions_compared(
 
 
 def collisions(position_ids: Int[Array, "3 S"], media: Bool[Array, "S"]) -> int:
-    """How many text tokens stand at a position that a block before them has reached."""
+    """How many text tokens have a position that a span before them has reached."""
     reached = np.maximum.accumulate(np.where(media, np.max(position_ids, axis=0), -1))
     return int(np.count_nonzero(~media & (position_ids[0] <= reached)))
 
@@ -186,11 +187,9 @@ def _said(run: Run, positions: Int[Array, "3 S"]) -> str:
     if not run.media:
         return f"Text of {run.end - run.first} tokens at {part[0, 0]} to {part[0, -1]}."
     lows, highs = np.min(part, axis=1).tolist(), np.max(part, axis=1).tolist()
-    key_ranges = zip(AXES, lows, highs, strict=True)
-    return f"A block of {run.end - run.first} tokens: " + (
-        ", ".join(
-            f"{name} {low}" + (f" to {high}" * (high > low)) for name, low, high in key_ranges
-        )
+    ranges = zip(AXES, lows, highs, strict=True)
+    return f"A span of {run.end - run.first} tokens: " + (
+        ", ".join(f"{name} {low}" + (f" to {high}" * (high > low)) for name, low, high in ranges)
         + "."
     )
 
@@ -208,16 +207,16 @@ def _draw_run(axes: Axes, run: Run, positions: Int[Array, "3 S"]) -> None:
         look: dict[str, Any] = dict(marker=_MARKERS[i], markersize=size, markeredgewidth=0)
         axes.plot(index, part[i], color=_COLOURS[i], label=name, linewidth=0.6, **look)
     middle, high = (run.first + run.end - 1) / 2, axes.get_ylim()[1]
-    said = f"block of {run.end - run.first}"
+    said = f"span of {run.end - run.first}"
     box: dict[str, Any] = dict(boxstyle="square,pad=0.2", facecolor=_SHADE, edgecolor="none")
     axes.text(middle, high * 0.98, said, ha="center", va="top", fontsize=8, color=INK, bbox=box)
 
 
-def _mark_restart(axes: Axes, block: Run, run: Run, positions: Int[Array, "3 S"]) -> None:
+def _mark_restart(axes: Axes, span: Run, run: Run, positions: Int[Array, "3 S"]) -> None:
     at = int(positions[0, run.first])
     axes.plot(run.first, at, "o", markersize=9, markerfacecolor="none", color=COLOURS[5])
-    largest = int(np.max(positions[:, block.first : block.end]))
-    said = f"text goes on at {at}" + (f" = {largest} + 1" if at == largest + 1 else "")
+    largest = int(np.max(positions[:, span.first : span.end]))
+    said = f"text continues at {at}" + (f" = {largest} + 1" if at == largest + 1 else "")
     axes.annotate(
         said,
         (run.first, at),
@@ -262,9 +261,9 @@ def _triple(position: Sequence[int]) -> str:
 
 
 def _times(positions: Int[Array, "3 S"], runs: Sequence[Run]) -> str:
-    blocks = [np.unique(positions[0, r.first : r.end]).tolist() for r in runs if r.media]
-    listed = [_triple(times[:12]) + (" ..." * (len(times) > 12)) for times in blocks]
-    return "times of the blocks " + " and ".join(listed) if listed else "no blocks"
+    spans = [np.unique(positions[0, r.first : r.end]).tolist() for r in runs if r.media]
+    listed = [_triple(times[:12]) + (" ..." * (len(times) > 12)) for times in spans]
+    return "times of the spans " + " and ".join(listed) if listed else "no spans"
 
 
 def _lane(axes: Axes, y: int, run: Run, part: Int[Array, "3 S"]) -> None:
@@ -274,7 +273,7 @@ def _lane(axes: Axes, y: int, run: Run, part: Int[Array, "3 S"]) -> None:
     box.set_linewidth(0.8)
     axes.add_patch(box)
     if high - low >= 0.08 * axes.get_xlim()[1]:
-        said = f"{'block' if run.media else 'text'} of {part.shape[1]}"
+        said = f"{'span' if run.media else 'text'} of {part.shape[1]}"
         at = y + line + (0.33 if run.media else 0.1)
         axes.text(low + 0.2, at, said, fontsize=7, va="center", color=INK)
     if run.media:

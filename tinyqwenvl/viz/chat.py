@@ -1,4 +1,4 @@
-"""Figures of prompts: their tokens as cells, and where ids stand in a vocabulary."""
+"""Figures of prompts: their tokens as cells, and the layout of ids in a vocabulary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..tokenizer import ADDED_TOKENS, SpecialToken, Tokenizer
 from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing
 
 # Ground, letters, and the edge of each kind of cell: lightness and edge tell them apart as well.
-LOOKS: dict[str, tuple[Any, Any, Any]] = {
+CELL_STYLES: dict[str, tuple[Any, Any, Any]] = {
     "special token": (COLOURS[0], PAPER, "-"),
     "template": ("#dcedf8", INK, "--"),
     "text": (PAPER, INK, "-"),
@@ -26,7 +26,7 @@ _SEEN = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}  # what cannot be see
 
 
 class Cell(NamedTuple):
-    """One cell of a strip: what it says, the id under it, what kind of token, and how many."""
+    """One cell of a strip: its text, the id under it, the kind of token, and how many."""
 
     text: str
     number: int
@@ -35,7 +35,7 @@ class Cell(NamedTuple):
 
 
 def token_text(tokenizer: Tokenizer, number: int) -> str:
-    """One token in letters that can be seen: a dot for a space, hex for part of a character."""
+    """One token in visible characters: a dot for a space, hex for part of a character."""
     text = tokenizer.decode([number], skip_special=False)
     if "\ufffd" in text:
         held = map(_BYTES.get, tokenizer.backend.id_to_token(number))
@@ -49,7 +49,7 @@ def token_text(tokenizer: Tokenizer, number: int) -> str:
 
 
 def token_cells(pieces: Sequence[str], tokenizer: Tokenizer, alike: int = 3) -> list[Cell]:
-    """The cells of :func:`token_strip`: one a token, but a long run of placeholders is one."""
+    """The cells of :func:`token_strip`: one per token, but a long run of placeholders is one."""
     ids, parts = tokenizer.encode_parts(pieces)
     cells = [
         Cell(token_text(tokenizer, number), number, _kind(pieces, part), 1)
@@ -72,14 +72,14 @@ def token_strip(
     ``pieces`` are those of :func:`chat.render` (or ``expand``, or ``obey``). Above is the text of a
     token, below its id. A dot is a space, a hooked arrow a line end, hex digits are bytes that are
     no whole character. More than ``alike`` equal placeholders in a row become one cell. Look for
-    what the model gets that the user did not write: special tokens, roles, placeholders.
+    what the model receives that the user did not write: special tokens, roles, placeholders.
     """
     cells = token_cells(pieces, tokenizer, alike)
     rows = _rows(cells)
     counts: Counter[str] = Counter()
     for cell in cells:
         counts[cell.kind] += cell.tokens
-    said = ", ".join(f"{counts[kind]} {_plural(kind, counts[kind])}" for kind in LOOKS)
+    said = ", ".join(f"{counts[kind]} {_plural(kind, counts[kind])}" for kind in CELL_STYLES)
     words = " ".join(f"[{cell.text}]" for cell in cells[:60])
     alt = f"{counts.total()} tokens as cells: {said}. In order: {words}"
     alt += " and so on." if len(cells) > 60 else "."
@@ -94,31 +94,32 @@ def token_strip(
             x += _width(cell)
     legend = [
         Patch(facecolor=ground, edgecolor=INK, linestyle=edge, label=f"{kind}: {counts[kind]}")
-        for kind, (ground, _, edge) in LOOKS.items()
+        for kind, (ground, _, edge) in CELL_STYLES.items()
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
 def id_map(vocabularies: Mapping[str, tuple[int, int]]) -> Drawing:
-    """Where ids stand: the pieces of text first, then the 22 added tokens, then rows without one.
+    """Ids by range: the pieces of text first, then the 22 added tokens, then entries without one.
 
-    ``vocabularies``: name -> (id of the first added token, rows of the embedding). Look at the
+    ``vocabularies``: name -> (id of the first added token, size of the embedding). Look at the
     order, which is the same in every vocabulary, and at the numbers, which are not: an id means
     nothing without its tokenizer.
     """
     added = len(ADDED_TOKENS)
-    names, columns = ["bytes, and merges of them", *ADDED_TOKENS, "rows without a token"], []
+    names, columns = ["bytes, and merges of them", *ADDED_TOKENS, "entries without a token"], []
     for first, rows in vocabularies.values():
         spare = rows - first - added
         ids = [f"0 to {first - 1:,}", *(f"{first + i:,}" for i in range(added))]
         columns.append([*ids, f"{first + added:,} to {rows - 1:,}" if spare else "none"])
     alt = "A table of ids. " + " ".join(
         f"{name}: text is {ids[0]}, the {added} added tokens are {ids[1]} to {ids[-2]}, "
-        f"{IMAGE_PAD} is {ids[1 + ADDED_TOKENS.index(IMAGE_PAD)]}, rows without a token: {ids[-1]}."
+        f"{IMAGE_PAD} is {ids[1 + ADDED_TOKENS.index(IMAGE_PAD)]}, "
+        f"entries without a token: {ids[-1]}."
         for name, ids in zip(vocabularies, columns, strict=True)
     )
-    figure, axes = drawing("Where the ids stand", alt, size=(7.0, 0.21 * len(names) + 0.8))
+    figure, axes = drawing("Ids by range", alt, size=(7.0, 0.21 * len(names) + 0.8))
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -1.6))
     axes.set_axis_off()
     places = [0.42 + 0.58 * (i + 0.5) / len(columns) for i in range(len(columns))]
@@ -167,7 +168,7 @@ def _width(cell: Cell) -> float:
 
 
 def _draw(axes: Axes, cell: Cell, x: float, y: int) -> None:
-    ground, ink, edge = LOOKS[cell.kind]
+    ground, ink, edge = CELL_STYLES[cell.kind]
     box = Rectangle((x + 0.15, y), _width(cell) - 0.3, 0.56, facecolor=ground, linestyle=edge)
     box.set(edgecolor=INK if cell.kind != "text" else "#777777", linewidth=0.9)
     axes.add_patch(box)
@@ -187,7 +188,9 @@ def _row_kind(name: str) -> str:
 
 
 def _stripe(axes: Axes, y: int, kind: str) -> None:
-    ground = {"placeholder": LOOKS["placeholder"][0], "special token": "#dcedf8"}.get(kind, PAPER)
+    ground = {"placeholder": CELL_STYLES["placeholder"][0], "special token": "#dcedf8"}.get(
+        kind, PAPER
+    )
     axes.add_patch(Rectangle((0, y - 0.5), 1, 1, facecolor=ground, edgecolor=FAINT, linewidth=0.5))
 
 

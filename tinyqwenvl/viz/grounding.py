@@ -23,13 +23,13 @@ def boxes(
     truth: Sequence[Location] = (),
     grid: Any = None,
     patch: int = 14,
-    title: str = "Where the answer points",
+    title: str = "Bounding boxes and points of the answer",
 ) -> Drawing:
     """The boxes and points of ``answer``, numbered and labelled, on the image [H, W, 3].
 
     Answers are read by :func:`~tinyqwenvl.grounding.locations`. Qwen2.5-VL gives pixels of the
     *resized* image: give its ``grid`` (t, h, w) of patches when the image had to be resized.
-    ``truth``, in pixels of the image, is dotted in black, a point of it a diagonal cross. Look
+    ``truth``, in pixels of the image, is dotted in black; its points are diagonal crosses. Look
     for how far the edges of the two lie apart; lines differ in style as well as in colour.
     """
     pixels = np.asarray(image)
@@ -39,11 +39,11 @@ def boxes(
     size = (7.5, float(np.clip(7.0 * height / width + 0.6, 2.2, 6.5)))
     figure, axes = drawing(title, _alt(found, truth), size=size)
     show_image(axes, pixels)
-    for number, mark in enumerate(found):
+    for number, location in enumerate(found):
         colour, line = COLOURS[_ORDER[number % len(_ORDER)]], _LINES[number % len(_LINES)]
-        _draw(axes, mark, colour, line, 2.4, f"{number + 1} {mark.label}".strip())
-    for mark in truth:  # on top: where both are the same, both are seen
-        _draw(axes, mark, "black", ":", 1.3, "")
+        _draw(axes, location, colour, line, 2.4, f"{number + 1} {location.label}".strip())
+    for location in truth:  # on top: where both coincide, both are visible
+        _draw(axes, location, "black", ":", 1.3, "")
     if not found:
         axes.text(
             width / 2, height / 2, "no box in the answer", ha="center", fontsize=10, bbox=_PLATE
@@ -54,15 +54,15 @@ def boxes(
 _PLATE = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.2", "alpha": 0.9}
 
 
-def _draw(axes: Axes, mark: Location, colour: str, line: str, width: float, label: str) -> None:
+def _draw(axes: Axes, location: Location, colour: str, line: str, width: float, label: str) -> None:
     wider = width + (2.2 if label else 0.0)
     halo: list[AbstractPathEffect] = [
         Stroke(linewidth=wider, foreground="white"),
         Stroke(linewidth=width),
     ]
-    x, y = mark.place[:2]
-    if not mark.is_point:
-        x2, y2 = mark.place[2:]
+    x, y = location.place[:2]
+    if not location.is_point:
+        x2, y2 = location.place[2:]
         for ink, wide, style in (("white", wider, "-"), (colour, width, line)):
             axes.add_patch(
                 Rectangle((x, y), x2 - x, y2 - y, fill=False, color=ink, lw=wide, linestyle=style)
@@ -82,16 +82,16 @@ def _draw(axes: Axes, mark: Location, colour: str, line: str, width: float, labe
 
 def _alt(found: Sequence[Location], truth: Sequence[Location]) -> str:
     if not found:
-        return "The image; the answer holds no box and no point."
-    told = [_tell(mark) for mark in found[:4]]
+        return "The image; the answer has no box and no point."
+    summaries = [_tell(location) for location in found[:4]]
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-    dotted = f" Dotted: {len(truth)} of the truth." if truth else ""
-    return f"The image with {'; '.join(told)}{more}.{dotted}"
+    dotted = f" Dotted: {len(truth)} of the ground truth." if truth else ""
+    return f"The image with {'; '.join(summaries)}{more}.{dotted}"
 
 
-def _tell(mark: Location) -> str:
-    name, place = mark.label or "no name", [f"{n:.0f}" for n in mark.place]
-    if mark.is_point:
+def _tell(location: Location) -> str:
+    name, place = location.label or "no name", [f"{n:.0f}" for n in location.place]
+    if location.is_point:
         return f"a point for {name} at ({place[0]}, {place[1]})"
     return f"a box for {name} from ({place[0]}, {place[1]}) to ({place[2]}, {place[3]})"
 
@@ -100,14 +100,16 @@ def gallery(
     images: Sequence[Any],
     captions: Sequence[str] = (),
     columns: int = 3,
-    title: str = "Pictures",
+    title: str = "Images",
 ) -> Drawing:
     """Images [H, W, 3] of any sizes in rows of ``columns``, each with its caption below."""
     captions = [*captions, *[""] * (len(images) - len(captions))]
     rows = -(-len(images) // columns)
-    told = "; ".join(caption.replace("\n", " ").rstrip(".") for caption in captions[:6] if caption)
+    summaries = "; ".join(
+        caption.replace("\n", " ").rstrip(".") for caption in captions[:6] if caption
+    )
     many = "One image" if len(images) == 1 else f"{len(images)} images"
-    alt = f"{title}. {many}{': ' + told if told else ''}."
+    alt = f"{title}. {many}{': ' + summaries if summaries else ''}."
     figure, axes = drawing(
         title, alt, rows, columns, size=(7.5, 2.45 * rows + 0.4), squeeze=False
     )  # fmt: skip

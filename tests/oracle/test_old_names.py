@@ -223,8 +223,9 @@ def test_folders_and_globs_of_pytorch(new, tmp_path):
 
 @pytest.mark.parametrize("name", RENAMED)
 def test_mutants_keep_their_old_names(name, capsys):
-    assert find_mutant(name) is MUTANTS[RENAMED[name]]
     with pytest.warns(DeprecationWarning, match=RENAMED[name]), apply(name):
         pass
+    with pytest.warns(DeprecationWarning, match=RENAMED[name]):
+        assert find_mutant(name) is MUTANTS[RENAMED[name]]
     assert main(["selftest", "nothing"]) == 2
     assert "no mutant is called nothing" in capsys.readouterr().err

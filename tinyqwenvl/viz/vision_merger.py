@@ -14,26 +14,28 @@ from ..dims import Array, Float, Int
 from ..oracle.mutants import gelu_tanh
 from .style import COLOURS, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_image
 
-FORMS = {"tanh form": gelu_tanh, "QuickGELU": nn.quick_gelu}
-_STYLES = {"tanh form": (COLOURS[1], "--"), "QuickGELU": (COLOURS[3], ":")}
+FORMS = {"tanh approximation": gelu_tanh, "QuickGELU": nn.quick_gelu}
+_STYLES = {"tanh approximation": (COLOURS[1], "--"), "QuickGELU": (COLOURS[3], ":")}
 
 
-def gelu_forms(values: Float[Array, "..."] | None = None, reach: float = 6.0) -> Drawing:
-    """The exact GELU of the merger, its tanh form and QuickGELU; below, how far they are from it.
+def gelu_variants(values: Float[Array, "..."] | None = None, reach: float = 6.0) -> Drawing:
+    """The exact GELU of the merger, its tanh approximation and QuickGELU; below, their errors.
 
-    ``values``: numbers that really come to the activation, drawn as a histogram (the share of them
+    ``values``: real inputs of the activation, drawn as a histogram (the share of them
     in each bin) beneath the curves. Look at the lower panel, whose scale is logarithmic: curves
     that cover each other above are up to 5e-4 and 2e-2 apart. (Hendrycks & Gimpel 2016)
     """
     x = np.linspace(-reach, reach, 2401)
     exact = nn.gelu(x)
     apart = {name: np.abs(form(x) - exact) for name, form in FORMS.items()}
-    alt = "GELU and two of its forms from " + f"{-reach:g} to {reach:g}; largest distance from it: "
+    alt = (
+        "GELU and two approximations from " + f"{-reach:g} to {reach:g}; largest distance from it: "
+    )
     alt += ", ".join(
         f"{name} {gap.max():.2g} at {x[np.argmax(gap)]:.3g}" for name, gap in apart.items()
     )
     figure, (curves, gaps) = drawing(
-        "Three forms of GELU", alt + ".", 2, 1, size=(7.0, 5.0), sharex=True
+        "GELU and its approximations", alt + ".", 2, 1, size=(7.0, 5.0), sharex=True
     )
     curves.plot(x, exact, color=COLOURS[0], linewidth=2.5, label="exact (erf)")
     for name, form in FORMS.items():
@@ -52,20 +54,20 @@ def gelu_forms(values: Float[Array, "..."] | None = None, reach: float = 6.0) ->
     curves.set_ylabel("activation", fontsize=9)
     curves.legend(fontsize=8, frameon=False, loc="upper left")
     gaps.set(yscale="log", ylim=(1e-8, 0.3), xlim=(-reach, reach))
-    gaps.set_ylabel("distance from the exact form", fontsize=9)
+    gaps.set_ylabel("distance from the exact GELU", fontsize=9)
     gaps.set_xlabel("input", fontsize=9)
     if values is not None:
         _histogram(curves, np.ravel(values), reach)
-        figure.alt += f" The histogram is of {np.size(values)} numbers."
+        figure.alt += f" The histogram is of {np.size(values)} values."
     return figure
 
 
-def two_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
-    """Which token each patch goes to: merge order, and rows that were never put in it.
+def patch_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
+    """Which token each patch becomes part of, in merge order and in raster order.
 
-    ``grid`` = (t, h, w) in patches (the first temporal grid is drawn). Every merge * merge
-    neighbours in memory become a token. Left, patches in merge order: a token is a square. Right,
-    patches in raster order: a token is a strip, and its number stands for another place.
+    ``grid`` = (t, h, w) in patches (the first frame pair is drawn). Every merge * merge
+    neighbours in memory become one token. Left, patches in merge order: a token is a square. Right,
+    patches in raster order: a token is a strip at another position.
     """
     _, h, w = grid
     four = merge * merge
@@ -74,9 +76,9 @@ def two_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
     wrong = (rows * w + columns) // four
     moved = int(np.count_nonzero(right != wrong))
     alt = (
-        f"{h} by {w} patches, each with the number of its token, {h * w // four} tokens. In merge "
+        f"{h} by {w} patches, each with the index of its token, {h * w // four} tokens. In merge "
         f"order a token is a square of {merge} by {merge}; in raster order it is {four} patches "
-        f"one after the other, and {moved} of {h * w} patches go to another token."
+        f"in a row, and {moved} of {h * w} patches go to another token."
     )
     figure, panels = drawing(
         "Which token a patch goes to", alt, 1, 2, size=(7.5, min(0.9 + 3.5 * h / w, 5.5))
@@ -87,23 +89,24 @@ def two_groupings(grid: Sequence[int], merge: int = 2) -> Drawing:
     return figure
 
 
-def four_to_one(
+def merge_group_to_token(
     patches: Float[Array, "S D"],
     hidden: Float[Array, "..."],
     token: Float[Array, "E"],
     crop: Any = None,
 ) -> Drawing:
-    """The numbers of one block on their way through the merger.
+    """The values of one merge group on their way through the merger.
 
-    ``patches``: the patches of a block after the norm, one a row; ``hidden``: what comes out of
+    ``patches``: the patches of a merge group after the norm, [4, D]; ``hidden``: what comes out of
     ``mlp.0``, before the GELU; ``token``: what comes out of ``mlp.2``; ``crop``: its pixels.
-    Every number is one stroke, from dark (lowest) to light (highest) in each strip. Look at the
-    second strip: it is the four rows of the first, end to end; nothing is averaged.
+    Every value is one stroke, from dark (lowest) to light (highest) in each strip. Look at the
+    second strip: it is the four patches of the first, concatenated; nothing is averaged.
     """
     many, width = patches.shape
     alt = (
-        f"{many} patches of {width} numbers are laid end to end, {many * width} numbers; a matrix "
-        f"makes {len(hidden)} of them, GELU bends these, and a second matrix makes {len(token)}: "
+        f"{many} patches of {width} values are concatenated to {many * width} values; a matrix "
+        f"projects them to {len(hidden)}, GELU follows, and a second matrix projects to "
+        f"{len(token)}: "
         "one image token."
     )
     ratios = [many * 0.8, 1, 1, 1, 1]
@@ -117,8 +120,8 @@ def four_to_one(
         width_ratios=[1, 4],
     )
     strips = (
-        (patches, f"{many} patches after the norm, {width} numbers each"),
-        (np.reshape(patches, (1, -1)), f"end to end: {many * width}"),
+        (patches, f"{many} patches after the norm, {width} values each"),
+        (np.reshape(patches, (1, -1)), f"concatenated: {many * width}"),
         (hidden[None], f"mlp.0: {len(hidden)}"),
         (nn.gelu(hidden)[None], f"GELU: {len(hidden)}"),
         (token[None], f"mlp.2: {len(token)}, the image token"),
@@ -127,7 +130,7 @@ def four_to_one(
         grid[row, 0].set_axis_off()
         _strip(grid[row, 1], numbers, title, len(token) / (many * width))
     if crop is not None:
-        show_image(grid[0, 0], crop, "the block")
+        show_image(grid[0, 0], crop, "the merge group")
         _number_patches(grid[0, 0], np.asarray(crop).shape, round(many**0.5))
     return figure
 
@@ -141,24 +144,24 @@ def token_map(
     mark: int | None = None,
     unit: str = "",
 ) -> Drawing:
-    """One number for every image token of an image, where the token lies.
+    """One value per image token, at the position of the token.
 
     ``values`` are in raster order (as the vision encoder gives them), ``grid`` = (1, h, w) in
     patches; ``image`` is shown beside, with the same lines. ``mark`` frames one token; ``unit``
-    names the numbers. Light is much, dark is little; lowest and highest are written into their
+    names the values. Light is high, dark is low; lowest and highest are written into their
     cells.
     """
     h, w = grid[1] // merge, grid[2] // merge
     table = np.reshape(values, (h, w))
     low, high = divmod(int(np.argmin(table)), w), divmod(int(np.argmax(table)), w)
     alt = (
-        f"{h} rows and {w} columns of image tokens; {unit or 'the numbers'} from {table.min():.2g} "
+        f"{h} rows and {w} columns of image tokens; {unit or 'values'} from {table.min():.2g} "
         f"(row {low[0]}, column {low[1]}) to {table.max():.2g} (row {high[0]}, column {high[1]})."
     )
     panels = 1 if image is None else 2
     size = (7.5, min(6.2 / panels * h / w + 0.7, 7.0))
     figure, axes = drawing(
-        title or "A number for every image token", alt, 1, panels, size=size, squeeze=False
+        title or "One value per image token", alt, 1, panels, size=size, squeeze=False
     )
     heat = axes[0, -1]
     heatmap = heat.imshow(table, cmap=SEQUENTIAL, extent=(0, w, h, 0))

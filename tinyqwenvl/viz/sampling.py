@@ -1,4 +1,4 @@
-"""The choice of the next token: its probabilities, and how sure each word of an answer was."""
+"""Sampling: probabilities of the next token, and of each token of an answer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from ..dims import Array, Float
 from ..nn import softmax
-from .attention import drawable, shown
 from .style import COLOURS, FAINT, INK, Drawing, drawing
+from .words import drawable, readable
 
 
 def next_token(
@@ -18,22 +18,22 @@ def next_token(
     most: int = 8,
     title: str = "The next token",
 ) -> Drawing:
-    """Probabilities of the likeliest next tokens, under one or several ways to choose.
+    """The highest probabilities of the next token, under one or several sampling settings.
 
     ``scores`` are logits [V] by name, or what :meth:`sampling.Sampling.scores` makes of them; a
-    token with -inf is out. ``word`` names an id. All panels have the tokens that are likeliest in
-    the first, in its order (a space before a word is part of it), and the sum of all others last.
+    token with -inf is excluded. ``word`` names an id. All panels have the top tokens of the first,
+    in its order (a space before a word is part of it), and the sum of all others last.
     """
     chances = {name: softmax(each.astype(np.float64)) for name, each in scores.items()}
     first = next(iter(chances.values()))
     top = np.argsort(-first, kind="stable")[:most]
     names = [f"“{drawable(word(int(i)))}”" for i in top]
-    told = [
+    summaries = [
         f"{name}: {names[int(np.argmax(p[top]))]} {np.max(p[top]):.1%}, "
         f"{np.count_nonzero(p)} of {len(p)} tokens possible"
         for name, p in chances.items()
     ]
-    alt = "Bars of the probability of the next token. " + "; ".join(told) + "."
+    alt = "Bars of the probability of the next token. " + "; ".join(summaries) + "."
     others = len(first) > len(top)
     size = (min(2.6 + 2.0 * len(scores), 7.5), 1.1 + 0.27 * (len(top) + others))
     figure, axes = drawing(title, alt, 1, len(scores), size, squeeze=False, sharey=True)
@@ -55,25 +55,25 @@ def next_token(
     return figure
 
 
-def certainty(
+def token_probabilities(
     words: Sequence[str],
     chosen: Float[Array, "S"],
     second: Float[Array, "S"],
-    title: str = "How sure it was, word for word",
+    title: str = "Probability of each token of the answer",
     labels: Sequence[str] = ("chosen", "second"),
 ) -> Drawing:
-    """The probability of each token of an answer, and of the token that came second.
+    """The probability of each token of an answer, and of the second most probable one.
 
     ``words`` are the tokens' texts; ``chosen`` (bars) and ``second`` (diamonds) are probabilities
-    [S], or any two to be compared, by their ``labels``. Look for the low bars: there another
-    answer was near.
+    [S], or any two to be compared, by their ``labels``. Look for low bars: there another
+    answer was almost as probable.
     """
-    names = [shown(word) for word in words]
+    names = [readable(word) for word in words]
     least = int(np.argmin(chosen))
     alt = (
         f"Bars for the {len(words)} tokens of an answer. The lowest is that of {names[least]}, "
         f"token {least}: {labels[0]} {chosen[least]:.1%}, {labels[1]} {second[least]:.1%}. "
-        f"{np.count_nonzero(chosen > 0.99)} bars are over 99 %."
+        f"{np.count_nonzero(chosen > 0.99)} bars are over 99%."
     )
     size = (float(np.clip(1.5 + 0.28 * len(words), 4.5, 7.5)), 3.2)
     figure, axes = drawing(title, alt, size=size)
