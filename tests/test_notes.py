@@ -137,6 +137,16 @@ def test_the_limit_of_an_item_or_an_argument_wins(embedded):
     assert found == [308 * 224, 616 * 448, 420 * 308]
 
 
+def test_a_lower_limit_of_a_clip_wins(embedded):
+    """A higher one does not: the smaller of the two is the limit (docs/spec.md)."""
+    clip = {"video": [Image.new("RGB", (640, 480))] * 2, "fps": 2}
+    found = []
+    for limit in ({}, {"max_pixels": 13_000}, {"max_pixels": 300_000}):
+        inputs = embedded.prepare([{"role": "user", "content": [{**clip, **limit}]}])
+        found.append(int(np.prod(inputs.video_grid_thw)) * 196)
+    assert found == [168 * 140, 112 * 84, 168 * 140]
+
+
 def test_large_pairs_are_read_as_they_were_learnt(pair, capsys):
     assert max(r * c for r, c in TWO_GRIDS) * CELL**2 == cli_embedded.PAIR_PIXELS
     answer, err = ask(capsys, *pair)
