@@ -105,6 +105,15 @@ def test_a_panel_for_every_skill_from_its_first_line_on():
     assert "1,200 images" in figure.alt and "highest count" in figure.alt
 
 
+def test_logs_count_images_under_either_name():
+    newer = [{"images": line["pictures"], "loss": line["loss"]} for line in LOG]
+    older, figure = learning_curves(LOG), learning_curves(newer)
+    for mine, theirs in zip(figure.axes, older.axes, strict=True):
+        for a, b in zip(mine.lines, theirs.lines, strict=True):
+            assert np.array_equal(a.get_xydata(), b.get_xydata())
+    assert figure.alt == older.alt
+
+
 def test_hints_have_a_panel_where_there_are_any():
     figure = learning_curves([{**line, "hint": 1.0} for line in LOG])
     assert [a.get_title() for a in figure.axes if a.get_title()][-1].startswith("hint")

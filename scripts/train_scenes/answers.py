@@ -19,7 +19,7 @@ from scripts.train_scenes.tokenizer import load as load_tokenizer
 from scripts.train_scenes.workers import TYPES
 
 LONGEST = 224  # tokens of an answer
-LONGER = 24  # tokens that the network's may have more than the right one: others are cut
+LONGER = 72  # tokens that the network's may have more than the right one, two boxes: others are cut
 AHEAD = 6  # tokens that a guess may grow by at a time
 ROUNDS = 32  # of the iteration; an answer that still changes then is not the right one
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from scripts.train_scenes import drawing, language, world
 from scripts.train_scenes.batches import clip_seconds, images_of
+from scripts.train_scenes.language.honesty import BYE, HELLO, THANKS
 from scripts.train_scenes.scene import EVALUATION, PAIRS, Clip, Limits, Refusal, Scene, generator
 
 STYLES = ("training", "held-out", "outside")
@@ -18,6 +19,8 @@ TALK = tuple(f"turn_{number}" for number in range(1, 7))  # any skill, so far in
 SKILLS = (*language.SKILLS, *TALK)
 WITH_CLIP, WITHOUT = ("when", "motion", "happens"), ("no_image", "chat", "other")
 WITHIN = 0.5  # seconds
+TIME = re.compile(r"(\d+(?:\.\d+)?) seconds?")
+LETTERS, FAREWELLS = {"Y": "Yes.", "N": "No."}, (THANKS, BYE)
 TRIES = 400
 
 
@@ -161,7 +164,7 @@ def score(case, skill, reply, scale=(1.0, 1.0)):
     """A figure between 0 and 1; scale: of the reply's x and y to pixels of the contents.
 
     Boxes count by their overlap, points by whether they lie in the right shape's box, times by
-    whether they are within half a second, all else by being the canonical answer.
+    whether they are within half a second, all else by being the canonical answer (`agree`).
     """
     wanted = parse(case.answer)
     if wanted and "bbox_2d" in wanted[0]:
@@ -181,12 +184,28 @@ def score(case, skill, reply, scale=(1.0, 1.0)):
             at = [v * s for v, s in zip(point, scale, strict=True)] if point else (-1, -1)
             inside += x1 <= at[0] <= x2 and y1 <= at[1] <= y2
         return inside / max(len(wanted), len(found))
-    if skill == "when" and re.search(r"\d", case.answer):
-        numbers = [re.findall(r"\d+(?:\.\d+)?", text) for text in (case.answer, reply)]
-        return float(
-            bool(numbers[1]) and abs(float(numbers[0][0]) - float(numbers[1][0])) <= WITHIN
-        )
-    return float(reply == case.answer)
+    if skill in ("when", "happens"):
+        return float(same_times(case.answer, reply))
+    return float(agree(case.turns[-1][1], case.answer, reply))
+
+
+def same_times(answer, reply):
+    """Whether two texts are the same but for seconds, which may be WITHIN apart."""
+    texts = [TIME.sub("#", text) for text in (answer, reply)]
+    times = [[float(time[1]) for time in TIME.finditer(text)] for text in (answer, reply)]
+    return texts[0] == texts[1] and all(abs(a - b) <= WITHIN for a, b in zip(*times, strict=True))
+
+
+def agree(text, answer, reply):
+    """Whether a reply is the canonical answer, or one as good.
+
+    To a mere `(y/n)` that is a whole word; to thanks and goodbyes, what the model says of itself.
+    """
+    if reply == answer:
+        return True
+    if answer in LETTERS and re.search(r"\by/n\b", text, re.IGNORECASE):
+        return reply == LETTERS[answer]
+    return answer in FAREWELLS and reply == HELLO
 
 
 def _far(a, b):

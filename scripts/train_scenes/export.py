@@ -1,6 +1,7 @@
 """Write the running mean of the weights as a checkpoint folder in the published file layout.
 
 python -m scripts.train_scenes.export --state .train --out .train/checkpoint
+python -m scripts.train_scenes.export --state scripts/train_scenes/run   # of the kept run
 python -m scripts.train_scenes.export --check .train/checkpoint    # the same ids as transformers
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from scripts.train_scenes.keep import MANIFEST, read_run
 from scripts.train_scenes.network import Config
 from scripts.train_scenes.packing import TOKENS_PER_SECOND
 from scripts.train_scenes.scene import Limits
@@ -208,10 +210,20 @@ def image_of(pixels):
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
+def read_weights(folder, compact=False):
+    """(weights, tokenizer) of a kept run, a compact state or a whole one."""
+    if (folder / MANIFEST).is_file():
+        weights, _, tokenizer = read_run(folder)
+        return weights, tokenizer
+    compact = compact or not (folder / WHOLE).is_file()
+    parts, _, tokenizer = (read_compact if compact else read_whole)(folder)
+    return parts["mean"], tokenizer
+
+
 def main(arguments=None):
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--state", type=Path, default=Path(".train"), help="folder of the run")
+    parser.add_argument("--state", type=Path, default=Path(".train"), help="state or kept run")
     parser.add_argument("--compact", action="store_true", help="the folder holds a compact state")
     parser.add_argument("--out", type=Path, default=Path(".train/checkpoint"))
     parser.add_argument("--check", type=Path, metavar="DIR", help="compare with transformers")
@@ -224,12 +236,11 @@ def main(arguments=None):
             same = sum(a == b for a, b in pairs)
             print(f"the same greedy ids in {same} of {len(pairs)} prompts")
             sys.exit(same != len(pairs))
-        compact = options.compact or not (options.state / WHOLE).is_file()
-        parts, _, tokenizer = (read_compact if compact else read_whole)(options.state)
+        weights, tokenizer = read_weights(options.state, options.compact)
     except StateError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    export(parts["mean"], Config(tokenizer.get_vocab_size()), tokenizer, options.out)
+    export(weights, Config(tokenizer.get_vocab_size()), tokenizer, options.out)
     print(f"{options.out} written")
 
 

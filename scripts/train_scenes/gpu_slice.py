@@ -2,10 +2,10 @@
 
     python3 -m scripts.train_scenes.gpu_slice 540 --compact compact_state --out "$OUT"
 
-It goes on from the compact state in the folder `--compact` if there is one, draws on all cores but
-one, trains, and measures briefly.  The folder `--out` gets the compact state (`state/`, six files),
-`log.jsonl` and `evaluation.json`: eight files, each under 16 MB.  The state is written every
-minute, so that a slice that is killed leaves a whole one.
+It goes on from the compact state in the folder `--compact` if there is one, else from the run kept
+in the repository; it draws on all cores but one, trains, and measures briefly.  The folder `--out`
+gets the compact state (`state/`, six files), `log.jsonl` and `evaluation.json`: eight files, each
+under 16 MB.  The state is written every minute, so that a slice that is killed leaves a whole one.
 """
 
 import argparse
@@ -16,7 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from scripts.train_scenes.state import WHOLE
+
 EVALUATION, MARGIN = 45, 12  # seconds
+REFUSED = 2  # exit status
 LEAST = 20  # seconds that are worth another attempt
 MEASURED = {  # name: style, phrasing
     "training": ("training", "training"), "held-out": ("held-out", "held-out"),
@@ -47,21 +50,30 @@ def finish(process, seconds):
 
 
 def train(options, end):
-    """Train until `end`; after a failure, again from what was saved, in the plainest way."""
+    """Train until `end`; after a failure, again from what was saved, in the plainest way.
+
+    Returns the last exit status, None where training was cut off.
+    """
     state = options.work / "state"
     words = ["--state", state, "--write-compact", options.out / "state", "--save-every", 60]
     words += ["--log", options.out / "log.jsonl", "--workers", options.workers]
     words += ["--device", options.device, "--threads", 2]
     if (options.compact / "state.json").is_file():
         words += ["--compact", options.compact]
+    if options.from_run:
+        words += ["--from-run", options.from_run]
+    status, new = None, ["--new"] if options.new else []
     for extra in (["--compile"] if options.compile else [], []):
         left = end - time.monotonic()
         if left < LEAST:
-            return
-        status = finish(start("train", *words, *extra, "--seconds", left), left + 8)
+            break
+        if (state / WHOLE).exists():  # of the first attempt
+            new = []
+        status = finish(start("train", *words, *new, *extra, "--seconds", left), left + 8)
         print(f"training ended with status {status}", flush=True)
-        if status in (0, 2):  # done, or refused
-            return
+        if status in (0, REFUSED):
+            break
+    return status
 
 
 def measure(options, end):
@@ -95,6 +107,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("seconds", type=float, help="for everything")
     parser.add_argument("--compact", type=Path, default=Path("compact_state"), help="begin here")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--from-run", type=Path, metavar="DIR", help="else from this kept run")
+    begin.add_argument("--new", action="store_true", help="begin from nothing")
     parser.add_argument("--out", type=Path, required=True, help="folder for all that comes back")
     parser.add_argument("--work", type=Path, default=Path("/tmp/train_scenes"))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -106,7 +121,9 @@ def main(arguments=None):
     options.out.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     end = began + options.seconds - MARGIN
-    train(options, end if options.no_evaluation else end - EVALUATION)
+    status = train(options, end if options.no_evaluation else end - EVALUATION)
+    if status == REFUSED:
+        sys.exit(REFUSED)
     if not options.no_evaluation and (options.work / "state").is_dir():
         measure(options, end)
     for path in sorted(p for p in options.out.rglob("*") if p.is_file()):

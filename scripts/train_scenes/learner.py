@@ -103,8 +103,11 @@ class Learner:
         hint = torch.zeros((), device=self.device)
         if "labels" in batch:
             numbers = network.model.embed_tokens(self.even)
+            seen = features[batch["hint_at"].long()]
+            if self.is_warming_up():  # a fresh head must not pull at a trained network
+                seen, numbers = seen.detach(), numbers.detach()
             hint = self.head.loss(
-                features[batch["hint_at"].long()], numbers, batch["labels"].long(),
+                seen, numbers, batch["labels"].long(),
                 batch["cells"], batch["boxed"].long(),
             )  # fmt: skip
         hidden = run_text(network, batch, layout, features)
@@ -112,13 +115,21 @@ class Learner:
         losses = answer_losses(logits, batch["targets"].long(), batch["unsaid"].long())
         return losses, hint
 
+    def since_restart(self):
+        """Steps since the optimisers were fresh."""
+        return self.counters["steps"] - self.counters.get("restarted", 0)
+
+    def is_warming_up(self):
+        """Whether the head, fresh beside trained weights, learns alone."""
+        return "restarted" in self.counters and self.since_restart() < WARM_UP
+
     def hint_weight(self):
         """Falls with the images seen."""
         return max(LEAST_HINT, 1 - self.counters["images"] / HINT_IMAGES)
 
     def step(self, batch, layout, rate=1.0):
         """One update with a share `rate` of the constant rates."""
-        rate *= min(1.0, (self.counters["steps"] + 1) / WARM_UP)
+        rate *= min(1.0, (self.since_restart() + 1) / WARM_UP)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -164,6 +175,14 @@ class Learner:
         return {"weights": weights, "mean": self.mean.state(), "momentum": first, "rest": rest}
 
     @torch.no_grad()
+    def start_from(self, weights, counters):
+        """Begin with trained weights {name: value}: optimisers and head stay fresh."""
+        self.counters |= {**counters, "restarted": counters["steps"]}
+        for name, weight in self.network.named_parameters():
+            weight.copy_(weights[name])
+        self.mean.load(weights)
+
+    @torch.no_grad()
     def load(self, parts, counters):
         """Take over a state of `parts` and its counters."""
         self.counters |= counters
@@ -184,7 +203,7 @@ class Learner:
                 muon.state[weight] = {"velocity": first.clone()}
                 continue
             second = parts["rest"][f"second.{name}"].to(weight)
-            steps = torch.tensor(float(self.counters["steps"]))
+            steps = torch.tensor(float(self.since_restart()))
             if adam.param_groups[0]["fused"]:
                 steps = steps.to(self.device)
             adam.state[weight] = {"step": steps, "exp_avg": first.clone(),

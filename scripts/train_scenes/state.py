@@ -26,14 +26,15 @@ class StateError(Exception):
     """A state that cannot be read; the message is one line."""
 
 
-def _put(path, contents):
+def put(path, contents):
     """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(contents)
     return temporary, path
 
 
-def _rename(pairs):
+def rename(pairs):
+    """Put files in place that were written whole."""
     for temporary, path in pairs:
         temporary.replace(path)
 
@@ -43,8 +44,8 @@ def write_whole(folder, parts, counters, tokenizer):
     folder.mkdir(parents=True, exist_ok=True)
     flat = {f"{part}/{n}": v.cpu().contiguous() for part in PARTS for n, v in parts[part].items()}
     contents = save(flat, metadata={"counters": json.dumps(counters)})
-    pairs = [_put(folder / TOKENIZER, tokenizer.to_str().encode())]
-    _rename([*pairs, _put(folder / WHOLE, contents)])
+    pairs = [put(folder / TOKENIZER, tokenizer.to_str().encode())]
+    rename([*pairs, put(folder / WHOLE, contents)])
 
 
 def read_whole(folder):
@@ -84,14 +85,14 @@ def write_compact(folder, parts, counters, tokenizer):
         if len(contents) >= LARGEST_PART:
             raise StateError(f"part {part} takes {len(contents)} bytes, over {LARGEST_PART}")
         sums[part] = hashlib.sha256(contents).hexdigest()
-        pairs.append(_put(folder / f"{part}.safetensors", contents))
-    pairs.append(_put(folder / TOKENIZER, tokenizer.to_str().encode()))
+        pairs.append(put(folder / f"{part}.safetensors", contents))
+    pairs.append(put(folder / TOKENIZER, tokenizer.to_str().encode()))
     manifest = json.dumps({"counters": counters, "sha256": sums}, indent=2) + "\n"
-    pairs.append(_put(folder / MANIFEST, manifest.encode()))
+    pairs.append(put(folder / MANIFEST, manifest.encode()))
     total = sum(temporary.stat().st_size for temporary, _ in pairs)
     if total > LARGEST_STATE:
         raise StateError(f"the compact state takes {total} bytes, over {LARGEST_STATE}")
-    _rename(pairs)
+    rename(pairs)
     return total
 
 

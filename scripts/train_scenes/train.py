@@ -2,6 +2,13 @@
 
     python -m scripts.train_scenes.train --state .train --seconds 3600
 
+It goes on from the state folder, else from the run kept in the repository (`run/`), else it begins
+from nothing.  The whole run in one command, which asks for nothing that exists but this code, its
+tokenizer and its seed:
+
+    python -m scripts.train_scenes.train --new --state .train/new --device cuda --workers 15 \
+        --seconds 7200 --final
+
 The state folder holds the whole run: weights, momenta, the running mean of the weights (which is
 what is exported), counters and log.  Rates are constant after a short warm-up, so that no slice
 needs to know how many follow; only the last one, with `--final`, lets them fall to nothing.
@@ -23,6 +30,7 @@ import torch
 from scripts.train_scenes import tokenizer as tokenizers
 from scripts.train_scenes import world
 from scripts.train_scenes.batches import SIZES, make_step, media_of
+from scripts.train_scenes.keep import RUN, SEED, read_run
 from scripts.train_scenes.learner import RATES, Learner, normalise, use_compiled_blocks
 from scripts.train_scenes.packing import Encoder
 from scripts.train_scenes.scene import TRAINING, generator
@@ -36,7 +44,6 @@ from scripts.train_scenes.state import (
 )
 from scripts.train_scenes.workers import Stream
 
-SEED = 20260
 DIVERGED = 3  # exit status
 SAVE_EVERY, LOG_EVERY, SHOW_EVERY = 120.0, 30.0, 10.0  # seconds
 DRAWN_ENOUGH = 0.15  # share of waiting for images under which a faster network is of use
@@ -70,27 +77,39 @@ def sample_patches(seed=SEED, images=200, clips=40):
     return torch.cat(stills), torch.cat(changes)
 
 
-def find_state(folder, compact=None):
-    """(parts, counters, tokenizer) of the state folder, else of a compact state.
+def find_state(options):
+    """(parts, counters, tokenizer) to begin from, and where they are, in words.
 
-    The parts are None where a new run begins.
+    The state folder comes first, then a compact state, then the run kept in the repository, of
+    which there are weights alone: {"weights": ...}.  The parts are None where a run begins anew.
     """
+    folder, run = options.state, options.from_run
     if (folder / WHOLE).exists():
-        return read_whole(folder)
-    if compact is not None:
-        return read_compact(compact)
+        if options.new:
+            raise StateError(f"{folder} holds a state; --new needs a folder without one")
+        return *read_whole(folder), f"the state in {folder}"
     if any(folder.glob("*.safetensors")):
         raise StateError(f"{folder} holds part of a state but no {WHOLE}")
-    return None, {"steps": 0}, tokenizers.load()
+    if options.new:
+        return None, {"steps": 0}, tokenizers.load(), "nothing"
+    if options.compact is not None:
+        return *read_compact(options.compact), f"the compact state in {options.compact}"
+    if run is None and not RUN.exists():
+        return None, {"steps": 0}, tokenizers.load(), "nothing"
+    weights, counters, tokenizer = read_run(run or RUN)
+    return {"weights": weights}, counters, tokenizer, f"the weights in {run or RUN}"
 
 
 def make_learner(device, parts, counters, tokenizer):
-    """A learner with a state, or a new one where there are no parts."""
+    """A learner with a state or with weights, or a new one where there are no parts."""
     if parts is None:
         return Learner(tokenizer, device, sample_patches())
     learner = Learner(tokenizer, device)
     try:
-        learner.load(parts, counters)
+        if "momentum" in parts:
+            learner.load(parts, counters)
+        else:
+            learner.start_from(parts["weights"], counters)
     except (KeyError, RuntimeError) as error:
         message = str(error).splitlines()[0]
         raise StateError(f"the state is of another network: {message}") from None
@@ -159,8 +178,10 @@ class Slice:
         self.options, self.began = options, time.monotonic()
         self.stop = Stop()
         device = options.device
-        found = find_state(options.state, options.compact)
+        *found, where = find_state(options)
         _, counters, tokenizer = found
+        images = counters.get("images", 0)
+        print(f"begins from {where}: step {counters['steps']}, {images:,} images", flush=True)
         self.size = SIZES[device]
         make = partial(make_step, Encoder(tokenizer), SEED, size=self.size)
         room = 3 * self.size.patches * 588 + (8 << 20)
@@ -249,6 +270,14 @@ def parse(arguments=None):
     parser.add_argument("--save-every", type=float, default=SAVE_EVERY, metavar="SECONDS")
     parser.add_argument("--log", type=Path, help="default: log.jsonl in the state folder")
     parser.add_argument("--compact", type=Path, metavar="DIR", help="begin from this compact state")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--from-run",
+        type=Path,
+        metavar="DIR",
+        help="where there is no other state, begin from this kept run (default: run/ here)",
+    )
+    start.add_argument("--new", action="store_true", help="begin from nothing")
     parser.add_argument(
         "--write-compact", type=Path, metavar="DIR", help="write a compact state at every saving"
     )

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import language_rules as rules
+import pytest
 
 from scripts.train_scenes import language
 from scripts.train_scenes.language import changes, foreign, honesty, names, nouns, texts
@@ -268,7 +269,8 @@ def test_videos():
     frames = tuple(
         Scene(112, 112, (shape("red circle", 10 + 8 * i, 10, 40 + 8 * i, 40),)) for i in range(8)
     )
-    clip = Clip(frames, tuple(range(8)), {"blue square": 3.4}, {"red circle": "right"})
+    times = tuple(round(0.85 * i, 2) for i in range(8))
+    clip = Clip(frames, times, {"blue square": 3.4}, {"red circle": "right"})
     found = {}
     for _, q in asked([clip], 200, own={key: [key] for key in REQUESTS}):
         found.setdefault(q.text, set()).add(q.answer)
@@ -280,6 +282,23 @@ def test_videos():
     still = Clip(frames[:1] * 2, (0, 1), {}, {})
     assert changes.happenings(still) == "Nothing happens."
     assert changes.seconds(1.0) == "1 second" and changes.seconds(0.1) == "0.5 seconds"
+
+
+@pytest.mark.parametrize(
+    ("times", "answer"),
+    [
+        ((0.0, 1.0, 2.0), "The blue square appears at 1 second."),
+        ((0.0, 1.2, 2.0), "The blue square appears at 1 second."),  # the mean rate says the same
+        ((0.0, 1.6, 2.0), None),  # the model sees the mean rate alone
+        ((0.0, 1.0), "The blue square appears."),  # of one pair of frames not even that
+    ],
+)
+def test_no_time_is_asked_for_that_the_model_cannot_know(times, answer):
+    scene = Scene(112, 112, (shape("blue square", 10, 10, 40, 40),))
+    clip = Clip((scene,) * len(times), times, {"blue square": times[1]}, {})
+    assert changes.happenings(clip) == answer
+    found = {q.answer for _, q in asked([clip], 40, skills=["when"])}
+    assert found == ({"At 1 second."} if len(times) > 2 and answer else set())
 
 
 # --------------------------------------------------------------------------- other languages

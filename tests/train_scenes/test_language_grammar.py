@@ -143,3 +143,36 @@ def test_corpus_has_all_words():
 @pytest.mark.parametrize("skill", ["describe", "count", "locate"])
 def test_only_the_wanted_skill(skill):
     assert {q.skill for _, q in asked(scenes(10, 10), 5, skills=[skill])} == {skill}
+
+
+def test_no_request_ends_before_it_says_where():
+    voice, ends = Voice(generator(2)), re.compile(r"(?<!where it )\b(is|are|is something)\W*$")
+    for text in ("tell me what is{in}.", "is something{in}?", "which {shapes} are{in}?"):
+        own = Voice(generator(2), own={"describe": [text]})
+        assert not any(ends.search(own.say("describe")) for _ in range(60))
+    said = [voice.say(key) for key in ("describe", "list") for _ in range(400)]
+    assert not [text for text in said if ends.search(text)]
+    plain = Voice(generator(2), own={"describe": ["what do you see{in}?"]})
+    assert "what do you see?" in {plain.say("describe") for _ in range(60)}
+
+
+def test_without_an_image_nothing_is_asked_about_one():
+    rng, templates = generator(3), {"other": ["{text}"]}
+    for text, image in (
+        ("edit the image.", True), ("change the colour.", True), ("how big is this?", True),
+        ("do you like it?", True), ("why is the sky blue?", False), ("is it cold outside?", False),
+        ("who wrote Hamlet?", False),
+    ):  # fmt: skip
+        own = {key: [text] for key in templates}
+        found = set(q.text for q in islice(language.ask(rng, None, skills=["other"], own=own), 3))
+        assert found == (set() if image else {text})
+        seen = language.ask(rng, scenes(5, 1)[0], skills=["other"], own=own)
+        assert next(seen).text == text
+
+
+def test_what_asks_for_a_list_is_not_asked_for_a_description():
+    own = {"describe": ["what is {image}?"], "list": ["what is my drawing?"]}
+    for scene in scenes(6, 10):
+        for question in islice(language.ask(generator(8), scene, own=own), 60):
+            if question.skill == "describe":
+                assert "my drawing" not in question.text

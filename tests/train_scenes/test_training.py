@@ -24,6 +24,7 @@ from scripts.train_scenes.cases import Case, Seen, make_case, parse, score
 from scripts.train_scenes.export import export
 from scripts.train_scenes.hints import CHARACTERS, UNNAMED, cell_labels
 from scripts.train_scenes.language import Question
+from scripts.train_scenes.language.honesty import BYE, HELLO
 from scripts.train_scenes.learner import Learner, answer_losses, encode, run_text
 from scripts.train_scenes.network import Config, VisionConfig
 from scripts.train_scenes.packing import NO_TOKEN, Encoder, Tree, Turn, cut, pack
@@ -195,7 +196,9 @@ def test_labels_of_cells():
 
 def test_scores():
     scene = Scene(112, 112, (Shape("red", "circle", (10, 10, 30, 30)),))
-    box = Case(((), ""), (), json.dumps({"bbox_2d": [10, 10, 30, 30], "label": "x"}), scene)
+    box = Case(
+        (((), "Is it? (Y/N)"),), (), json.dumps({"bbox_2d": [10, 10, 30, 30], "label": "x"}), scene
+    )
     assert score(box, "locate", '{"bbox_2d": [10, 10, 30, 20]}') == 0.5
     assert score(box, "locate", '{"bbox_2d": [20, 20, 60, 60]}', (0.5, 0.5)) == 1
     assert score(box, "locate", "I don't see one.") == 0
@@ -205,7 +208,17 @@ def test_scores():
     assert score(point, "point", '{"point_2d": [31, 12]}') == 0
     when = box._replace(answer="At 3.5 seconds.")
     assert score(when, "when", "At 4 seconds.") == 1 and score(when, "when", "At 5 seconds.") == 0
+    happens = box._replace(answer="The red star appears at 3.5 seconds.")
+    assert score(happens, "happens", "The red star appears at 3 seconds.") == 1
+    assert score(happens, "happens", "The red star appears at 4.5 seconds.") == 0
+    assert score(happens, "happens", "The red ring appears at 3.5 seconds.") == 0
     assert score(box._replace(answer="Red."), "colour", "Red") == 0
+    letter = box._replace(answer="Y")
+    assert [score(letter, "yes_no", text) for text in ("Y", "Yes.", "No.")] == [1, 1, 0]
+    asked = letter._replace(turns=(((), "Is it? Reply Y or N."),))
+    assert score(asked, "yes_no", "Yes.") == 0
+    assert score(box._replace(answer=BYE), "chat", HELLO) == 1
+    assert score(box._replace(answer=HELLO), "chat", BYE) == 0
     assert parse('```json\n[{"a": 1}]\n```') == [{"a": 1}]
 
 

@@ -155,11 +155,12 @@ train.main()
 """
 
 
+@pytest.mark.slow
 def test_slices_go_on_where_the_last_one_ended(tmp_path):
     words = ["--state", tmp_path / "run", "--seconds", "2", "--device", "cpu", "--workers", "2"]
     words += ["--threads", "1", "--write-compact", tmp_path / "compact"]
     counters = []
-    for more in ([], ["--final"]):
+    for more in (["--new"], ["--final"]):
         subprocess.run(
             [sys.executable, "-c", SLICE, *map(str, words), *more],
             cwd=ROOT, check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},

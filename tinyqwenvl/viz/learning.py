@@ -23,18 +23,18 @@ def learning_curves(
 ) -> Drawing:
     """The loss of every skill against images seen, one small panel each, both axes logarithmic.
 
-    ``lines`` are those of a training log: {"pictures": ..., "loss": {skill: mean loss of an
-    answer token}, "hint": ...}; a skill may begin late. Faint: as logged; strong: the median of
-    ``smooth`` lines. All panels have the same axes. Look for when each falls, and for skills that
-    wait for others.
+    ``lines`` are those of a training log: {"images": ..., "loss": {skill: mean loss of an answer
+    token}, "hint": ...}; older logs say "pictures". A skill may begin late. Faint: as logged;
+    strong: the median of ``smooth`` lines. All panels have the same axes. Look for when each
+    falls, and for skills that wait for others.
     """
     names = list(dict.fromkeys(skill for line in lines for skill in line["loss"]))
     curves = {name: _curve(lines, name) for name in names}
-    if hints := [(line["pictures"], line["hint"]) for line in lines if line.get("hint")]:
+    if hints := [(_images(line), line["hint"]) for line in lines if line.get("hint")]:
         curves["hint (not in the model)"] = np.array(hints, float)
     ends = {name: float(np.median(curve[-smooth:, 1])) for name, curve in curves.items()}
     best, worst = min(ends, key=lambda n: ends[n]), max(ends, key=lambda n: ends[n])
-    most = max(line["pictures"] for line in lines)
+    most = max(_images(line) for line in lines)
     alt = (
         f"Loss of {len(curves)} curves over {most:,} images. At the end the lowest is {best} "
         f"({ends[best]:.1g}) and the highest {worst} ({ends[worst]:.1g})."
@@ -60,9 +60,14 @@ def learning_curves(
     return figure
 
 
+def _images(line: Mapping[str, Any]) -> Any:
+    """Images seen when a line was logged."""
+    return line["images"] if "images" in line else line["pictures"]
+
+
 def _curve(lines: Sequence[Mapping[str, Any]], name: str) -> Any:
     """[points, 2]: images and loss; a loss of nothing is drawn at 1e-5, the log's last digit."""
-    points = [(x["pictures"], max(x["loss"][name], 1e-5)) for x in lines if name in x["loss"]]
+    points = [(_images(x), max(x["loss"][name], 1e-5)) for x in lines if name in x["loss"]]
     return np.array(points, float)
 
 

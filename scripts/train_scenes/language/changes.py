@@ -70,6 +70,18 @@ def seconds(value):
     return f"{value:g} second{'' if value == 1 else 's'}"
 
 
+def visible(clip, name):
+    """The second at which a shape appears, or None when the model cannot know it.
+
+    The model sees one rate, the mean one, and no rate at all in a single pair of frames.
+    """
+    value, last = clip.appears[name], len(clip.times) - 1
+    if last < 2:
+        return None
+    even = clip.times[-1] * clip.times.index(value) / last
+    return value if abs(even - value) <= 0.25 else None
+
+
 def _mention(name):
     colour, kind = name.split(" ")
     return colour, kind
@@ -85,8 +97,11 @@ def ask_when(voice, clip):
             return None
         return Question("when", voice.say("when.first"), f"The {name}.")
     name = voice.pick(tuple(clip.appears))
+    value = visible(clip, name)
+    if value is None:
+        return None
     text = voice.say("when", thing=refer(voice, *_mention(name)).said)
-    return Question("when", text, f"At {seconds(clip.appears[name])}.", (_mention(name),))
+    return Question("when", text, f"At {seconds(value)}.", (_mention(name),))
 
 
 def _names(clip):
@@ -120,13 +135,20 @@ def ask_motion(voice, clip):
 
 
 def happenings(clip):
-    """`The red circle moves left and the blue square appears at 2 seconds.`; None when in doubt."""
+    """`The red circle moves left and the blue square appears at 2 seconds.`; None when in doubt.
+
+    Two frames show that a shape appears and not when.
+    """
     times = sorted(clip.appears.values())
     if any(b - a < 0.9 for a, b in pairwise(times)) or len(clip.moves) > 1:
         return None
     parts = [f"the {name} moves {way}" for name, way in clip.moves.items()]
     ordered = sorted(clip.appears.items(), key=lambda item: item[1])
-    parts += [f"the {name} appears at {seconds(value)}" for name, value in ordered]
+    for name, _ in ordered:
+        value = visible(clip, name)
+        if value is None and len(clip.times) > 2:
+            return None
+        parts.append(f"the {name} appears" + ("" if value is None else f" at {seconds(value)}"))
     return sentence(listing(parts)) if parts else NOTHING_HAPPENS
 
 

@@ -13,6 +13,7 @@ from scripts.train_scenes.language import english, english_compare, english_more
 REQUESTS = {**english.REQUESTS, **english_compare.REQUESTS, **english_more.REQUESTS}
 _PART = re.compile(r"\[([^]]*)\]|\{(\w+)\}")
 _IMAGE = re.compile(r"\b(?:this|the) (?:image|picture)\b")
+_BARE = re.compile(r"\b(?:is|are|is something)$")  # `what is` asks for more words
 _DIGRAPHS = re.compile(r"[a-z]{5,}")
 SHORT = {"count": manners.NUMBER, "colour": manners.ONE_WORD, "shape": manners.ONE_WORD}
 CASUAL, TYPO = 0.3, 0.05  # shares of requests typed carelessly, with a misspelt word
@@ -144,6 +145,8 @@ class Voice:
         named = False
         for part in template:
             if isinstance(part, Slot):
+                if part == "in" and not self.subject and _BARE.search("".join(pieces)):
+                    part = Slot("where")
                 piece, says = self._slot(part, slots)
                 pieces.append(piece)
                 named = named or says
@@ -160,6 +163,8 @@ class Voice:
             return self.subject, True
         if self.subject and name == "in":
             return f" in {self.subject}", True
+        if name == "where":
+            return self.pick([words for words in english.CLASSES["in"] if words]), False
         return self.pick(english.CLASSES[name]), False
 
     def _decorate(self, skill, text, ending):

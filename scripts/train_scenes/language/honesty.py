@@ -1,5 +1,7 @@
 """What the model cannot see, does not know or is not for: unknown words, photographs, chit-chat."""
 
+import re
+
 from scripts.train_scenes.language.compared import answered
 from scripts.train_scenes.language.names import NOT_THERE, article, plural, refer, unknown
 from scripts.train_scenes.language.places import PLACES
@@ -12,6 +14,13 @@ THANKS, BYE = "You're welcome!", "Goodbye!"
 OTHER = "I can't answer that: I only know drawn shapes."
 UNKNOWN_IMAGE = "I only know drawn shapes, and I don't recognise any here."
 NO_IMAGE = "I don't see an image. Please show me one."
+ABOUT_IMAGE = re.compile(  # `I don't see an image.` is as good an answer
+    r"\b(?:image|picture|pic|img|photo|drawing|sketch|figure|scene|page|drawn|drew|background|style"
+    r"|colou?r|mood|art|this|here|there|(?:like|of|does) it|how (?:wide|high|big|large)"
+    r"|is it (?:beautiful|pretty|ugly|good|nice)"
+    r"|made of|the (?:circle|square|oval)|resolution)\b",
+    re.IGNORECASE,
+)
 CHAT = {"chat.hello": HELLO, "chat.thanks": THANKS, "chat.bye": BYE}
 CHAT_SHARES = {"chat.hello": 0.7, "chat.thanks": 0.18, "chat.bye": 0.12}
 
@@ -22,9 +31,12 @@ def ask_chat(voice, _facts=None):
     return Question("chat", voice.say(key), CHAT[key])
 
 
-def ask_other(voice, _facts=None):
-    """Questions and commands of other kinds."""
-    return Question("other", voice.say("other"), OTHER)
+def ask_other(voice, facts=None):
+    """Questions and commands of other kinds; without an image, none that is about one."""
+    text = voice.say("other")
+    if facts is None and text and ABOUT_IMAGE.search(text):
+        return None
+    return Question("other", text, OTHER)
 
 
 def ask_unknown(voice, facts):

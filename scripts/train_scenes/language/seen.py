@@ -1,5 +1,7 @@
 """Questions about one scene that are answered in words: all of it, counts, colours, places."""
 
+import re
+
 from scripts.train_scenes.language.facts import HELD_COLOUR, HELD_KIND, MOST
 from scripts.train_scenes.language.names import article, listing, refer, sentence, synonym
 from scripts.train_scenes.language.question import Question
@@ -100,14 +102,18 @@ def _focus(facts):
     return facts.shapes[0] if len(facts.shapes) == 1 else None
 
 
+_LISTED = re.compile(r"what(?: i|'?)s my drawing", re.IGNORECASE)  # asks for a list, see `ask_list`
+
+
 def ask_describe(voice, facts):
     """The whole scene in one sentence, with places."""
     answer = description(facts)
     if answer is None:
         return None
-    return Question(
-        "describe", voice.say("describe"), answer, focus=_focus(facts), frame="describe"
-    )
+    text = voice.say("describe")
+    if text and _LISTED.search(text):
+        return None
+    return Question("describe", text, answer, focus=_focus(facts), frame="describe")
 
 
 def ask_list(voice, facts):

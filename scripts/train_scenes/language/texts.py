@@ -71,7 +71,12 @@ def made_up_clip(rng):
     first, second = (" ".join(PAIRS[i]) for i in rng.choice(len(PAIRS), 2, replace=False))
     way = ("left", "right", "up", "down")[rng.integers(4)]
     scene = made_up_scene(rng, 3, 0)
-    return Clip((scene,), (0.0,), {first: int(rng.integers(1, 32)) / 2}, {second: way})
+    return Clip(
+        (scene,),
+        tuple(i / 2 for i in range(33)),
+        {first: int(rng.integers(1, 32)) / 2},
+        {second: way},
+    )
 
 
 def contents(rng):
