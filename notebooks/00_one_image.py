@@ -155,7 +155,7 @@ mrope_timeline(positions, is_image)
 
 # %%
 assert np.ptp(positions[:, is_image]) + 1 == 12 and delta == 12 - 96
-span_cells(positions[:, is_image], grid, example=example)
+span_cells(positions[:, is_image], grid, image=example)
 
 # %% [markdown]
 # ## Token ids to words
