@@ -55,6 +55,7 @@ def written(folder, *words, name="qwen2.5-vl-3b"):
 
 def refused(capsys, *words):
     """The one line that says what is wrong."""
+    capsys.readouterr()
     assert main(list(map(str, words))) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1, error
