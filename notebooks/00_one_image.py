@@ -40,7 +40,7 @@ image_row({"scene.png": example}, "The image that all of this is about", SEEN)
 # A language model continues a row of **tokens**, words or pieces of words, each of which has a
 # number (its id) and a vector. It looks at all that stand there and gives every token of its
 # vocabulary a score: how well would this one come next? A vision-language model lets a *image*
-# stand in that row. The image is cut into small squares, its **patches**. A tower of layers turns
+# stand in that row. The image is cut into small squares, its **patches**. A stack of layers turns
 # every four neighbouring patches into one **image token**, a vector as wide as that of a word, and
 # from there on the language model makes no difference between the two.
 #
@@ -82,9 +82,9 @@ patch_grid(example, least, most)
 
 # %% [markdown]
 # Thin lines are patches, thick ones tokens. A patch is a row of $3 \times 2 \times 14 \times 14 =
-# 1176$ numbers: three colours, two frames, 14 x 14 pixels. Two frames, because the same tower
-# reads videos; a still image is seen twice. Cutting loses nothing: the patches are the pixels in
-# another order ([02](02_nine_dimensions.ipynb)).
+# 1176$ numbers: three colours, two frames, 14 x 14 pixels. Two frames, because the same vision
+# encoder reads videos; a still image is seen twice. Cutting loses nothing: the patches are the
+# pixels in another order ([02](02_nine_dimensions.ipynb)).
 
 # %%
 back = image.unpatchify(patches, grid)
@@ -155,7 +155,7 @@ mrope_timeline(positions, is_image)
 
 # %%
 assert np.ptp(positions[:, is_image]) + 1 == 12 and delta == 12 - 96
-span_cells(positions[:, is_image], grid, example=example)
+span_cells(positions[:, is_image], grid, image=example)
 
 # %% [markdown]
 # ## Token ids to words

@@ -150,11 +150,11 @@ except UserError as error:
 # %% [markdown]
 # ## On a real image
 #
-# The checkpoint inside the package was trained on small drawings, and its own limits are 16 to 128
+# The checkpoint inside the package was trained on small drawings, and its own limits are 16 to 96
 # tokens. One of its images is 403 x 146; the ring on it is read at nearly the size it was drawn.
 
 # %%
-assert limits == (16 * 784, 128 * 784)
+assert limits == (16 * 784, 96 * 784)
 wide = media.open_image(EXAMPLE_IMAGE.with_name("wide.png"))
 assert wide.size == (403, 146) and image.smart_resize(146, 403, 28, *limits) == (140, 392)
 patch_grid(wide, *limits)

@@ -37,7 +37,7 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 #
 # - a **patch** is 14 x 14 pixels, and two frames deep: the unit of the vision encoder;
 # - a **block** is 2 x 2 patches: what becomes one token of the language model (the layers of the
-#   tower are called blocks too, but there are none in this notebook);
+#   vision encoder are called blocks too, but there are none in this notebook);
 # - a **pair of frames** makes one step in time; a still image counts as two equal frames.
 #
 # So a row index of pixels is really three numbers: which block, which patch in it, which pixel in

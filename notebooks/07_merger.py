@@ -113,7 +113,7 @@ gelu_variants(before_gelu)
 # ## On a real image
 #
 # The example image has 16 x 24 patches, so 8 x 12 = 96 tokens. The merger is the end of the
-# tower ([00](00_one_image.ipynb) shows all of it): it still works in window order
+# vision encoder ([00](00_one_image.ipynb) shows all of it): it still works in window order
 # ([05](05_windows.ipynb)), and only its tokens, a quarter as many rows, are put back into the order
 # of the image.
 

@@ -268,13 +268,15 @@ assert len(inputs.input_ids) - 96 - len(tokenizer.encode("describe")) == empty +
 # ask `prepare`.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: the one with the largest area, many.png: 336 x 252 pixels are 12 x 9 tokens.
+# Answer 2: scene.png, 336 x 224 pixels, 12 x 8 tokens. many.png has a larger area, 252 x 336, but
+# that is over the checkpoint's max_pixels, so it is shrunk to 224 x 308: 8 x 11 tokens.
 counts = {}
 for path in sorted((ASSETS / "images").glob("*.png")):
     ids = model.prepare(user_message(path, "")).input_ids
     counts[path.name] = int(np.count_nonzero(ids == model.config.image_token_id))
 print(counts)
-assert max(counts, key=counts.get) == "many.png" and counts["many.png"] == 12 * 9
+assert max(counts, key=counts.get) == "scene.png" and counts["scene.png"] == 12 * 8
+assert counts["many.png"] == 8 * 11
 
 # %% [markdown]
 # **3.** `expand` refuses a prompt whose placeholders and images differ in number. With `obey`,

@@ -118,10 +118,14 @@ assert list(short) == ids[:3] and short.finish_reason == "length"
 # %% [markdown]
 # How sure was it? The softmax of the scores are probabilities. A bar is that of the token chosen,
 # a diamond that of the next best. Where a diamond rises, the sentence might have gone another
-# way.
+# way. A `Generation` keeps the probability of each token that it chose:
+
+# %%
+source(sampling.probability)
 
 # %%
 chances = nn.softmax(scores)
+assert np.allclose(generation.probabilities, chances[np.arange(new), ids], rtol=1e-3)
 ranked = np.sort(chances[:-1], axis=1)
 viz.token_probabilities(words, ranked[:, -1], ranked[:, -2])
 

@@ -155,7 +155,7 @@ assert full["qwen2.5-vl-7b"] == (7, 15, 23, 31) and seven["qwen2.5-vl-7b"].windo
 
 # %% [markdown]
 # On a real image: change one patch, and see after each block which patches have changed with it.
-# Blocks 1 and 3 of the four in our small tower of Qwen2.5-VL look at the whole frame.
+# Blocks 1 and 3 of the four in our small vision encoder of Qwen2.5-VL look at the whole frame.
 
 # %%
 example = Image.open(EXAMPLE_IMAGE).convert("RGB")
@@ -235,7 +235,7 @@ assert preset_json("qwen2-vl-7b")["vision_config"]["hidden_size"] == 3584  # not
 # how well each row is known). M is a million weights.
 
 # %%
-print(f"{'preset':15} tower MLP  tower (M)  decoder: layers x width   all (M)")
+print(f"{'preset':15} vision MLP  vision (M)  decoder: layers x width   all (M)")
 encoders = {}
 for name in PRESETS:
     c, held = preset(name), {n: math.prod(s) for n, s in weight_shapes(preset(name)).items()}
@@ -318,8 +318,8 @@ assert round(looks["full"] / looks["both"], 1) == 7.2
 
 # %% [markdown]
 # All of the computation up to the first word of the answer, by stage. In a small image four
-# fifths of it are the decoder's, whatever the vision encoder does. In a large one Qwen2-VL's tower
-# takes more than the decoder with its seven billion weights; Qwen2.5-VL's does not.
+# fifths of it are the decoder's, whatever the vision encoder does. In a large one Qwen2-VL's vision
+# encoder takes more than the decoder with its seven billion weights; Qwen2.5-VL's does not.
 
 # %%
 both = {"Qwen2-VL-7B": preset("qwen2-vl-7b"), "Qwen2.5-VL-7B": seven_b}
@@ -362,7 +362,8 @@ assert off.cosine > 0.9999 and off.nmse > 1000 * rounding.nmse > 0
 
 # %% [markdown]
 # **Qwen2-VL's attention under Qwen2.5-VL's weights.** A runtime that reads the newer model with the
-# older one's tower lets every block look at the whole frame. It costs more, and is wrong besides:
+# older one's vision encoder lets every block look at the whole frame. It costs more, and is wrong
+# besides:
 
 # %%
 trained = tinyqwenvl.load()  # the embedded checkpoint: windows in 4 of its 6 blocks
@@ -396,7 +397,7 @@ tiny = {kind: walk(c, [(112, 112)]).flops["vision"]
 assert tiny["windows"] == tiny["full"]
 
 # %% [markdown]
-# **3.** The MLPs of the two 7B towers: which has more weights, biases included?
+# **3.** The MLPs of the two 7B vision encoders: which has more weights, biases included?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 3: Qwen2.5-VL's, by a fifth of a percent: 3 x 3420 is a little more than 2 x 5120.

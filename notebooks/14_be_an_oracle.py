@@ -281,7 +281,7 @@ port = a_port(THIRD_CASE)
 found = diff.compare(reference, port)
 print(*report.conclusion(found), sep="\n")
 assert found.first.name == "visual"
-error_map(port["visual"], reference["visual"], reference["image_grid_thw"][0], example=example)
+error_map(port["visual"], reference["visual"], reference["image_grid_thw"][0], image=example)
 
 # %% [markdown]
 # The map shows which image tokens are wrong: `=` is equal to the last bit, the numbers are

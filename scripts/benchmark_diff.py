@@ -1,4 +1,5 @@
-"""How long ``oracle diff`` takes on dumps of a tower of the 3B's size, and how much memory.
+"""How long ``oracle diff`` takes on dumps of a vision encoder of the 3B's size, and how much
+memory.
 
     python -m scripts.benchmark_diff [--folder DIR] [--blocks 32]
 

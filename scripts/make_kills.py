@@ -12,7 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from scripts.make_vectors import dumps
+from scripts.vectors.files import dumps
 from tinyqwenvl.oracle.mutants import MUTANTS
 from tinyqwenvl.oracle.selftest import MODELS, ModelCase, model_cases, model_kills, unit_kills
 from tinyqwenvl.oracle.vectors import FOLDER

@@ -34,7 +34,14 @@ from tinyqwenvl.checkpoint import write_safetensors
 from tinyqwenvl.model import EMBEDDED, Inputs, Model
 from tinyqwenvl.oracle.dump import Dump, Writer
 from tinyqwenvl.oracle.readers import open_dump
-from tinyqwenvl.oracle.record import MEASURED, Job, fingerprint, measure_floors, record, tell
+from tinyqwenvl.oracle.record import (
+    MEASURED,
+    Job,
+    fingerprint,
+    measure_floors,
+    messages_as_json,
+    record,
+)
 from tinyqwenvl.oracle.torch import instrument
 
 FOLDER = Path(__file__).parents[1] / "tinyqwenvl" / "vectors" / "v1" / "models"
@@ -184,7 +191,7 @@ def write_case(name: str, case: dict[str, Any], scratch: Path) -> None:
         "model": {"source": None, "fingerprint": fingerprint(model.config)},
         "checkpoint": checkpoint,
         "pins": case["pins"],
-        "messages": tell(job.messages),
+        "messages": messages_as_json(job.messages),
         "options": {},
     }
     wanted = BRIEF if checkpoint.endswith("_large") else STAGES
@@ -194,7 +201,7 @@ def write_case(name: str, case: dict[str, Any], scratch: Path) -> None:
     print(f"{path.name}: {len(writer.stages)} stages, {path.stat().st_size / 1e6:.2f} MB")
 
 
-GIVEN = ("picture", "second_per_grid_ts", "video_grid_thw", "pixel_values_videos")
+GIVEN = ("image.rgb", "second_per_grid_ts", "video_grid_thw", "pixel_values_videos")
 
 
 def copy(
@@ -211,11 +218,11 @@ def copy(
     """
     missing = []
     for entry in ours:
-        dump = steps if entry.call and entry.name != "picture" else forward
+        dump = steps if entry.call and entry.name != "image.rgb" else forward
         other = dump.get(entry.name, entry.call) if dump else None
         if entry.name == "generated":
             writer.add("generated", np.array([ids[entry.call]]))
-        elif entry.name == "picture" or (entry.name in GIVEN and other is None):
+        elif entry.name == "image.rgb" or (entry.name in GIVEN and other is None):
             writer.add(entry.name, entry.read())
         elif (STEPS if dump is steps else wanted).fullmatch(entry.name):
             if other is None:

@@ -29,7 +29,8 @@ STAGES = (
     "media", "image", "video", "tokenizer", "chat", "vision", "position", "decoder", "sampling",
     "generate", "nn", "model",
 )  # fmt: skip
-NEXT = ("test_vectors", "test_spec", "test_goldens", "test_model", "test_video", "test_run")
+NEXT = ("test_vectors", "test_goldens", "test_model", "tests/spec", "test_video", "test_run")
+NOT_OF_THE_STAGES = ("first_edition", "train_scenes")  # tests of the checkpoint's training
 OPERATORS = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "*",
     ast.Pow: "*", ast.MatMult: "*", ast.BitAnd: "|", ast.BitOr: "&",
@@ -119,10 +120,12 @@ def sample(count: int, seed: int) -> list[Fault]:
 def tests_for(fault: Fault) -> list[str]:
     """All test files, those that say most about the fault's stage first."""
     stage = Path(fault.file).stem
-    names = sorted(p.stem for p in (ROOT / "tests").glob("test_*.py"))
-    order = [n for n in names if n.startswith(f"test_{stage}")]
-    order += [n for wanted in NEXT for n in names if n.startswith(wanted) and n not in order]
-    return [f"tests/{n}.py" for n in [*order, *(n for n in names if n not in order)]]
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    files = [file for file in files if file.parent.name not in NOT_OF_THE_STAGES]
+    names = [file.relative_to(ROOT).as_posix() for file in files]
+    order = [n for n in names if f"/test_{stage}" in n]
+    order += [n for wanted in NEXT for n in names if wanted in n and n not in order]
+    return [*order, *(n for n in names if n not in order)]
 
 
 def caught(fault: Fault, tree: Path, seconds: float, first: int | None) -> str:

@@ -7,7 +7,7 @@ Makes a small checkpoint of each family, loads it with transformers, records one
 line for each family of stages: how many, and the largest normalised squared error (0 or infinity
 for what must be equal). Then a few greedy steps, whose calls and positions are checked. The exit
 code is 1 when a float is further than 1e-9, anything exact differs, or a stage of ours is missing
-among theirs. Run with transformers 4.51.3, 4.57.3 and 5.23.0 (torch 2.13.0).
+among theirs. Run with transformers 4.51.3, 4.57.3, 5.23.0 and 5.24.0 (torch 2.13.0).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CONTENT = [
 ]
 BOUND = 1e-9  # normalised squared error
 # Stages of ours inside attention, where no module stands, and before the model.
-ALONE = r".*\.(q|k|v|spans|context)|picture|image\..*"
+ALONE = r".*\.(q|k|v|key_ranges|context)|image\..*"
 STEPS = 4  # ids to generate
 
 

@@ -1,22 +1,51 @@
-"""Small random checkpoints in the published layout, for tests and for comparing with transformers.
+"""Random checkpoints in the published layout: small ones for tests, published sizes from a command.
 
-Weights have a standard deviation of 0.2 and more: with the customary 0.02, badly broken models pass
-any comparison (attention is nearly uniform, so it hardly matters where it looks).
+    python -m scripts.random_checkpoint --preset qwen2.5-vl-3b [--layers N] [--depth N] -o DIR
+
+The command writes a published size with its shapes, names, shards and config in bfloat16, in a
+stream: memory does not grow with the model. The other files are made by scripts.checkpoint_files.
+
+Weights of small models have a standard deviation of 0.2 and more: with the customary 0.02, badly
+broken models pass any comparison (attention is nearly uniform, so errors in it hardly matter). In
+published sizes 0.2 would overflow: there matrices are scaled by their fan-in (``spread``).
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from statistics import NormalDist
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from tinyqwenvl.checkpoint import weight_shapes, write_safetensors
+from scripts.checkpoint_files import (
+    BYTES,
+    byte_tokenizer,
+    check_tokenizer,
+    plan_shards,
+    published_config,
+    tensor_bytes,
+    write_index,
+    write_json,
+    write_small_files,
+)
+from tinyqwenvl.checkpoint import to_bfloat16, weight_shapes, write_safetensors
+from tinyqwenvl.cli import Parser, command
 from tinyqwenvl.config import parse_config
+from tinyqwenvl.errors import UserError
+from tinyqwenvl.presets import PRESETS
 from tinyqwenvl.tokenizer import ADDED_TOKENS
 
-BYTES = 256  # ids of the single bytes; the added tokens follow
 TOKEN_IDS = {token: BYTES + i for i, token in enumerate(ADDED_TOKENS)}
 
 
@@ -101,8 +130,8 @@ def write_checkpoint(
 ) -> Path:
     """A directory that looks like a published one and that transformers loads too."""
     directory.mkdir(parents=True, exist_ok=True)
-    _json(directory / "config.json", raw)
-    _json(
+    write_json(directory / "config.json", raw)
+    write_json(
         directory / "preprocessor_config.json",
         {
             "min_pixels": 3136,
@@ -112,24 +141,148 @@ def write_checkpoint(
     )
     write_safetensors(directory / "model.safetensors", random_weights(raw, seed, std), bfloat16)
     byte_tokenizer().save(str(directory / "tokenizer.json"))
-    _json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     return directory
 
 
-def byte_tokenizer() -> Any:
-    """One token a byte, no merges, and Qwen's added tokens."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+# ------------------------------------------------------------------ published sizes
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_tokens(
-        [AddedToken(t, special=t.startswith("<|"), normalized=False) for t in ADDED_TOKENS]
-    )
-    return backend
+CHUNK = 2**22  # values that are made at a time
+SHARPER = 2**0.5  # for queries and keys: attention scores of a standard deviation of 2, not 1
 
 
-def _json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """(mean, standard deviation) of a weight, such that values stay near 1 through all layers.
+
+    Matrices: 1 / sqrt(fan-in), queries and keys more; embeddings: 1 / sqrt(hidden size), as a tied
+    head needs; scales of norms: 1 and 0.2; biases: 0 and 0.2.
+    """
+    if len(shape) == 1:
+        return float(name.endswith("weight")), 0.2
+    gain = SHARPER if any(part in name for part in ("q_proj", "k_proj", "qkv")) else 1.0
+    return 0.0, gain / math.sqrt(math.prod(shape[1:]))
+
+
+@cache
+def _quantiles() -> np.ndarray:
+    """The 65,536 quantiles of the normal distribution that 16 random bits choose from."""
+    normal = NormalDist()
+    return np.array([normal.inv_cdf((i + 0.5) / 65536) for i in range(65536)])
+
+
+def random_bits(name: str, shape: tuple[int, ...], seed: int) -> Iterator[np.ndarray]:
+    """Chunks of one weight as bits of bfloat16; they depend on the name and the seed alone."""
+    mean, std = spread(name, shape)
+    table = to_bfloat16((mean + std * _quantiles()).astype(np.float32))
+    source = np.random.PCG64([seed, zlib.crc32(name.encode())])  # its raw stream never changes
+    for start in range(0, math.prod(shape), CHUNK):
+        count = min(CHUNK, math.prod(shape) - start)
+        yield table[source.random_raw(-(-count // 4)).astype("<u8").view("<u2")[:count]]
+
+
+def write_shard(
+    file: BinaryIO, names: list[str], shapes: dict[str, tuple[int, ...]], seed: int
+) -> None:
+    """One safetensors file, a chunk at a time."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in names:
+        end = offset + tensor_bytes(shapes[name])
+        header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        for bits in random_bits(name, shapes[name], seed):
+            file.write(bits.astype("<u2").tobytes())
+
+
+def stream_checkpoint(
+    directory: Path,
+    raw: dict[str, Any],
+    seed: int = 0,
+    tokenizer: Path | None = None,
+    **shards: int,
+) -> tuple[int, int]:
+    """Write a checkpoint of any size to a new ``directory``; returns its parameters and its shards.
+
+    Nothing appears under that name before all is written. Raises UserError where the directory
+    exists, or the disk has too little room.
+    """
+    shapes = weight_shapes(parse_config(raw))
+    plan = plan_shards(shapes, **shards)
+    needed = sum(map(tensor_bytes, shapes.values())) + 2**25  # and the small files
+    if os.path.lexists(directory):
+        raise UserError(f"{directory} exists already: give another name, or remove it first")
+    if not directory.parent.is_dir():
+        raise UserError(f"{directory.parent} is no directory: make it first")
+    if (free := shutil.disk_usage(directory.parent).free) < needed:
+        raise UserError(f"{directory}: {needed:,} bytes are needed, {free:,} are free on this disk")
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, raw)
+    part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
+    part.mkdir()
+    try:
+        write_small_files(part, raw, tokenizer)
+        for number, (file, names) in enumerate(plan.items(), 1):
+            print(f"{file} ({number} of {len(plan)})", file=sys.stderr, flush=True)
+            with (part / file).open("wb") as stream:
+                write_shard(stream, names, shapes, seed)
+        write_index(part, shapes, plan)
+        part.rename(directory)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return sum(map(math.prod, shapes.values())), len(plan)
+
+
+HELP = f"""usage: python -m scripts.random_checkpoint --preset NAME -o DIR [options]
+
+Write a checkpoint of a published size with random weights, in the published layout.
+
+  --preset NAME    {", ".join(PRESETS)}
+  -o, --out DIR    the directory to make; it must not exist
+  --layers N       only the first N layers of the decoder
+  --depth N        only the first N blocks of the vision encoder
+  --seed S         other weights (0)
+  --tokenizer DIR  copy the tokenizer of this directory; without it, one token per byte, with
+                   the added tokens at their published ids
+  -h, --help       this text
+  --version        the version of tinyqwenvl
+
+Exit codes: 0 written, 2 bad input or a full disk, 130 interrupted. Nothing is left half-written.
+"""
+
+
+def run(argv: list[str] | None) -> None:
+    """The command, with errors as exceptions."""
+    parser = Parser("python -m scripts.random_checkpoint", HELP)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("-o", "--out", required=True)
+    for name in ("--layers", "--depth"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokenizer", type=Path)
+    options = parser.parse_args(argv)
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed {options.seed}: give a number from 0 to {2**32 - 1}")
+    if not options.out:
+        raise UserError("--out needs the name of a directory to make")
+    raw = published_config(options.preset, options.layers, options.depth)
+    began = time.monotonic()
+    out = Path(os.path.abspath(options.out))
+    parameters, shards = stream_checkpoint(out, raw, options.seed, options.tokenizer)
+    seconds = time.monotonic() - began
+    files = "1 file" if shards == 1 else f"{shards} shards"
+    print(f"{options.out}: {options.preset}, {parameters:,} parameters, {files}, {seconds:.1f} s")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line."""
+    return command(run, argv)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes what is half-written
+    sys.exit(main())

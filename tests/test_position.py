@@ -92,6 +92,11 @@ def test_text_only_is_plain_counting():
     assert delta == 0
 
 
+def test_nothing_has_no_positions_and_no_delta():
+    positions, delta = rope_index(np.zeros(0, int), NEW)
+    assert positions.shape == (3, 0) and delta == 0
+
+
 def test_an_image_in_text():
     ids, images, _, _ = prompt(2, (1, 4, 6), 2)
     positions, delta = rope_index(ids, NEW, images)

@@ -41,6 +41,8 @@ def test_json():
         "video_grid_thw",
         "second_per_grid_ts",
         "finish_reason",
+        "probability",
+        "notes",
         "sampling",
         "timings",
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.vector_cases import CASES
+from scripts.vectors.cases import CASES
 from tinyqwenvl import UserError, chat, image, model, position, vision
 from tinyqwenvl.oracle import mutants, vectors
 from tinyqwenvl.oracle.vectors import FAMILIES, FOLDER, equal, family_of, judge, run_unit

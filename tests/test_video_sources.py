@@ -216,6 +216,13 @@ def test_a_still_is_a_video_of_one_frame_by_the_policy_of_images(tmp_path):
     np.testing.assert_array_equal(found.patches, listed.patches)
 
 
+@pytest.mark.parametrize("form", ["bmp", "jpg", "ppm"])
+def test_a_still_whose_format_knows_no_frames_is_a_video_of_one(tmp_path, form):
+    Image.new("RGB", (60, 60), "red").save(tmp_path / f"still.{form}")
+    source = video.open_video(tmp_path / f"still.{form}")
+    assert source.total == len(list(source.frames())) == 1
+
+
 def test_too_many_frames_in_a_video_say_how_many_are_used(tmp_path):
     path = tmp_path / "clip.gif"
     clip = [Image.new("RGB", (30, 30), (9 * i, 0, 0)) for i in range(24)]

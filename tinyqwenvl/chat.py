@@ -17,6 +17,7 @@ from .errors import UserError
 from .tokenizer import ADDED_TOKENS, SpecialToken
 
 SYSTEM_PROMPT = "You are a helpful assistant."
+EMPTY_PROMPT = "the prompt is empty; say what you want to know"  # of an error
 
 IM_START, IM_END = SpecialToken("<|im_start|>"), SpecialToken("<|im_end|>")
 VISION_START, VISION_END = SpecialToken("<|vision_start|>"), SpecialToken("<|vision_end|>")

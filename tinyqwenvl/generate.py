@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .nn import KVCache
-from .sampling import GREEDY, Sampling
+from .sampling import GREEDY, Sampling, probability
 
 
 class LanguageModel(Protocol):
@@ -38,7 +38,8 @@ class Generation:
 
     The stop token is not among them. ``finish_reason`` becomes "stop" or "length"; ``timings``
     holds the seconds spent in "vision" (embedding the prompt and its images), "prefill" and
-    "decode".
+    "decode". ``probabilities`` holds one value per yielded token: its probability under the model
+    (:func:`sampling.probability`), whatever the temperature and the other steps of sampling.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Generation:
         self.model, self.inputs, self.past = model, inputs, past
         self.stop_ids, self.max_tokens, self.sampling = stop_ids, max_tokens, sampling
         self.finish_reason: str | None = None
+        self.probabilities: list[float] = []
         self.timings = {"vision": 0.0, "prefill": 0.0, "decode": 0.0}
 
     def __iter__(self) -> Iterator[int]:
         model, inputs = self.model, self.inputs
         self.timings = dict.fromkeys(self.timings, 0.0)
+        self.probabilities = []
         cache, before = self.past or Past(KVCache(), inputs.input_ids[:0])
         choose, ids = self.sampling.chooser(), np.append(before, inputs.input_ids)
         with self._timed("vision"):
@@ -70,6 +73,7 @@ class Generation:
                 self.finish_reason = "stop"
                 return
             ids = np.append(ids, token)
+            self.probabilities.append(probability(logits, token))
             yield token
             if count < self.max_tokens:
                 with self._timed("decode"):

@@ -72,7 +72,9 @@ class Model:
     # -------------------------------------------------------------- what most people need
 
     def ask(self, images: Any, prompt: str, max_tokens: int = 256) -> str:
-        """The answer to ``prompt`` about one image, a list of them, or None."""
+        """The answer to ``prompt`` about one image, a list of them, or None. Raises UserError."""
+        if not prompt.strip():
+            raise UserError(chat.EMPTY_PROMPT)
         inputs = self.prepare(user_message(images, prompt))
         return self.tokenizer.decode(list(self.generate(inputs, max_tokens)))
 

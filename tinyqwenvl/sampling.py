@@ -54,6 +54,12 @@ def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
     return np.where(np.take(dropped, np.argsort(ascending)), -np.inf, logits)
 
 
+def probability(logits: Float[Array, "V"], token: int) -> float:
+    """The probability of a token under the model: softmax of its raw logits, before the steps."""
+    most = np.max(logits)
+    return float(np.exp(logits[token] - most) / np.sum(np.exp(logits - most)))
+
+
 def draw(logits: Float[Array, "V"], random: float) -> int:
     """The token at which the summed probabilities pass ``random``, a number from 0 up to 1."""
     sums = np.cumsum(softmax(np.astype(logits, np.float64)))

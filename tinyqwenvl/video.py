@@ -118,6 +118,7 @@ class VideoSource:
     total: int  # frames
     rate: float | None  # frames a second; None for a list, which does not know
     frames: Callable[[], Iterator[Image.Image]]
+    uneven: str = ""  # how unevenly an animation's frames follow, where that counts
 
 
 def open_video(source: Any) -> VideoSource:
@@ -189,9 +190,23 @@ def _of_animation(image: Image.Image, name: str, path: str) -> VideoSource:
         if total == 1:  # a still: by the policy of images
             return VideoSource(name, 1, GIF_RATE, lambda: iter([open_image(path)]))
         lengths = [frame(image, index).info.get("duration", 0) for index in range(total)]
-    seconds = sum(length for length in lengths if isinstance(length, (int, float))) / 1000
+    durations = [length if isinstance(length, (int, float)) else 0 for length in lengths]
+    seconds = sum(durations) / 1000
     rate = total / seconds if seconds > 0 else GIF_RATE
-    return VideoSource(name, total, rate, frames)
+    return VideoSource(name, total, rate, frames, _unevenness(durations))
+
+
+def _unevenness(durations: Sequence[float]) -> str:
+    """What is uneven about durations in ms; "" while no frame is half a mean duration off."""
+    mean = sum(durations) / len(durations)
+    begins = np.cumsum([0, *durations[:-1]])
+    off = float(np.max(np.abs(begins - mean * np.arange(len(durations)))))
+    if off <= mean / 2:
+        return ""
+    return (
+        f"frames last {min(durations):g} to {max(durations):g} ms, but are read as if each lasted "
+        f"the mean of {mean:.0f} ms; times may be off by {off / 1000:.2g} s"
+    )
 
 
 def _of_pyav(path: str) -> VideoSource:
@@ -273,6 +288,8 @@ def read_video(
         limits = SAMPLING_POLICIES[policy].limits(len(indices), config, min_pixels, max_pixels)
         return _resized(clip, indices, limits, config), between
 
+    if clip.uneven:
+        warn(f"{clip.name}: {clip.uneven}")
     try:
         frames, between = look(clip)
     except _Short as short:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parents[2] / "tinyqwenvl" / "assets" / "checkpoint"
+LARGEST = 100_352  # pixels of the largest image in training: 128 cells of 28 x 28
 LONGEST = {"describe": 48, "locate": 40, "locate_all": 128, "point": 32,
            "change": 24}  # tokens; else 12  # fmt: skip
 

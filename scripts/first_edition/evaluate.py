@@ -14,7 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from scripts.first_edition import CHECKPOINT, LONGEST, folder_with, questions, scenes, words
+from scripts.first_edition import (
+    CHECKPOINT,
+    LARGEST,
+    LONGEST,
+    folder_with,
+    questions,
+    scenes,
+    words,
+)
 from scripts.first_edition.renderer import draw_other
 from scripts.first_edition.scenes import EVALUATION, generator
 
@@ -131,15 +139,20 @@ def mark(case, reply):
 # --------------------------------------------------------------------------------------- answers
 
 
-def package_answers(model, cases):
-    """Replies of the NumPy package, one case at a time."""
+def package_answers(model, cases, max_pixels=LARGEST):
+    """Replies of the NumPy package, one case at a time.
+
+    max_pixels: of an image; by default the largest area in training, so that no scene here is
+    shrunk and boxes are in pixels of the scene; the checkpoint's own limit is lower (`sizes`).
+    """
     replies = []
     for case in cases:
         seen = [{"image": image} for image in case.images]
         if case.fps:
             seen = [{"video": case.images, "fps": case.fps}]
         content = [*seen, {"text": case.question.text}]
-        inputs = model.prepare([{"role": "user", "content": content}])
+        asked = [{"role": "user", "content": content}]
+        inputs = model.prepare(asked, max_pixels=None if case.fps else max_pixels)
         ids = model.generate(inputs, LONGEST.get(case.question.skill, 12))
         replies.append(model.tokenizer.decode(list(ids)))
     return replies

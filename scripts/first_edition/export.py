@@ -16,7 +16,8 @@ from scripts.first_edition.batches import TOKENS_PER_SECOND
 from scripts.first_edition.network import Config, Network
 from tinyqwenvl.config import CLIP_MEAN, CLIP_STD
 
-MIN_PIXELS, MAX_PIXELS = 12_544, 100_352  # 4 x 4 to 128 cells of 28 x 28
+MIN_PIXELS, MAX_PIXELS = 12_544, 75_264  # 4 x 4 to 96 cells of 28 x 28: see `sizes`
+MAX_FRAME_PIXELS = 28_224  # of a frame of a clip: 36 cells; training drew clips of 16
 CONTEXT = 32_768
 TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
@@ -153,7 +154,7 @@ def export(network, tokenizer, folder):
         "preprocessor_config.json": preprocessor_json(),
         "video_preprocessor_config.json": {
             "min_pixels": MIN_PIXELS,
-            "max_pixels": MIN_PIXELS,  # clips are 4 x 4 cells
+            "max_pixels": MAX_FRAME_PIXELS,
             "video_processor_type": "Qwen2VLVideoProcessor",
         },
         "tokenizer_config.json": tokenizer_json(tokenizer),

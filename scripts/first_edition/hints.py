@@ -63,7 +63,7 @@ class HintHead(nn.Module):
         pairs = [(_index(kind, KINDS), _index(colour, COLOURS)) for colour, kind in HELD_OUT]
         held_out = torch.zeros(self.sizes[:2], dtype=torch.bool)
         held_out[tuple(zip(*pairs, strict=True))] = True
-        self.register_buffer("kept_out", held_out, persistent=False)
+        self.register_buffer("held_out", held_out, persistent=False)
 
     def loss(self, features, numbers, labels, cells):
         """Mean loss of vectors [N, size] against `cell_labels`, [N, 7] and [N, 2].

@@ -184,10 +184,10 @@ def test_a_porters_own_inputs(model, reference, place, family):
     for change, words in (
         ({"pixel_values": arrays["pixel_values"][:-4]}, "but image_grid_thw makes it"),
         ({"image_grid_thw": np.array([[1, 3, 4]])}, "should be even"),
-        ({"image_grid_thw": np.array([[1.0, 4, 4]])}, "whole numbers"),
-        ({"image_grid_thw": np.ones((2, 2), int)}, "whole numbers"),
+        ({"image_grid_thw": np.array([[1.0, 4, 4]])}, "should be integers"),
+        ({"image_grid_thw": np.ones((2, 2), int)}, "should be integers"),
         ({"image_grid_thw": np.array([[2**40] * 3])}, "should be from 1"),
-        ({"input_ids": arrays["input_ids"].astype(np.float32)}, "input_ids should be whole"),
+        ({"input_ids": arrays["input_ids"].astype(np.float32)}, "input_ids should be integers"),
         ({"input_ids": np.zeros(0, np.int64)}, "at least one"),
     ):
         bad = place / "bad.safetensors"

@@ -2,7 +2,8 @@
 
 ``main``: which command. ``run``: one question and its answer. ``request``: words and options ->
 what is asked. ``chat``: many turns. ``boxes``: ``--boxes``. ``progress`` and ``report``: what
-stderr shows. ``stdin``: piped text and images. ``shared``: errors, exit codes, notes, files.
+stderr shows. ``embedded``: what the checkpoint in the package has learnt, and notes on what it has
+not. ``stdin``: piped text and images. ``shared``: errors, exit codes, notes, files.
 """
 
 from .shared import (

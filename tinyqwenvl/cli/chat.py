@@ -19,7 +19,8 @@ from ..model import Model
 from ..sampling import Sampling
 from ..video import open_video
 from .answer import say
-from .report import EMBEDDED_NOTE
+from .embedded import SCENES, note_probability, note_turn, note_what_is_shown, pair_limit
+from .report import confidence, in_words
 from .request import TO_RGB
 from .shared import complain, note
 
@@ -35,10 +36,10 @@ def chat(
 ) -> None:
     """Turns until the user ends them, each with what was said before in the cache."""
     talk = Conversation(model, args.system)
-    reading = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    reading["to_rgb"] = TO_RGB[args.alpha]
-    if args.model is None:
-        note(EMBEDDED_NOTE)
+    reading: dict[str, Any] = {"min_pixels": args.min_pixels, "to_rgb": TO_RGB[args.alpha]}
+    embedded = args.model is None
+    if embedded:
+        note(SCENES)
 
     turns = count()
 
@@ -49,13 +50,26 @@ def chat(
         drawn = sampling
         if sampling.seed is not None:  # another one each turn, the same in the same conversation
             drawn = replace(sampling, seed=sampling.seed + next(turns))
-        with closing(talk.say(items, args.max_tokens, drawn, **reading)) as tokens:
+        most = args.max_pixels
+        if embedded:
+            turn = 1 + sum(message["role"] == "user" for message in talk.messages)
+            note_turn(turn)
+            items, most = pair_limit(args, model, items)
+            if turn == 1 or most != args.max_pixels:
+                note_what_is_shown(items, lowered=most != args.max_pixels)
+        with closing(talk.say(items, args.max_tokens, drawn, max_pixels=most, **reading)) as tokens:
             said = say(model, tokens, reason, args.stop, lambda: None, stream=True)
-        if args.verbose and talk.generation:
+        generation = talk.generation
+        made = generation.probabilities[: len(said["token_ids"])] if generation else []
+        probability = confidence(made)
+        if embedded:
+            note_probability(said["text"], probability)
+        if args.verbose and generation:
             if drawn.temperature:
                 note(f"seed {drawn.seed}")
-            spent = ", ".join(f"{n} {s:.2f}" for n, s in talk.generation.timings.items())
-            note(f"{len(said['token_ids'])} tokens, {said['finish_reason']}; seconds: {spent}; "
+            spent = ", ".join(f"{n} {s:.2f}" for n, s in generation.timings.items())
+            note(f"{len(said['token_ids'])} tokens, {said['finish_reason']}; "
+                 f"{in_words(probability)}; seconds: {spent}; "
                  f"{talk.cache.length} tokens in the cache")  # fmt: skip
         return bool(said["token_ids"]) or said["finish_reason"] != "interrupt"
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..checkpoint import parameter_count
 from ..model import Inputs, Model
 from ..sampling import Sampling
-from .shared import note
+from .shared import note, noted
 
-EMBEDDED_NOTE = (
-    "the embedded checkpoint knows drawn scenes only; for photographs give a published one: "
-    "-m Qwen/Qwen2.5-VL-3B-Instruct (downloaded once), or -m DIRECTORY"
-)
 MANY_TOKENS = 2560  # of one image: more deserve a hint
 
 
 def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
-    """What a newcomer should know before the answer."""
+    """A hint at what makes fewer tokens, for each image of many."""
     vision = model.config.vision
-    if args.model is None:
-        note(EMBEDDED_NOTE)
     side = vision.patch_size * vision.spatial_merge_size
     for number, (t, h, w) in enumerate(grids_of(inputs.image_grid_thw), start=1):
         tokens = t * h * w // vision.merged_patches
@@ -52,12 +48,37 @@ class Clock:
         return time.perf_counter() - self.began
 
 
+def confidence(probabilities: Sequence[float]) -> dict[str, float] | None:
+    """How probable an answer is, by the probabilities of its tokens; None without tokens.
+
+    A token's probability is the softmax of the raw logits, before the steps of sampling, at the
+    token that was chosen. "mean" and "least" are over the answer's tokens, without the stop token;
+    "answer" is their product: the probability of the whole answer.
+    """
+    if not probabilities:
+        return None
+    return {
+        "mean": math.fsum(probabilities) / len(probabilities),
+        "least": min(probabilities),
+        "answer": math.prod(probabilities),
+    }
+
+
+def in_words(probability: dict[str, float] | None) -> str:
+    """What :func:`confidence` gives, for ``-v``."""
+    if probability is None:
+        return "no token, no probability"
+    values = (f"{name} {value:.2f}" for name, value in probability.items() if name != "answer")
+    return f"token probability {', '.join(values)}; of the answer {probability['answer']:.2f}"
+
+
 def as_json(
     said: dict[str, Any], inputs: Inputs, sampling: Sampling, timings: dict[str, float]
 ) -> dict[str, Any]:
     """Everything about the answer; times in seconds."""
     return {
         **said,
+        "notes": noted(),
         "prompt_token_ids": inputs.input_ids.tolist(),
         "image_grid_thw": grids_of(inputs.image_grid_thw),
         "video_grid_thw": grids_of(inputs.video_grid_thw),
@@ -102,7 +123,8 @@ def report(
         "prompt": f"{len(inputs.input_ids)} tokens",
         "sampling": (used if sampling.temperature else "the likeliest token, repetition_penalty "
                      f"{sampling.repetition_penalty}") + source,
-        "answer": f"{len(said['token_ids'])} tokens, ended by {said['finish_reason']}",
+        "answer": f"{len(said['token_ids'])} tokens, ended by {said['finish_reason']}; "
+                  f"{in_words(said['probability'])}",
         "seconds": ", ".join(f"{name} {seconds:.2f}" for name, seconds in timings.items()),
     }  # fmt: skip
     if timings["prefill"] and timings["decode"]:

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from .. import compat, media
+from ..chat import EMPTY_PROMPT
 from ..errors import UserError
 from ..model import EXAMPLE_IMAGE, Model
 from ..sampling import Sampling, not_followed, published
@@ -21,8 +22,8 @@ from .stdin import image_on_stdin
 HELP = """\
 usage: tinyqwenvl run [OPTIONS] [IMAGE...] [PROMPT]
 
-Ask Qwen2-VL or Qwen2.5-VL about images. Without arguments: an example.
-IMAGE is a file, or - for one on stdin; piped text is added to the PROMPT.
+Ask Qwen2-VL or Qwen2.5-VL. IMAGE: a file, or - for stdin. No words: an example.
+PROMPT: by default "describe", of two images "What changed?"; add to it by pipe.
 
   -m, --model DIR_OR_ID     a checkpoint; default: the small one in the package
   -s, --system TEXT         the system prompt
@@ -86,7 +87,7 @@ def images_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
     if last == "-" or _named_like_an_image(last) or (os.path.exists(last) and not images):
         return words, None
     if not last.strip():
-        raise UserError("the prompt is empty; say what you want to know")
+        raise UserError(EMPTY_PROMPT)
     return images, last
 
 
@@ -111,7 +112,8 @@ def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
     rate = {} if args.fps is None else {"fps": args.fps}
     items = [{"type": "image", "image": image} for image in opened]
     items += [{"type": "video", "video": path, **rate} for path in args.video]
-    texts = [text for text in (prompt, piped) if text] or ([] if args.chat else ["describe"])
+    default = "What changed?" if len(images) == 2 and not args.video else "describe"
+    texts = [text for text in (prompt, piped) if text] or ([] if args.chat else [default])
     return [*items, {"type": "text", "text": "\n".join(texts)}] if texts else items
 
 

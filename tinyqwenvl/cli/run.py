@@ -16,8 +16,9 @@ from ..tracing import check_finite
 from .answer import say
 from .boxes import check_boxes, find_locations, in_format
 from .chat import chat
+from .embedded import SCENES, note_probability, note_what_is_shown, pair_limit
 from .progress import progress
-from .report import Clock, as_json, hints, report
+from .report import Clock, as_json, confidence, hints, report
 from .request import (
     TO_RGB,
     asked_sampling,
@@ -55,17 +56,26 @@ def answer(argv: list[str] | None) -> int:
         if args.chat:
             chat(args, model, sampling, items)
             return 0
+        most = args.max_pixels
+        if args.model is None:
+            items, most = pair_limit(args, model, items)
         system = [] if args.system is None else [{"role": "system", "content": args.system}]
         messages = [*system, {"role": "user", "content": items}]
         inputs = model.prepare(
-            messages, args.min_pixels, args.max_pixels, args.parse_special, TO_RGB[args.alpha]
+            messages, args.min_pixels, most, args.parse_special, TO_RGB[args.alpha]
         )
         clock.lap("prepare")
+        if args.model is None:
+            note(SCENES)
+            note_what_is_shown(items, lowered=most != args.max_pixels)
         hints(args, model, inputs)
         generation = model.generate(inputs, args.max_tokens, sampling)
         drawing = stack.enter_context(progress(model, inputs))
         stream = not (args.json or args.no_stream)
         said = say(model, generation, lambda: generation.finish_reason, args.stop, drawing, stream)
+    said["probability"] = confidence(generation.probabilities[: len(said["token_ids"])])
+    if args.model is None:
+        note_probability(said["text"], said["probability"])
     timings = {**clock.laps, **generation.timings, "total": clock.total()}
     locations = []
     if args.boxes is not None:
@@ -73,6 +83,8 @@ def answer(argv: list[str] | None) -> int:
         said["boxes"] = [
             {"point" if m.is_point else "box": m.place, "label": m.label} for m in locations
         ]
+        if not locations:
+            note(f"no box and no point in the answer; {args.boxes} is not written")
     if args.json:
         print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
     elif args.no_stream:
@@ -81,8 +93,6 @@ def answer(argv: list[str] | None) -> int:
         report(args, model, inputs, sampling, said, timings)
     if locations:
         write_bytes(args.boxes, in_format(grounding.draw(items[0]["image"], locations), args.boxes))
-    elif args.boxes is not None:
-        note(f"no box and no point in the answer; {args.boxes} is not written")
     return INTERRUPTED if said["finish_reason"] == "interrupt" else 0
 
 

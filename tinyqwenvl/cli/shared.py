@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ..errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
+_noted: list[str] = []  # by the command that runs
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,9 +46,15 @@ def version() -> str:
 
 
 def note(message: Any) -> None:
-    """A line for people, on stderr."""
+    """A line for people, on stderr; kept for :func:`noted`."""
+    _noted.append(one_line(message))
     with contextlib.suppress(OSError):
         print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def noted() -> list[str]:
+    """The notes of the command that runs, so far."""
+    return list(_noted)
 
 
 def write_text(path: str, text: str) -> None:
@@ -84,6 +91,7 @@ def command(run: Callable[[list[str] | None], int | None], argv: list[str] | Non
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # an answer that the terminal cannot show
+    _noted.clear()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)

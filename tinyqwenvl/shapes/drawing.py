@@ -28,7 +28,7 @@ def as_svg(name: str, found: Walk) -> str:
         patch, merge = vision.patch_size, vision.spatial_merge_size
         cut = f"{vision.temporal_patch_size} frames x {patch} x {patch} x 3"
         top = [
-            (_plural(len(sizes), "picture"), _some(sizes), "width x height", PIXELS),
+            (_plural(len(sizes), "image"), _some(sizes), "width x height", PIXELS),
             ("resized", _some(read), f"sides: multiples of {patch * merge}", PIXELS),
             ("patches", str(shape["pixel_values"]), cut, PIXELS),
             (blocks, str(shape["visual.patch_embed"]), look, VISION),

@@ -42,7 +42,7 @@ class Row:
 class Walk:
     """What :func:`walk` found. Sizes of images are [width, height] in pixels.
 
-    ``flops``: of the "vision" tower, of the "decoder" for the whole prompt, of the "lm_head" for
+    ``flops``: of the "vision" encoder, of the "decoder" for the whole prompt, of the "lm_head" for
     one row of it, and of a "new_token" after it. ``cache``: numbers that the KV cache holds for the
     "prompt", and for each "token".
     """
