@@ -59,6 +59,7 @@ def test_today_s_names_do_not_warn():
 def test_old_arguments_and_methods(model, inputs):
     with pytest.warns(DeprecationWarning, match="reference"):
         assert tinyqwenvl.load(plain=True).reference
+    assert not model.reference
     given = inputs.pixel_values, inputs.image_grid_thw
     with pytest.warns(DeprecationWarning, match="image_features"):
         np.testing.assert_array_equal(model.see(*given), model.image_features(*given))

@@ -144,6 +144,15 @@ def test_optimised_attention_in_windows_is_taken(monkeypatch, rng):
     assert calls == ["_attention_in_windows", "_attention_in_chunks", "_attention_in_chunks"]
 
 
+@pytest.mark.parametrize("kind", [nn.ReferenceCache, nn.KVCache])
+def test_a_cache_whose_last_layer_is_missing_holds_nothing_whole(kind):
+    cache, keys = kind(), np.ones((1, 3, 2))
+    cache.append(0, keys, keys)
+    assert cache.length == 3 and cache.whole(2) == 0
+    cache.append(1, keys[:, :2], keys[:, :2])
+    assert cache.whole(2) == 2
+
+
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=6))
 def test_the_caches_are_equal(lengths):
     reference, optimised = nn.ReferenceCache(), nn.KVCache()

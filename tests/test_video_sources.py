@@ -216,6 +216,21 @@ def test_a_still_is_a_video_of_one_frame_by_the_policy_of_images(tmp_path):
     np.testing.assert_array_equal(found.patches, listed.patches)
 
 
+def test_frames_of_too_many_pixels_are_refused_before_any_is_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "large.mp4", 2, 10)
+    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    with pytest.raises(UserError, match="frames of over 3,071 pixels"):
+        open_video(path)
+    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 64 * 48)
+    assert open_video(path).total == 2
+
+
+def test_one_frame_may_be_asked_for(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", 8, 4)
+    with pytest.warns(ImageWarning, match="1 are used"):
+        assert read_video(path, CONFIG, least=1, most=1, **SMALL).grid[0] == 1
+
+
 @pytest.mark.parametrize("form", ["bmp", "jpg", "ppm"])
 def test_a_still_whose_format_knows_no_frames_is_a_video_of_one(tmp_path, form):
     Image.new("RGB", (60, 60), "red").save(tmp_path / f"still.{form}")
