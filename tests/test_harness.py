@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.vector_cases import CASES
+from scripts.vectors.cases import CASES
 from tinyqwenvl import UserError
 from tinyqwenvl.oracle import vectors
 from tinyqwenvl.oracle.harness import Failure, harness, report_text

@@ -236,6 +236,7 @@ def test_clear_is_honest():
 
 
 def test_the_same_seed_gives_the_same():
+    pytest.importorskip("skimage", reason="photographs need scikit-image")
     for make in (world.make_image, world.make_pair, world.make_clip):
         for i in range(20):
             first, second = (make(generator(3, TRAINING, i)) for _ in range(2))
@@ -254,7 +255,7 @@ def test_the_same_seed_gives_the_same():
 def test_photographs_are_split(monkeypatch):
     training, held_out = set(photographs.TRAINING_FILES), set(photographs.HELD_OUT_FILES)
     assert training and held_out and not training & held_out
-    pytest.importorskip("skimage")
+    pytest.importorskip("skimage", reason="photographs need scikit-image")
     pytest.importorskip("sklearn")
     read, load = set(), photographs.load
     monkeypatch.setattr(photographs, "load", lambda *file: read.add(file) or load(*file))

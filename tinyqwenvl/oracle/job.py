@@ -122,7 +122,7 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     ids = media["input_ids"]
     if ids.dtype.kind not in "iu" or not len(ids):
-        raise UserError(f"{source}: input_ids should be whole numbers, at least one")
+        raise UserError(f"{source}: input_ids should be integers, at least one")
     for pixels, grids in zip(MEDIA[::2], MEDIA[1::2], strict=True):
         if (pixels in media) != (grids in media):
             raise UserError(f"{source}: {pixels} and {grids} belong together")
@@ -130,7 +130,7 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
             continue
         grid = media[grids]
         if grid.dtype.kind not in "iu" or grid.size % 3 or grid.shape[-1:] != (3,):
-            raise UserError(f"{source}: {grids} should be whole numbers, [images, 3]")
+            raise UserError(f"{source}: {grids} should be integers, [images, 3]")
         grid = media[grids] = np.reshape(grid, (-1, 3))
         if not len(grid) or np.any(grid < 1) or np.any(grid > LARGEST_GRID):
             raise UserError(f"{source}: {grids} should be from 1 to {LARGEST_GRID:,}")
