@@ -225,6 +225,16 @@ def test_frames_of_too_many_pixels_are_refused_before_any_is_decoded(tmp_path, m
     assert open_video(path).total == 2
 
 
+def test_a_frame_that_would_become_too_large_is_refused(monkeypatch):
+    wide = [Image.new("RGB", (112, 56))]
+    limits = {"min_pixels": 112 * 56, "max_pixels": 112 * 56}
+    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 112 * 56)
+    assert read_video(wide, CONFIG, **limits).grid == (1, 4, 8)
+    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 112 * 56 - 1)
+    with pytest.raises(UserError, match="a frame would be 112x56 pixels; ask for fewer"):
+        read_video(wide, CONFIG, **limits)
+
+
 def test_one_frame_may_be_asked_for(tmp_path):
     path = write_video(tmp_path / "clip.mp4", 8, 4)
     with pytest.warns(ImageWarning, match="1 are used"):
