@@ -1,4 +1,4 @@
-"""How long ``oracle diff`` takes on dumps of a tower of the 3B's size, and how much memory.
+"""Time and memory of ``oracle diff`` on dumps of a vision encoder of the 3B's size.
 
     python -m scripts.benchmark_diff [--folder DIR] [--blocks 32]
 
