@@ -1,0 +1,13 @@
+"""Programs of a checkout, run as ``python -m scripts.NAME``; they are no part of the package.
+
+- References from other implementations: ``make_goldens``, ``make_video_goldens`` (tests/goldens);
+  ``make_vectors`` with ``vectors/``, ``make_model_vectors``, ``make_kills`` (conformance vectors).
+  Their inputs: ``random_checkpoint``, ``odd_images``, ``sampling_cases``, ``video_cases``; their
+  outputs: ``witness``.
+- Checkpoints with random weights, tiny or of a published size: ``random_checkpoint``,
+  ``checkpoint_files``.
+- Comparisons and measurements: ``compare_with_transformers``, ``benchmark``, ``benchmark_diff``,
+  ``calibrate_oracle``, ``oracle_versions``, ``fuzz``, ``count_code``.
+- Documentation: ``notebooks``, ``draw_figures``, ``build_docs``.
+- Training of the embedded checkpoint: the folders with ``train.py``.
+"""

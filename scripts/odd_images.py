@@ -1,4 +1,4 @@
-"""Images that are odd but valid, for the goldens and the tests: every mode, size and turn."""
+"""Images that are odd but valid, for goldens and tests: every mode, size and orientation."""
 
 from __future__ import annotations
 

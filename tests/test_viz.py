@@ -5,12 +5,14 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tinyqwenvl import image, nn, vision
+from tinyqwenvl import image, nn, vision, viz
+from tinyqwenvl.deprecated import OLD_NAMES
 from tinyqwenvl.viz import COLOURS, drawing, show_image, source
 from tinyqwenvl.viz.style import shades
 
@@ -74,3 +76,21 @@ def test_without_matplotlib_one_line_says_what_to_install():
     code = "import sys; sys.modules['matplotlib'] = None; import tinyqwenvl.viz"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'tinyqwenvl[notebooks]'" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("old", OLD_NAMES["tinyqwenvl.viz"])
+def test_names_of_courses_still_work_and_say_the_new_one(old):
+    new = OLD_NAMES["tinyqwenvl.viz"][old]
+    with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now"):
+        assert getattr(viz, old) is getattr(viz, new)
+    assert new in viz.__all__ and old not in viz.__all__
+
+
+def test_every_exported_figure_is_listed_under_its_file():
+    """The table at the top of the package names each file of figures, and nothing else."""
+    files = {path.stem for path in Path(viz.__file__).parent.glob("*.py")} - {"__init__"}
+    listed = set(re.findall(r"^``(\w+)``", viz.__doc__, re.MULTILINE))
+    assert listed == files - {"style", "words", "source"}
+    drawn = {getattr(viz, name).__module__.rpartition(".")[2] for name in viz.__all__
+             if callable(getattr(viz, name))}  # fmt: skip
+    assert listed <= drawn
