@@ -7,7 +7,7 @@
 - Checkpoints with random weights, tiny or of a published size: ``random_checkpoint``,
   ``checkpoint_files``.
 - Comparisons and measurements: ``compare_with_transformers``, ``benchmark``, ``benchmark_diff``,
-  ``calibrate_oracle``, ``oracle_versions``, ``fuzz``, ``count_code``.
+  ``calibrate_oracle``, ``oracle_versions``, ``fuzz``, ``mutate``, ``count_code``.
 - Documentation: ``notebooks``, ``draw_figures``, ``build_docs``.
 - Training of the embedded checkpoint: the folders with ``train.py``.
 """
