@@ -28,7 +28,7 @@ config = model.config
 # A video is a stack of images. Three numbers decide what the model knows of time:
 #
 # 1. **Which frames are looked at.** A clip of an hour has 90,000 frames at 25 a second. A
-#    *recipe* takes a few of them, 2 a second by default.
+#    *sampling policy* takes a few of them, 2 a second by default.
 # 2. **Pairs.** A patch is two frames deep, so two neighbouring frames become one *temporal grid*.
 #    It lasts $s = 2 / \text{fps}$ seconds.
 # 3. **A position in time.** Grid number $k$ begins $k \cdot s$ seconds into the clip. Qwen2.5-VL
@@ -57,8 +57,8 @@ source(video.open_video, video.VideoSource)
 # %% [markdown]
 # ## Which frames
 #
-# Two recipes are in use, and they do not take the same frames. That of `qwen_vl_utils`, the
-# package of the models' authors, goes evenly from the first frame to the last. That of
+# Two sampling policies are in use, and they do not take the same frames. That of `qwen_vl_utils`,
+# the package of the models' authors, goes evenly from the first frame to the last. That of
 # transformers (`hf`) cuts the clip into equal parts and takes the frame where each begins.
 
 # %%
@@ -94,8 +94,8 @@ source(video.choose_frames)
 # %% [markdown]
 # ## How large
 #
-# Each frame costs tokens, so a frame of a long clip is read at fewer pixels. The recipe of
-# `qwen_vl_utils` shares out a budget over all frames; the `hf` recipe has one limit, however many
+# Each frame costs tokens, so a frame of a long clip is read at fewer pixels. The policy of
+# `qwen_vl_utils` shares out a budget over all frames; the `hf` policy has one limit, however many
 # frames there are.
 
 # %%
@@ -177,7 +177,7 @@ video_strip(EXAMPLE_VIDEO, config, fps=(1, 2, 4), events={"the ring appears": 2.
 
 # %% [markdown]
 # The grid in which the ring appears is at time 4 in all three rows: $2\,\text{s} \times 2$ a
-# second. (At 1 a second its frames are the ones at 2.5 and 3.75 s, as this recipe spreads four
+# second. (At 1 a second its frames are the ones at 2.5 and 3.75 s, as this policy spreads four
 # frames from the first to the last. The rule does not ask when a frame was taken: all grids last
 # the same time, so grid 1 of 2 begins half-way, at 2 s.)
 #

@@ -78,6 +78,16 @@ def test_both_keys_of_an_item_choose_the_sampling_policy(model, monkeypatch, key
     assert len(asked) == 1
 
 
+def test_today_s_key_wins_where_both_are_given(model):
+    item = {"type": "video", "video": str(EXAMPLE_VIDEO), "sampling_policy": "hf", "recipe": "no"}
+    model.prepare([{"role": "user", "content": [item]}])
+
+
+def test_a_prompt_that_is_no_text_is_refused_in_one_line(model):
+    with pytest.raises(tinyqwenvl.UserError, match="the prompt is empty"):
+        model.ask(EXAMPLE_IMAGE, None)
+
+
 STAGES = {
     "picture": "image.rgb",
     "visual.blocks.0.attn.spans": "visual.blocks.0.attn.key_ranges",

@@ -73,7 +73,7 @@ class Model:
 
     def ask(self, images: Any, prompt: str, max_tokens: int = 256) -> str:
         """The answer to ``prompt`` about one image, a list of them, or None. Raises UserError."""
-        if not prompt.strip():
+        if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(chat.EMPTY_PROMPT)
         inputs = self.prepare(user_message(images, prompt))
         return self.tokenizer.decode(list(self.generate(inputs, max_tokens)))
@@ -294,9 +294,9 @@ VIDEO_KEYS = {
     "fps": "fps",
     "min_frames": "least",
     "max_frames": "most",
+    "recipe": "policy",  # the key of version 0.1; today's wins where both are given
     "sampling_policy": "policy",
-    "recipe": "policy",
-}  # "recipe": version 0.1
+}
 
 NOT_READ = (
     "nframes",

@@ -166,8 +166,8 @@ def vision_encoder(
 ) -> Float[Array, "M E"]:
     """Patches of all images -> one token for every 2x2 block of patches, in raster order.
 
-    ``attend`` and ``gelu`` choose the reference form (as here) or the fast one of the same
-    function.
+    ``attend`` and ``gelu`` choose the reference form (as here) or the optimised form of the
+    same function.
     """
     frames = windows = record("visual.cu_seqlens", frame_seqlens(grid_thw))
     index = np.arange(pixel_values.shape[0] // config.vision.spatial_merge_size**2)
