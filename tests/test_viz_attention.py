@@ -121,7 +121,13 @@ def test_attention_lies_where_its_tokens_are(grid, rows):
     for axes in figure.axes[: rows + 1]:
         assert list(axes.images[-1].get_extent()) == [0, grid[2] * 14, grid[1] * 14, 0]
         assert axes.get_xlim() == (0, grid[2] * 14) and axes.get_ylim() == (grid[1] * 14, 0)
-        assert {(p.get_x(), p.get_y(), p.get_width()) for p in axes.patches} == {(3, 5, 17)}
+        outlined = [p for p in axes.patches if p.get_gid() != "most"]
+        assert {(p.get_x(), p.get_y(), p.get_width()) for p in outlined} == {(3, 5, 17)}
+    for row, axes in zip(weights, figure.axes[1 : rows + 1], strict=True):
+        (framed,) = (p.get_xy() for p in axes.patches if p.get_gid() == "most")
+        best = int(np.argmax(row))
+        assert framed == (28 * (best % across), 28 * (best // across))
+        assert axes.images[1].cmap(0.0)[3] == 0 and axes.images[1].cmap(1.0)[3] > 0.8
     y, x = divmod(int(np.argmax(weights[0])), across)
     assert f"word 0 most at row {y}, column {x} (" in figure.alt
 

@@ -68,7 +68,7 @@ from .source import Source, source
 from .strip import here
 from .style import COLOURS, Drawing, drawing, show_image
 from .video import frame_pairs, temporal_positions, video_strip
-from .vision_attention import attention_from_patch, attention_mask
+from .vision_attention import attention_from_patch, attention_mask, window_masks
 from .vision_embedding import kernel_images, matrix_product, responses
 from .vision_layers import change_propagation, curves, vectors_as_bars
 from .vision_merger import gelu_variants, merge_group_to_token, patch_groupings, token_map
@@ -147,6 +147,7 @@ __all__ = [
     "tokens_by_size",
     "vectors_as_bars",
     "video_strip",
+    "window_masks",
     "window_order",
 ]
 
