@@ -136,9 +136,11 @@ def attention_over_image(
         )
         draw_border(axis, extent[1], extent[2])
         y, x = np.unravel_index(np.argmax(maps[row, time]), (down, across))
-        corner = (x * merge * patch, y * merge * patch)
+        corner = (float(x * merge * patch), float(y * merge * patch))
         side = merge * patch
-        axis.add_patch(Rectangle(corner, side, side, fill=False, ec=COLOURS[5], lw=1.2, gid="most"))
+        for colour, width in ((PAPER, 2.6), (INK, 1.2)):
+            frame = Rectangle(corner, side, side, fill=False, ec=colour, lw=width, gid="most")
+            axis.add_patch(frame)
         named = f"{readable(labels[row])}\n{np.sum(maps[row, time]):.0%} of its attention is here"
         axis.set_title(named, fontsize=8, color=INK)
     for axis in panels[: t * (1 + len(weights))]:

@@ -56,8 +56,8 @@ class Run(NamedTuple):
 
 def say(axes: Axes, x: float, y: float, text: str, size: float = 8, **look: Any) -> None:
     """Text at a point; the size in points."""
-    look = {"ha": "center", "va": "center", "color": INK, "linespacing": 1.15} | look
-    axes.text(x, y, text, fontsize=size, parse_math=False, **look)
+    how: dict[str, Any] = {"ha": "center", "va": "center", "color": INK, "linespacing": 1.15}
+    axes.text(x, y, text, fontsize=size, parse_math=False, **(how | look))
 
 
 def arrow(axes: Axes, points: Sequence[tuple[float, float]], colour: str = INK) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patheffects import Normal, Stroke
 from PIL import Image
 
 from ..errors import UserError
@@ -253,8 +252,8 @@ def tokens_by_size(
 ) -> Drawing:
     """Tokens of an image of any width and height, up to ``longest`` pixels a side.
 
-    Colour and contours say how many; hatched sizes are refused, because they are over 200 times as
-    long as wide. The two straight lines are areas of ``min_pixels`` and ``max_pixels``.
+    Colour says how many; so do contours, between the two lines, which are areas of ``min_pixels``
+    and ``max_pixels``. Hatched sizes are refused: they are over 200 times as long as wide.
     ``marked``: name -> (height, width) of images to show.
     """
     sides = np.unique(np.round(np.geomspace(1, longest, steps)).astype(int))
@@ -278,11 +277,12 @@ def tokens_by_size(
     shown = axes.pcolormesh(sides, sides, np.log10(counts), cmap=SEQUENTIAL, shading="nearest")
     levels = [n for e in range(1, 6) for n in (10**e, 3 * 10**e) if least < n < most]
     if levels:
-        smooth = np.ma.masked_invalid(_smoothed(counts))
+        area = np.multiply.outer(sides, sides)
+        outside = (area < min_pixels) | (area > max_pixels) | refused
+        smooth = np.ma.masked_where(outside, area / factor**2)
         lines = axes.contour(sides, sides, smooth, levels, colors=PAPER, linewidths=0.9)
-        marks = axes.clabel(lines, fmt="{:,.0f}".format, fontsize=7.5, colors=PAPER)
-        for mark in marks:
-            mark.set_path_effects([Stroke(linewidth=2, foreground=INK), Normal()])
+        for mark in axes.clabel(lines, fmt="{:,.0f}".format, fontsize=7.5, colors=INK):
+            mark.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.9})
     axes.contourf(
         sides, sides, refused.astype(float), [0.5, 1.5], colors="none", hatches=["///"]
     ) if refused.any() else None
@@ -305,14 +305,6 @@ def tokens_by_size(
     ticks = list(range(math.ceil(math.log10(least)), math.floor(math.log10(most)) + 1))
     bar.set_ticks(ticks, labels=[f"{10.0**tick:,.0f}" for tick in ticks], fontsize=8)
     return figure
-
-
-def _smoothed(counts: np.ndarray) -> np.ndarray:
-    """Means of 3 x 3 neighbours, so that contours do not follow every step of rounding."""
-    padded = np.pad(np.log(counts), 1, mode="edge")
-    parts = [padded[i : i + counts.shape[0], j : j + counts.shape[1]]
-             for i in range(3) for j in range(3)]  # fmt: skip
-    return np.exp(np.mean(parts, axis=0))
 
 
 def _boxed(

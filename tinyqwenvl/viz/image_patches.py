@@ -29,7 +29,7 @@ NINE = (
 )
 NINE_SOURCE = (0, 0, 1, 2, 2, 2, 3, 3, 3)  # of F, C, H, W, the axis that each of the nine is cut of
 NINE_ORDER = (0, 3, 6, 4, 7, 2, 1, 5, 8)  # as in image.patchify
-MOST_NUMBERS = 100  # that are written into a figure
+MOST_NUMBERS = {"patches": 100, "tokens": 40}  # that are written into a figure
 
 
 def merge_groups(
@@ -83,7 +83,7 @@ def _numbered(points: float, merge: int, patches: int) -> str:
         (patches, "patches", points),
         (patches // merge**2, "tokens", points * merge),
     ):
-        if counted <= MOST_NUMBERS and room >= max(4.6 * len(str(counted - 1)) + 2, 10):
+        if counted <= MOST_NUMBERS[what] and room >= max(4.6 * len(str(counted - 1)) + 2, 10):
             return what
     return "some tokens"
 
