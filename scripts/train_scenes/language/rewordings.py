@@ -50,7 +50,24 @@ EXCHANGES = (  # (a pattern in a template, what may stand there instead)
 MOST_WORDINGS = 400
 _CHOICE = re.compile(r"\[([^]]*)\]")
 _LEFT_OUT = re.compile(r"\b(?:please|the|a|an|me)\b|[^\w ]")
-_CLASSES = {"{in}": " ", "{image}": "image"}
+_SAME = {  # a word of a class stands for all of it
+    word: name
+    for name, words in {
+        "image": "picture drawing photo sketch pic img scene page sheet this it figure my",
+        "see": "spot find notice recognise recognize",
+        "shape": "object thing figure item one form",
+        "shapes": "objects things figures items forms",
+        "colour": "color",
+        "colours": "colors",
+        "centre": "center",
+        "box": "bbox bounding",
+        "biggest": "largest",
+        "analyse": "analyze",
+        "summarise": "summarize",
+        "is": "was",
+    }.items()
+    for word in words.split()
+}
 
 
 def expand(text):
@@ -63,10 +80,18 @@ def expand(text):
 
 
 def plain(text):
-    """A text's words, without articles, politeness, capitals, punctuation and where it looks."""
-    for name, words in _CLASSES.items():
-        text = text.replace(name, words)
-    return " ".join(_LEFT_OUT.sub(" ", text.lower().replace("'s ", " is ")).split())
+    """A text's words in short: without articles, politeness, capitals and punctuation.
+
+    Nor with `in the image`; words that can stand for one another are one word.
+    """
+    text = _LEFT_OUT.sub(" ", text.replace("{in}", " ").lower().replace("'s ", " is "))
+    found = []
+    for word in text.split():
+        word = _SAME.get(word, word)
+        if not (found and word == found[-1]):
+            found.append(word)
+    text = " ".join(found)
+    return re.sub(r"(?<=\w) (?:in|on) image$", "", text)
 
 
 def wordings(texts):
