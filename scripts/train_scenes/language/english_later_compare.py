@@ -67,7 +67,7 @@ REQUESTS = {
         "have you [seen|found|spotted] {a_thing}{in}?", "have I got {a_thing}{in}?",
         "has it got {a_thing}?", "tell me, is there {a_thing}{in}?",
         "say if there is {a_thing}{in}.", "let me know if there is {a_thing}{in}.",
-        "say whether you {see} {a_thing}.", "look for {a_thing}: is there one?", "see {a_thing}?",
+        "say whether you {see} {a_thing}.", "look for {a_thing}: is there one?",
         "see any {thing}?", "{a_thing} here?", "{a_thing} there?", "{a_thing} anywhere?",
         "there is {a_thing}, isn't there?", "I see {a_thing}, do you?",
         "I think there is {a_thing}, right?", "am I right that there is {a_thing}{in}?",
