@@ -63,7 +63,7 @@ def save_svg(figure, path: Path, fonttype: str = "path") -> None:
     path.write_text(re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE), encoding="utf-8")
 
 
-def save_png(figure, path: Path, dpi: int = 173, colours: int = 128) -> None:
+def save_png(figure, path: Path, dpi: int = 173, colours: int = 256) -> None:
     """One PNG with a palette, small enough for a repository."""
     figure.savefig(path, dpi=dpi)
     Image.open(path).convert("RGB").quantize(colours).save(path, optimize=True)
