@@ -24,6 +24,7 @@ from .video_time import Decoding, VideoSource, declared_rate, timed
 COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover of a sound file
 DISCONTINUOUS = ("mpegts", "mpeg")  # formats in which recordings are joined by joining the files
 JUMP = 10  # seconds ahead, from one packet of these to the next, that FFmpeg takes for a new time
+LATE = 0.05  # seconds by which a header's duration may be off for other reasons than a cut
 QUARTER_TURNS = {  # the signs of a display matrix (a, b, c, d) and what makes the frame upright
     (1, 0, 0, 1): None,
     (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,22 +75,22 @@ def read_file(path: str) -> VideoSource:
                 )
             rates = (stream.average_rate, stream.guessed_rate)
             tick = Fraction(stream.time_base or Fraction(1, 90_000))
-            named, seconds = stream.frames, _duration(container, stream)
             form = container.format.name
+            seconds = _duration(container, stream)
     except UserError:
         raise
     except (av.FFmpegError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"{path} is not a video that can be read: {error}") from None
     if not (timing := _timing(packets, form, tick)):
         raise UserError(f"{path} holds no frames; a video needs one at least")
-    starts, end = _in_seconds(path, timing, rates, tick)
+    starts, end = _in_seconds(path, timing, rates, tick, seconds)
     mean = float(end) / len(starts)
     if timing.untimed:
         notes.append(f"it has no time stamps; its frames are taken as {1 / mean:g} a second")
-    elif named > len(packets):
-        notes.append(f"its header names {named} frames, but {len(packets)} are there")
-    elif seconds - float(end) > 2 * mean:
-        notes.append(f"its header says {seconds:.3g} s, but its frames end at {float(end):.3g} s")
+    elif seconds - float(end) > 1.5 * mean + LATE:
+        notes.append(
+            f"its header says {seconds:.3g} s, but its frames end after {float(end):.3g} s"
+        )
     decoding = Decoding()
 
     def frames() -> Iterator[Image.Image]:
@@ -177,35 +178,46 @@ def _joined(stamps: list[int], packets: list[Packet], jump: Fraction) -> list[in
 
 
 def _in_seconds(
-    path: str, timing: Timing, rates: tuple[Any, ...], tick: Fraction
+    path: str, timing: Timing, rates: tuple[Any, ...], tick: Fraction, seconds: float
 ) -> tuple[list[Fraction], Fraction]:
     """Seconds at which the frames begin, and the last ends.
 
     A rate that the header declares is taken where the time stamps confirm it, or where there are
-    none. A single frame without a duration lasts as long as one of an animation.
+    none. A single frame without a duration lasts the ``seconds`` of the header, or 0.1.
     """
     starts, count = [start * tick for start in timing.starts], len(timing.starts)
     known = starts[-1] + timing.last * tick if timing.last > 0 else None
-    if not timing.untimed and (rate := declared_rate(starts, known, rates, float(tick))):
+    timed_frames = count > 1 and not timing.untimed
+    if timed_frames and (rate := declared_rate(starts, known, rates, float(tick))):
         return starts, count / rate
     if known is not None:
         return starts, known
-    rate = next((Fraction(rate) for rate in reversed(rates) if rate and rate > 0), None)
     if count == 1:
-        return starts, 1 / (rate or Fraction(10))
+        return starts, Fraction(seconds) if seconds > 0 else Fraction(1, 10)
+    rate = next((Fraction(rate) for rate in reversed(rates) if rate and rate > 0), None)
     if rate is None:
         raise UserError(f"{path} does not say when its frames are shown; give them as a list")
     return [index / rate for index in range(count)], count / rate
 
 
 def _duration(container: Any, stream: Any) -> float:
-    """Seconds of the video as the header has them; 0 where it does not say."""
+    """Seconds from the first frame to the end, as the header has them; 0 if it does not say.
+
+    Where there is sound too, and the header has one duration for both, it does not say.
+    """
+    form, late = container.format.name, 0.0
+    if stream.start_time is not None and stream.time_base:
+        late = float(max(stream.start_time, 0) * stream.time_base)
     try:
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")  # Matroska
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - late
     except (KeyError, ValueError):
-        alone = len(container.streams) == 1 and container.format.name != "mpegts"
-        return (container.duration or 0) / 1e6 if alone else 0.0
+        pass
+    if form in DISCONTINUOUS:
+        return 0.0
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6 - late if len(container.streams) == 1 else 0.0
 
 
 # ------------------------------------------------------------------ frames
@@ -213,32 +225,29 @@ def _duration(container: Any, stream: Any) -> float:
 
 def _frames(path: str, timing: Timing, decoding: Decoding) -> Iterator[Image.Image]:
     """The frames that are shown, upright, in order; a lost one is the one before it."""
-    stamps, shown, failed, last = timing.stamps, 0, 0, None
+    stamps, failed, missing, last = timing.stamps, 0, 0, None
     for frame in _decoded(path):
-        if shown == len(timing.starts):
+        if decoding.shown == len(timing.starts):
             return
         if frame is None:
-            failed += 1
-            if stamps or last is None:
-                continue
-            decoding.lost, gap, image = decoding.lost + 1, 0, last
-        else:
-            gap = 0
-            if stamps and frame.pts is not None:
-                if frame.pts < stamps[shown]:
-                    continue  # its instant has been shown
-                at = bisect.bisect_left(stamps, frame.pts, shown)
-                gap = at - shown if at < len(stamps) and stamps[at] == frame.pts else 0
-            image = _image(path, frame, decoding)
-        for _ in range(gap):
-            decoding.lost += bool(failed) or last is None
-            shown += 1
+            failed, missing = failed + 1, missing + (not stamps)
+            continue
+        if stamps and frame.pts is not None:
+            if frame.pts < stamps[decoding.shown]:
+                continue  # its instant has been shown
+            at = bisect.bisect_left(stamps, frame.pts, decoding.shown)
+            there = at < len(stamps) and stamps[at] == frame.pts
+            missing = at - decoding.shown if there else 0
+        missing = min(missing, len(timing.starts) - decoding.shown - 1)
+        image = _image(path, frame, decoding)
+        for _ in range(missing):
+            decoding.skip(refused=bool(failed) or last is None)
             yield last or image
-        shown, last = shown + 1, image
+        last, missing = image, 0
+        decoding.shown += 1
         yield image
-    if failed and not shown:
-        raise UserError(f"{path} is cut or damaged: none of its {len(timing.starts)} frames can be "
-                        "decoded")  # fmt: skip
+    if failed and not decoding.shown:
+        raise UserError(f"{path} is cut or damaged: none of its frames can be decoded")
 
 
 def _decoded(path: str) -> Iterator[Any]:

@@ -96,8 +96,8 @@ def _of_animation(image: Image.Image, name: str, path: str) -> VideoSource:
         except UserError as error:
             if not lasts:
                 raise
-            held = f"{len(lasts)} of its {total} frames" if total else f"its first {len(lasts)}"
-            notes.append(f"{held} can be read: {str(error).removeprefix(name + ' ')}")
+            held = f"only its first {len(lasts)} frames are read"
+            notes.append(f"{held}; it {str(error).removeprefix(name + ' ')}")
     *starts, end = accumulate(lasts, initial=Fraction())
     return timed(name, starts, end, frames, notes=tuple(notes), decoding=decoding)
 

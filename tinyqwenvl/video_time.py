@@ -25,20 +25,29 @@ ROUNDING = 1e-3  # seconds by which containers round time stamps (Matroska, FLV:
 class Decoding:
     """What came up while frames were decoded; it starts anew with every decoding."""
 
-    lost: int = 0  # frames that cannot be decoded, shown as the frame before them
+    shown: int = 0  # frames so far
+    gaps: int = 0  # of these, those that the decoder did not give, shown as the frame before them
+    lost: int = 0  # of these, those after a packet that the decoder refused
     corrupt: int = 0  # frames of which the decoder says that they are damaged
     notes: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
         """Forget the last decoding."""
-        self.lost = self.corrupt = 0
+        self.shown = self.gaps = self.lost = self.corrupt = 0
         self.notes.clear()
 
+    def skip(self, refused: bool) -> None:
+        """Count a frame that is shown as the one before it."""
+        self.shown, self.gaps, self.lost = self.shown + 1, self.gaps + 1, self.lost + refused
+
     def messages(self) -> list[str]:
-        """What to tell, one line each."""
-        said = []
-        if self.lost:
-            said.append(f"{self.lost} of its frames cannot be decoded; the frame before is read")
+        """What to tell, one line each.
+
+        Where every other packet gives no frame and none is refused, packets are fields: no damage.
+        """
+        said, lost = [], self.lost if self.gaps * 3 > self.shown else self.gaps
+        if lost:
+            said.append(f"{lost} of its frames cannot be decoded; the frame before is read instead")
         if self.corrupt:
             said.append(f"{self.corrupt} of its frames are damaged; what decodes of them is read")
         return [*said, *self.notes]
