@@ -48,7 +48,8 @@ def check(path, starts, first=0):
     assert numbers(clip) == [*range(first, first + len(starts))]
     begins = np.array([clip.begins(i) for i in range(clip.total)])
     meant = (np.array(starts) - starts[0]) / 1000
-    half = 0 if clip.times else 1 / clip.rate / 2  # even: near enough to be sampled by index
+    mean, ends = 1 / clip.rate, np.append(meant[1:], np.inf)
+    half = 0 if clip.times else mean / 2  # even: near enough to be sampled by index
     assert np.abs(begins - meant).max() <= half + ROUNDING
     for policy, rule in SAMPLING_POLICIES.items():
         if not rule.by_time:
@@ -56,18 +57,10 @@ def check(path, starts, first=0):
         indices, between = choose_frames(clip, 2.0, 4, 768, policy)
         assert between * len(indices) == pytest.approx(clip.total / clip.rate)
         nominal = np.arange(len(indices)) * between
-        if policy == "hf":  # the frame that is shown at that second
-            shown = np.append(meant, np.inf)
-            assert (shown[np.array(indices) + 1] >= nominal - half - ROUNDING).all()
-        assert (
-            np.abs(meant[indices] - nominal) <= np.maximum(between, lasts(meant, indices))
-        ).all()
+        allowed = mean if policy == "hf" else between
+        assert (meant[indices] <= nominal + allowed + ROUNDING).all(), policy
+        assert (ends[indices] >= nominal - allowed - ROUNDING).all(), policy
     return clip
-
-
-def lasts(meant, indices):
-    """How long each of these frames is shown; the last one, as long as it likes."""
-    return np.append(np.diff(meant), np.inf)[indices]
 
 
 # ------------------------------------------------------------------ times
@@ -110,8 +103,8 @@ def test_two_containers_of_the_same_uneven_frames_are_read_alike(tmp_path):
     starts = uneven(24, 3)
     for policy in SAMPLING_POLICIES:
         reads = []
-        for kind in ("mp4", "mkv", "webm", "ts", "gif"):
-            clip = open_video(write(tmp_path / f"clip.{kind}", starts))
+        for kind in ("mp4", "mov", "mkv", "webm", "gif", "webp"):
+            clip = open_video(write(tmp_path / f"clip.{kind}", starts, bf=0))
             reads.append(choose_frames(clip, 2.0, 4, 768, policy)[0])
         assert all(read == reads[0] for read in reads), policy
 
@@ -122,7 +115,7 @@ def test_by_index_departs_from_by_time_and_says_so(tmp_path):
     clip = open_video(path)
     by_time, _ = choose_frames(clip, 2.0, 4, 768)
     by_index, _ = choose_frames(clip, 2.0, 4, 768, "qwen-vl-utils-by-index")
-    assert by_time == [0, *[9] * 10, 9] and by_index == [*range(12)]
+    assert by_time == [0, *[9] * 10, 11] and by_index == [*range(12)]
     for policy, word in (("hf", "chosen by time"), ("hf-by-index", "chosen by index all the same")):
         with pytest.warns(ImageWarning, match=word):
             read_video(path, CONFIG, policy=policy, **SMALL)
@@ -132,11 +125,10 @@ def test_a_long_frame_is_read_at_every_instant_at_which_it_is_shown(tmp_path):
     path = write(tmp_path / "clip.png", [0, 2000, 2100, 2200])
     with pytest.warns(ImageWarning, match="chosen by time"):
         found = read_video(path, CONFIG, fps=2, **SMALL)
-    listed = [marked(i) for i in (0, 0, 0, 1)]  # at 0, 0.575, 1.15 and 2.3 s less the last
     indices, between = choose_frames(open_video(path), 2.0, 4, 768)
-    assert indices == [0, 0, 0, 2] or indices == [0, 0, 0, 1]
-    listed[3] = marked(indices[3])
-    np.testing.assert_array_equal(found.patches, read_video(listed, CONFIG, fps=2, **SMALL).patches)
+    assert indices == [0, 0, 0, 3] and between == pytest.approx(2.3 / 4)
+    listed = read_video([marked(i) for i in indices], CONFIG, fps=2, **SMALL)
+    np.testing.assert_array_equal(found.patches, listed.patches)
     assert found.seconds == pytest.approx(2 * between)
 
 
@@ -197,7 +189,7 @@ def check_damaged(path, packet):
     again = (packet // KEY_FRAMES + 1) * KEY_FRAMES  # where a key frame begins anew
     sound = [*range(packet // KEY_FRAMES * KEY_FRAMES), *range(again, len(found))]
     assert [number_of(found[i]) for i in sound] == sound
-    assert len(found) == 24 or again > 16
+    assert len(found) == 24 or path.suffix == ".webm"  # whose decoder may not come back
     assert clip.decoding.messages() or len(found) < 24
     with pytest.warns(ImageWarning, match="cannot be decoded|damaged|but holds"):
         assert read_video(path, CONFIG, fps=25, **SMALL).grid[0] in (12, len(found) // 2)
@@ -308,7 +300,8 @@ def test_sound_is_no_video_with_a_cover_or_without(tmp_path):
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "kind"),
     [
-        ("libx264", "yuv420p10le", "mp4"), ("libx264", "gray", "mp4"), ("libx264", "yuv422p", "mkv"),
+        ("libx264", "yuv420p10le", "mp4"), ("libx264", "gray", "mp4"),
+        ("libx264", "yuv422p", "mkv"),
         ("libx264", "yuv444p", "mp4"), ("png", "rgba", "mov"), ("ffv1", "yuv420p16le", "mkv"),
         ("mjpeg", "yuvj420p", "avi"), ("libvpx", "yuv420p", "webm"), ("rawvideo", "rgb24", "avi"),
     ],

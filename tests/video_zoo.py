@@ -61,7 +61,7 @@ def uneven(count, seed=0):
     return [0, *np.cumsum(steps[:-1]).tolist()]
 
 
-def write(path, starts, turn=None, codec=None, options=None, pix_fmt="yuv420p", ratio=None):
+def write(path, starts, turn=None, codec=None, options=None, pix_fmt="yuv420p", ratio=None, bf=2):
     """A video or animation, its kind by the suffix, whose frames begin at these milliseconds.
 
     The last lasts as long as the one before. Returns the path.
@@ -83,12 +83,22 @@ def write(path, starts, turn=None, codec=None, options=None, pix_fmt="yuv420p", 
         if ratio:
             stream.codec_context.sample_aspect_ratio = Fraction(*ratio)
         if stream.codec_context.name.startswith("libx264"):
-            stream.options = {"crf": "10"}
+            stream.options = {"crf": "10", "bf": str(bf)}
+        ends = dict(
+            zip(starts, [*starts[1:], 2 * starts[-1] - [0, *starts][-2] or 40], strict=True)
+        )
+
+        def mux(frame=None):
+            for packet in stream.encode(frame):
+                begin = round(packet.pts * packet.time_base / MILLISECOND)
+                packet.duration = round((ends[begin] - begin) * MILLISECOND / packet.time_base)
+                container.mux(packet)
+
         for start, image in zip(starts, images, strict=True):
             frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = start, MILLISECOND
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            mux(frame)
+        mux()
     return path
 
 
@@ -96,7 +106,7 @@ def turned(path, matrix):
     """Give an mp4 or mov this display matrix (a, b, c, d), as a phone does."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
-    a, b, c, d = (0x10000 * value for value in matrix)
+    a, b, c, d = (int(0x10000 * value) for value in matrix)
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
     path.write_bytes(data)
     return path

@@ -79,12 +79,12 @@ class VideoSource:
     def shown_instead(self, indices: Int[Array, "F"]) -> Int[Array, "F"]:
         """Indices as if all frames lasted equally long -> the frames shown at those instants.
 
-        The same indices where the frames do follow evenly. A long frame may be shown at several
-        instants, and then comes several times.
+        The same indices where the frames do follow evenly. The first index is the first frame, the
+        last the last one. A long frame is shown at several instants, and then comes several times.
         """
-        if not self.times:
+        if not self.times or self.total < 2:
             return indices
-        instants = indices * (self.times[-1] / self.total) + ROUNDING
+        instants = indices * (self.times[-1] / (self.total - 1)) + ROUNDING
         return np.searchsorted(np.array(self.times[1:-1]), instants, side="right")
 
     def cut_to(self, held: int) -> VideoSource:
