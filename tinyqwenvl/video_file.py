@@ -9,6 +9,7 @@ as players do, and all others keep their times.
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -65,7 +66,7 @@ def read_file(path: str) -> VideoSource:
             "give a folder of frames"
         ) from None
     try:
-        with av.open(path) as container:
+        with _opened(path) as container:
             stream = _video_stream(container, path)
             packets, notes = list(_packets(container, stream)), []
             if (across := stream.sample_aspect_ratio) not in (None, 0, 1):
@@ -101,6 +102,18 @@ def read_file(path: str) -> VideoSource:
 
 
 # ------------------------------------------------------------------ time, without decoding
+
+
+def _opened(path: str) -> Any:
+    """A container of PyAV. FFmpeg does not know a transport stream of a few packets by itself."""
+    import av
+
+    try:
+        return av.open(path)
+    except av.FFmpegError:
+        if os.path.splitext(path)[1].lower() in (".ts", ".mts", ".m2ts"):
+            return av.open(path, format="mpegts")
+        raise
 
 
 def _video_stream(container: Any, path: str) -> Any:
@@ -255,7 +268,7 @@ def _decoded(path: str) -> Iterator[Any]:
     import av
 
     try:
-        with av.open(path) as container:
+        with _opened(path) as container:
             stream = _video_stream(container, path)
             packets = container.demux(stream)
             ended = False

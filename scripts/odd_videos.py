@@ -8,7 +8,6 @@ import struct
 from fractions import Fraction
 
 import numpy as np
-import pytest
 from PIL import Image
 
 WIDTH, HEIGHT, BITS = 96, 64, 6
@@ -74,7 +73,8 @@ def write(path, starts, turn=None, codec=None, options=None, pix_fmt="yuv420p", 
         more = {"lossless": True} if kind == "webp" else {}
         images[0].save(path, save_all=True, append_images=images[1:], duration=lasts, **more)
         return path
-    av = pytest.importorskip("av")
+    import av
+
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec or CODECS[kind], rate=25)
         stream.width, stream.height = images[0].size
@@ -127,7 +127,8 @@ def trimmed(path, begin, end):
 
 def packets_of(path):
     """(position, size) of every packet of the video in the file."""
-    av = pytest.importorskip("av")
+    import av
+
     with av.open(str(path)) as container:
         found = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     return [(pos, size) for pos, size in found if pos is not None and pos >= 0]
