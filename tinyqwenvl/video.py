@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,11 +94,14 @@ class SamplingPolicy(NamedTuple):
 
     sample: Callable[..., Any]
     limits: Callable[..., tuple[int, float]]
+    by_time: bool = True  # of an uneven video, the frames shown at even instants
 
 
 SAMPLING_POLICIES = {
     "qwen-vl-utils": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils),
     "hf": SamplingPolicy(sample_hf, limits_hf),
+    "qwen-vl-utils-by-index": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils, False),
+    "hf-by-index": SamplingPolicy(sample_hf, limits_hf, False),
 }
 
 
@@ -148,12 +150,17 @@ def read_video(
         return _resized(clip, indices, limits, config), between
 
     if clip.uneven:
-        warn(f"{clip.name}: {clip.uneven}")
+        chosen = "time" if SAMPLING_POLICIES[policy].by_time else "index all the same"
+        warn(f"{clip.name}: {clip.uneven}; they are chosen by {chosen}")
+    for note in clip.notes:
+        warn(f"{clip.name}: {note}")
     try:
         frames, between = look(clip)
     except _Short as short:
         warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
-        frames, between = look(replace(clip, total=short.held))
+        frames, between = look(clip.cut_to(short.held))
+    for note in clip.decoding.messages():
+        warn(f"{clip.name}: {note}")
     step = config.vision.temporal_patch_size
     pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
     _, h, w = pairs[0][1]
@@ -170,7 +177,9 @@ def choose_frames(
     at, up to ``most``. Warns when there are more.
     """
     if clip.rate is not None:
-        indices = SAMPLING_POLICIES[policy].sample(clip.total, clip.rate, fps, least, most)
+        rule = SAMPLING_POLICIES[policy]
+        indices = rule.sample(clip.total, clip.rate, fps, least, most)
+        indices = clip.shown_instead(indices) if rule.by_time else indices
         if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
             warn(f"{clip.name} has {wanted} frames at {fps:g} a second; {len(indices)} are used")
     else:
@@ -191,7 +200,7 @@ class _Short(Exception):
 def _resized(
     clip: VideoSource, indices: list[int], limits: tuple[int, float], config: Config
 ) -> list[np.ndarray]:
-    """The frames of these rising indices at the size at which they are read, uint8 [H, W, 3] each.
+    """The frames of these indices (in order) at the size at which they are read, uint8 [H, W, 3].
 
     Frames are decoded one after another, no more than needed, and only these are kept, in room
     taken beforehand (small arrays kept between large ones would hold on to the large ones' memory).
@@ -210,12 +219,15 @@ def _resized(
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
             room = np.empty((len(indices), *size, 3), np.uint8)
         if frame.size != first:
-            raise UserError(
-                f"{clip.name}: one frame is {frame.width}x{frame.height} pixels, the first "
-                f"{first[0]}x{first[1]}; all frames of a video have one size"
+            both = (
+                f"one frame is {frame.width}x{frame.height} pixels, the first {first[0]}x{first[1]}"
             )
-        room[used] = resize(frame, *size)
-        used += 1
+            if clip.rate is None:
+                raise UserError(f"{clip.name}: {both}; all frames of a video have one size")
+            clip.decoding.note(f"{both}; all are read at the size of the first")
+        again = used + indices[used:].count(index)  # a frame that is shown for long
+        room[used:again] = resize(frame, *size)
+        used = again
         if used == len(indices):
             return list(room)
     if not held:
