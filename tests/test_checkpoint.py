@@ -258,10 +258,11 @@ def test_the_processor_config_is_obeyed(directory):
     new = {"size": {"shortest_edge": 4000, "longest_edge": 9000}}
     new |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     expected = companions(directory, preprocessor_config=old).processor
+    both = {"image_processor": new, "video_processor": new}
     assert (expected.min_pixels, expected.max_pixels) == (4000, 9000)
     assert companions(directory, preprocessor_config=new).processor == expected
     (directory / "preprocessor_config.json").unlink()
-    assert companions(directory, processor_config={"image_processor": new}).processor == expected
+    assert companions(directory, processor_config=both).processor == expected
     inputs = tinyqwenvl.load(directory).prepare(
         [{"role": "user", "content": [{"image": np.full((200, 200, 3), 255, np.uint8)}]}]
     )
@@ -276,12 +277,6 @@ def test_stop_tokens_come_from_the_generation_config(directory):
     change_config(directory, eos_token_id=None)
     (directory / "generation_config.json").unlink()
     assert tinyqwenvl.load(directory).config.eos_token_ids == (258,)  # <|im_end|>
-
-
-def test_tying_is_read_in_both_places_and_a_stray_head_is_ignored(directory):
-    change_config(directory, text_config={"tie_word_embeddings": True})
-    weights = tinyqwenvl.load(directory).weights  # the file still holds a head of its own
-    assert weights.lm_head.weight is weights.model.embed_tokens.weight
 
 
 def test_rope_settings(directory):

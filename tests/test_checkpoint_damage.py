@@ -127,7 +127,6 @@ DAMAGE = {
     "config not text": (lambda d: (d / "config.json").write_bytes(b"\xff\xfe"), "cannot read"),
     "config a list": (lambda d: (d / "config.json").write_text("[]"), "one JSON object"),
     "another model": (lambda d: change_config(d, model_type="llama"), "model_type is 'llama'"),
-    "AWQ": (lambda d: change_config(d, quantization_config={"quant_method": "awq"}), "awq"),
     "no hidden_size": (lambda d: change_config(d, hidden_size=None), "hidden_size is None"),
     "a size in words": (lambda d: change_config(d, hidden_size="64"), "wrong kind|hidden_size is"),
     "a size with a point": (lambda d: change_config(d, vocab_size=300.0), "vocab_size is 300.0"),

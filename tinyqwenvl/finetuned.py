@@ -83,9 +83,7 @@ def other_directory(directory: Path) -> str | None:
             f"{name} is of an FSDP training, in parts: run `accelerate merge-weights {directory} "
             "NEW`, and copy the other files to NEW"
         )
-    if name := first(
-        "pytorch_model*.bin", "pytorch_model.bin.index.json", "*.bin", "*.pt", "*.pth"
-    ):
+    if name := first("pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
         return f"{name} is a pickle of torch, which is never loaded; " + CONVERT.format(directory)
     if name := first("model-*-of-*.safetensors"):
         return f"it has {name}, but not model.safetensors.index.json; fetch that too"
