@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -287,13 +288,11 @@ def _equal(one: Stored, other: Stored, rows: int = 4096) -> bool:
     """Whether two matrices hold the same values; read by rows, and no further than they agree."""
     if one is other or one.shape != other.shape:
         return one is other
-    with (
-        safe_open(one.path, framework="np") as file,
-        safe_open(other.path, framework="np") as file2,
-    ):
-        here, there = file.get_slice(one.name), file2.get_slice(other.name)
-        steps = range(0, one.shape[0], rows)
-        return all(np.array_equal(here[i : i + rows], there[i : i + rows]) for i in steps)
+    with safe_open(one.path, framework="np") as a, safe_open(other.path, framework="np") as b:
+        here, there = a.get_slice(one.name), b.get_slice(other.name)
+        ends = [*range(rows, one.shape[0], rows), one.shape[0]]
+        parts = [slice(begin, end) for begin, end in pairwise([0, *ends])]
+        return all(np.array_equal(here[part], there[part]) for part in parts)
 
 
 def _compare(directory: Path, found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:

@@ -137,7 +137,8 @@ def read_video(
     """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
 
     ``fps`` is the rate to sample a clip at, or the rate of a list's frames, of which all are used
-    up to ``most``. What is not given is the checkpoint's (published: 2, 4 to 768 frames). An odd number of frames is made even by repeating the last.
+    up to ``most``. What is not given is the checkpoint's (published: 2, 4 to 768 frames). An odd
+    number of frames is made even by repeating the last.
     """
     settings = config.video
     fps = settings.fps if fps is None else fps
