@@ -184,7 +184,10 @@ CHECKPOINTS = {
     "theta huge": (config(rope_theta=1e308), "rope_theta"),
     "rope of words": (config(rope_scaling="mrope"), "rope_scaling is 'mrope'"),
     "quantised how": (config(quantization_config="awq"), "quantization_config is 'awq'"),
-    "size of a number": (edit("preprocessor_config.json", size=5), "size is 5"),
+    "size of a number": (
+        edit("preprocessor_config.json", size=5),
+        "image settings is 5",
+    ),
     "yarn": (config(rope_scaling={"type": "yarn", "mrope_section": [2, 3, 3]}), "yarn"),
     "limits of words": (edit("preprocessor_config.json", min_pixels="few"), "min_pixels"),
     "limits crossed": (edit("preprocessor_config.json", max_pixels=100), "leave no size"),

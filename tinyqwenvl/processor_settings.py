@@ -107,9 +107,9 @@ def _nested(files: dict[str, dict[str, Any] | None], name: str) -> dict[str, Any
 def read_image_settings(settings: dict[str, Any], vision_sizes: dict[str, int]) -> ProcessorConfig:
     """Settings of images, checked; ``vision_sizes`` are those of the vision encoder."""
     _check_kind(settings, "image", vision_sizes)
-    least, most = _limits(settings, CLASS_LIMITS)
-    colours = {name: _colours(settings, name) for name in ("image_mean", "image_std")}
-    return ProcessorConfig(least, most, **colours)
+    least, most = _limits(settings, "image", CLASS_LIMITS)
+    mean, std = (_colours(settings, name) for name in ("image_mean", "image_std"))
+    return ProcessorConfig(least, most, mean, std)
 
 
 def read_video_settings(
@@ -120,7 +120,7 @@ def read_video_settings(
     Where videos have no settings of their own, that policy has limits of its own.
     """
     _check_kind(settings, "video", vision_sizes)
-    limits = _limits(settings, VIDEO_LIMITS)
+    limits = _limits(settings, "video", VIDEO_LIMITS)
     for name in ("image_mean", "image_std"):
         if _colours(settings, name) != getattr(images, name):
             raise UserError(f"videos have another {name} than images; only one is supported")
@@ -147,23 +147,24 @@ def _check_kind(settings: dict[str, Any], medium: str, vision_sizes: dict[str, i
             f"{medium}_processor_type is {kind!r}; only {TYPES[medium][0]} is read, the one of "
             "Qwen2-VL and Qwen2.5-VL"
         )
+    here = f"of the {medium} settings"
     for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
-        only(step, settings.get(step, True), True)  # null is false, as in transformers
-    only("resample", settings.get("resample", 3), 3)  # bicubic
-    only("rescale_factor", settings.get("rescale_factor", 1 / 255), 1 / 255)
+        only(f"{step} {here}", settings.get(step, True), True)  # null is false in transformers
+    only(f"resample {here}", settings.get("resample", 3), 3)  # bicubic
+    only(f"rescale_factor {here}", settings.get("rescale_factor", 1 / 255), 1 / 255)
     for name, default in PATCHES.items():
         if (size := settings.get(name, default)) != vision_sizes[name]:
             raise UserError(
-                f"{name} of the {medium} settings is {size!r}, but the vision encoder's is "
+                f"{name} {here} is {size!r}, but the vision encoder's is "
                 f"{vision_sizes[name]}: they must be the same"
             )
 
 
-def _limits(settings: dict[str, Any], default: tuple[int, int]) -> tuple[int, int]:
+def _limits(settings: dict[str, Any], medium: str, default: tuple[int, int]) -> tuple[int, int]:
     """(least, most) pixels. min_pixels and max_pixels go before the edges of ``size``."""
     size = settings.get("size")
     if size is not None and not isinstance(size, dict):
-        raise UserError(f"size is {size!r}, not a JSON object")
+        raise UserError(f"size of the {medium} settings is {size!r}, not a JSON object")
     edges = dict(zip(("shortest_edge", "longest_edge"), default, strict=True))
     edges = edges if size is None else dict(size)
     for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
@@ -172,8 +173,8 @@ def _limits(settings: dict[str, Any], default: tuple[int, int]) -> tuple[int, in
             edges.pop(name, None)
     if set(edges) != {"shortest_edge", "longest_edge"}:
         raise UserError(
-            f"size is {json.dumps(size)}; it needs shortest_edge and longest_edge, and no more "
-            "(min_pixels and max_pixels stand beside size, not in it)"
+            f"size of the {medium} settings is {json.dumps(size)}; it needs shortest_edge and "
+            "longest_edge, and no more (min_pixels and max_pixels stand beside size, not in it)"
         )
     return edges["shortest_edge"], edges["longest_edge"]
 
