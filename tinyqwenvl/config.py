@@ -329,8 +329,7 @@ def _check(config: Config) -> None:
         raise UserError("the vision encoder's output width must be the decoder's hidden_size")
     if vision.window_size < vision.patch_size * vision.spatial_merge_size:
         raise UserError("window_size is smaller than one merged token")
-    frames = [limits for limits in (config.video_limits, config.video.hf_limits) if limits]
-    for least, most in ((processor.min_pixels, processor.max_pixels), *frames):
+    for least, most in ((processor.min_pixels, processor.max_pixels), config.video_limits):
         if not 0 < least <= most:
             raise UserError(
                 f"a preprocessor's min_pixels {least} and max_pixels {most} leave no size to choose"

@@ -91,7 +91,9 @@ def limits_hf(
     if not config.video.hf_limits:
         return config.processor.limits(min_pixels, max_pixels)
     bounds = dict(zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True))
-    least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
+    least, most = config.video.hf_limits  # smart_resize refuses them where they cross
+    if min_pixels or max_pixels:
+        least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
     if config.video.shared_tokens:
         vision = config.vision
         factor = vision.patch_size * vision.spatial_merge_size
