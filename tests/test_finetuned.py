@@ -142,7 +142,7 @@ REFUSED = {
         weights(having(f"{QUERY}.weight.absmax", np.ones(4, np.float32))),
         "belongs to quantised weights",
     ),
-    "pickled": (only_file("pytorch_model.bin"), "is a pickle of torch, which is never loaded; conve"),
+    "pickled": (only_file("pytorch_model.bin"), "is a pickle of torch, which is never loaded"),
     "pickled shards": (only_file("pytorch_model-00001-of-00002.bin"), "is a pickle of torch"),
     "GGUF": (only_file("model-q4.gguf"), "is GGUF, of llama.cpp"),
     "GGUF and no config": (only_file("model-q4.gguf", keep_config=False), "is GGUF"),

@@ -65,7 +65,7 @@ def test_what_transformers_5_saves_holds_images_and_videos(read):
     config = read({NESTED: SAVED})
     assert limits(config) == (12544, 100352)
     assert config.video_limits == config.video.hf_limits == (12544, 12544)
-    frames = np.zeros((8, 300, 300, 3), np.uint8)
+    frames = np.zeros((8, 224, 224, 3), np.uint8)
     for policy in ("qwen-vl-utils", "hf"):
         assert read_video(frames, config, policy=policy).grid == (4, 8, 8)
 
@@ -133,7 +133,7 @@ REFUSED = {
     "mean null": ({"image_mean": None}, "image_mean is None"),
     "mean of two": ({"image_mean": [0.5, 0.5]}, "three numbers each"),
     "another model's": ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
-    "video patch": ({IMAGE_FILE: {}, VIDEO_FILE: {"patch_size": 16}}, "of the video settings is 16"),
+    "video patch": ({IMAGE_FILE: {}, VIDEO_FILE: {"patch_size": 16}}, "video settings is 16"),
     "video mean": ({IMAGE_FILE: {}, VIDEO_FILE: {"image_mean": 0.5}}, "another image_mean than"),
     "num_frames": ({IMAGE_FILE: {}, VIDEO_FILE: {"num_frames": 8}}, "num_frames is 8; give fps"),
     "fps of words": ({IMAGE_FILE: {}, VIDEO_FILE: {"fps": "two"}}, "fps is 'two'"),
@@ -170,7 +170,7 @@ def test_frames_are_counted_as_the_video_settings_say(read):
 
 
 def test_frames_share_one_bound_where_the_settings_ask_for_it(read):
-    """transformers: ``cap_pixels_per_frame``; 0.9 * 1000 tokens of 784 pixels, two frames as one."""
+    """transformers: ``cap_pixels_per_frame``; 0.9 * 1000 tokens, two frames counted as one."""
     frames = np.zeros((16, 300, 300, 3), np.uint8)
     settings = {"min_pixels": 784, "max_pixels": 784 * 200, "cap_pixels_per_frame": True}
     capped = read({IMAGE_FILE: {}, VIDEO_FILE: settings | {"max_video_tokens": 1000}})
