@@ -19,7 +19,7 @@ from .checkpoint import load_weights
 from .config import Config, load_config
 from .deprecated import old_names, warn
 from .dims import Array, Float, Int
-from .errors import UserError
+from .errors import UserError, note
 from .generate import Generation, Past
 from .image import preprocess
 from .image_cache import ImageCache
@@ -350,6 +350,7 @@ def load(
             f"{list(config.eos_token_ids)} of the config; take the tokenizer of this checkpoint"
         )
     if not config.eos_token_ids:
+        note(f"{directory}: no file names a stop token; {chat.IM_END} ends an answer")
         config = replace(config, eos_token_ids=(tokenizer.token_id(chat.IM_END),))
     template = chat.load_template(directory)
     return Model(config, weights, tokenizer, template, np.dtype(dtype).type, reference)

@@ -82,11 +82,23 @@ def limits_qwen_vl_utils(
 def limits_hf(
     frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> tuple[int, float]:
-    """(least, most) pixels of a frame, however many there are: those of the checkpoint's images.
+    """(least, most) pixels of a frame, however many there are, as the checkpoint's files say.
 
-    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it of a published checkpoint.
+    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it; of a published checkpoint that
+    has the limits of images. (With ``cap_pixels_per_frame`` all frames share one bound.)
     """
-    return config.processor.limits(min_pixels, max_pixels)
+    if not config.video.hf_limits:
+        return config.processor.limits(min_pixels, max_pixels)
+    bounds = dict(zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True))
+    least, most = config.video.hf_limits  # smart_resize refuses them where they cross
+    if min_pixels or max_pixels:
+        least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
+    if config.video.shared_tokens:
+        vision = config.vision
+        factor = vision.patch_size * vision.spatial_merge_size
+        shared = int(config.video.shared_tokens * factor * factor * 0.9)
+        most = max(min(most, shared * vision.temporal_patch_size // frames), int(least * 1.05))
+    return least, most
 
 
 class SamplingPolicy(NamedTuple):
@@ -122,16 +134,20 @@ def read_video(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     fps: float | None = None,
-    least: int = MIN_FRAMES,
-    most: int = MAX_FRAMES,
+    least: int | None = None,
+    most: int | None = None,
     policy: str = "qwen-vl-utils",
 ) -> Video:
     """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
 
-    ``fps`` is the rate to sample a clip at (default 2), or the rate of a list's frames, of which
-    all are used up to ``most``. An odd number of frames is made even by repeating the last.
+    ``fps`` is the rate to sample a clip at, or the rate of a list's frames, of which all are used
+    up to ``most``. What is not given is the checkpoint's (published: 2, 4 to 768 frames). An odd
+    number of frames is made even by repeating the last.
     """
-    fps = FPS if fps is None else fps
+    settings = config.video
+    fps = settings.fps if fps is None else fps
+    least = settings.min_frames if least is None else least
+    most = settings.max_frames if most is None else most
     if isinstance(fps, bool) or not isinstance(fps, numbers.Real) or not 1e-6 <= fps <= 1e6:
         raise UserError(f"fps is {fps!r}; it must be a number over 0")
     for name, count in (("min_frames", least), ("max_frames", most)):
