@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,44 +33,60 @@ class Template:
     tokens: Mapping[str, str] = field(default_factory=dict)  # variable -> special token
 
     def render(
+        self, messages: Any, tokenizer: Tokenizer, parse_special: bool = False, **variables: Any
+    ) -> list[str]:
+        """Messages -> pieces of a prompt, media as one placeholder each; ``variables`` as below.
+
+        Special tokens that the template writes are :class:`SpecialToken`; those inside messages,
+        tools and variables are text, unless ``parse_special``. Raises UserError.
+        """
+        write, typed = self._writer(messages, **variables)
+        text = _or_error(lambda: write(typed))
+        return (
+            tokenizer.split(text) if parse_special else typed_apart(write, typed, tokenizer, text)
+        )
+
+    def write(self, messages: Any, **variables: Any) -> str:
+        """The prompt as one text, as ``apply_chat_template(tokenize=False)`` of transformers.
+
+        ``variables`` are ``tools`` (JSON schemas), ``documents``, ``add_generation_prompt`` (True
+        unless given), ``chat_template`` (a name, where a checkpoint has several), and those of the
+        template's own. Raises UserError.
+        """
+        write, typed = self._writer(messages, **variables)
+        return _or_error(lambda: write(typed))
+
+    def _writer(
         self,
         messages: Any,
-        tokenizer: Tokenizer,
-        parse_special: bool = False,
         add_generation_prompt: bool = True,
         chat_template: str | None = None,
         tools: Any = None,
         documents: Any = None,
         **variables: Any,
-    ) -> list[str]:
-        """Messages -> pieces of a prompt, media as one placeholder each.
-
-        Special tokens that the template writes are :class:`SpecialToken`; those inside messages,
-        tools and variables are text, unless ``parse_special``. ``chat_template`` names a template
-        where there are several; ``tools`` are JSON schemas. Raises UserError.
-        """
-        compiled, known = _compiled(self.text(chat_template))
+    ) -> tuple[Callable[[Any], str], Any]:
+        """A function that renders, and the data people gave, which it is to be called with."""
+        text = self.text(chat_template)
+        compiled, known = _or_error(lambda: compile_template(text))
         if unknown := set(variables) - known:
-            raise UserError(f"the chat template has no variable {sorted(unknown)[0]}")
+            raise UserError(f"the chat template has no variable {min(unknown)}")
         found = as_messages(messages)
         for item in all_items(found):
             media_kind(item)  # refuses what templates drop
-        typed = plain_data([template_messages(found), _dicts(tools, "tools"),
-                            _dicts(documents, "documents"), variables])  # fmt: skip
+        data = [_dicts(tools, "tools"), _dicts(documents, "documents"), variables]
+        typed = [template_messages(found), *plain_data(data)]
 
-        def render(data: Any) -> str:
+        def write(typed: Any) -> str:
+            messages, tools, documents, variables = typed
             return compiled.render(
-                messages=data[0],
-                tools=data[1],
-                documents=data[2],
+                messages=messages,
+                tools=tools,
+                documents=documents,
                 add_generation_prompt=add_generation_prompt,
-                **{**self.tokens, **data[3]},
+                **{**self.tokens, **variables},
             )
 
-        text = _or_error(lambda: render(typed))
-        if parse_special:
-            return tokenizer.split(text)
-        return typed_apart(render, typed, tokenizer, text)
+        return write, typed
 
     def text(self, name: str | None = None) -> str:
         """The template of that name; without one "default", as transformers' processor takes it."""
@@ -83,11 +99,7 @@ class Template:
         return self.texts[chosen]
 
 
-def _compiled(text: str) -> tuple[Any, frozenset[str]]:
-    return _or_error(lambda: compile_template(text))
-
-
-def _or_error(made: Any) -> Any:
+def _or_error(made: Callable[[], Any]) -> Any:
     try:
         return made()
     except UserError:

@@ -2,8 +2,9 @@
 
 A template has to see exactly what was typed. So the prompt is rendered once with the true text, and
 again with characters of the typed text exchanged for stand-ins (private characters of the same
-length). Where both renderings agree, the stand-ins show which characters were typed. Where they
-do not, the template reads such a character: it is given back, alone or behind a marker.
+length). Where both renderings agree, the stand-ins show which characters were typed. Where they do
+not, the template reads such a character: it is given back, and where a special token begins there,
+another of its characters is exchanged, or a marker put before it.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class _Search:
         special: Sequence[str],
     ):
         self.render, self.typed, self.texts = render, typed, texts
-        self.text, self.special = text, special
+        self.text, self.special = text, [token for token in special if len(token) > 1]
         used = set(text).union(*texts)
         free = (chr(code) for code in PRIVATE if chr(code) not in used)
         self.marker = next(free)
-        self.stand_in = {start: next(free) for start in sorted(starts)}
+        self.stand_in = {c: next(free) for c in sorted(set("".join(special)))}
         self.back = str.maketrans({v: k for k, v in self.stand_in.items()} | {self.marker: ""})
         self.done: dict[Place, str] = {}  # what is written there
         self.rendered = text
@@ -67,7 +68,7 @@ class _Search:
             read = self.exchange(risky)
             self.exchange([place for place in places if self.token_at(place) is None])
             for place in read:
-                if not self.holds({place: "marked"}):
+                if not self.broken(place) and not self.holds({place: "marked"}):
                     raise UserError(
                         f"the chat template of this checkpoint reads {self.token_at(place)} inside "
                         "the text of a message; remove it, or obey it as transformers does "
@@ -89,6 +90,12 @@ class _Search:
             return places
         middle = len(places) // 2
         return self.exchange(places[:middle]) + self.exchange(places[middle:])
+
+    def broken(self, place: Place) -> bool:
+        """Exchange another character of the special token at ``place``: whether one can be."""
+        i, j = place
+        end = min(j + len(self.token_at(place) or ""), len(self.texts[i]))
+        return any(self.holds({(i, k): "exchanged"}) for k in range(j + 1, end))
 
     def holds(self, more: Mapping[Place, str]) -> bool:
         """Whether the rendering stays the same; if so, keep it."""
