@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -36,25 +35,21 @@ from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProce
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import chat_template_utils
 
-from scripts.template_cases import draw_messages, draw_variables, template_texts, write_folder
+from scripts.template_cases import (
+    FixedDay,
+    draw_messages,
+    draw_variables,
+    template_texts,
+    write_folder,
+)
 from tinyqwenvl import template_env
 from tinyqwenvl.errors import UserError
 from tinyqwenvl.template import load_template
 from tinyqwenvl.tokenizer import load_tokenizer
 
 VERSIONS = {m.__name__: m.__version__ for m in (transformers, tokenizers, jinja2)}
-DAY = datetime(2026, 1, 2, 3, 4, 5)
 WITH_IMAGES = ("gemma", "glm", "vision_after_text")
 WITH_TOOLS = ("qwen3", "hermes_tools", "deepseek", "llama3", "granite", "glm", "phi")
-
-
-class FixedDay(datetime):
-    """A clock that stands still, so that strftime_now gives one text."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:
-        """Always the same."""
-        return DAY
 
 
 class Witness:
@@ -205,21 +200,27 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="keep what transformers said, for the tests")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
-    chat_template_utils.datetime = template_env.datetime = FixedDay
-    failed, goldens = 0, []
-    for number, (name, text) in enumerate(template_texts().items()):
-        rng = np.random.default_rng([args.seed, number])
-        with tempfile.TemporaryDirectory() as folder:
-            results = list(compare(rng, name, text, Path(folder), args.cases))
-        goldens += [case for what, _, case in results if what in ("text", "refused")]
-        failed += report(name, [(what, holds, case) for what, holds, case in results])
-    with tempfile.TemporaryDirectory() as folder:
-        failed += report("files", [(w, h, {}) for w, h in compare_files(Path(folder))])
+    failed, goldens = compare_templates(args.seed, args.cases)
     if args.write and not failed:
         lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in goldens)
         head = json.dumps({"versions": VERSIONS, "seed": args.seed})
         args.write.write_text(f'{head[:-1]}, "cases": [\n{lines}\n]}}\n', encoding="utf-8")
     return int(failed > 0)
+
+
+def compare_templates(seed: int, cases: int) -> tuple[int, list[dict[str, Any]]]:
+    """All templates and files, a line for each; (what differs, cases with transformers' texts)."""
+    chat_template_utils.datetime = template_env.datetime = FixedDay
+    failed, goldens = 0, []
+    for number, (name, text) in enumerate(template_texts().items()):
+        rng = np.random.default_rng([seed, number])
+        with tempfile.TemporaryDirectory() as folder:
+            results = list(compare(rng, name, text, Path(folder), cases))
+        goldens += [case for what, _, case in results if what in ("text", "refused")]
+        failed += report(name, results)
+    with tempfile.TemporaryDirectory() as folder:
+        failed += report("files", [(w, h, {}) for w, h in compare_files(Path(folder))])
+    return failed, goldens
 
 
 def report(name: str, results: list[tuple[str, bool, dict[str, Any]]]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from .errors import UserError
 
 KINDS = {"image": "image", "image_url": "image", "video": "video", "text": "text"}  # by type
-MEDIA = ("image", "video")  # keys whose values are opened elsewhere
+AS_GIVEN = ("image", "video", "content")  # keys whose values are read elsewhere
 BESIDE_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
 
@@ -64,7 +64,11 @@ def as_dict(value: Any) -> dict[str, Any] | None:
         found = {k: v for k, v in vars(value).items() if not k.startswith("_")}
     else:
         return None
-    return {k: v if k in MEDIA else _inside(v) for k, v in found.items() if v is not None}
+    return {
+        key: value if key in AS_GIVEN and not isinstance(value, str) else _inside(value)
+        for key, value in found.items()
+        if value is not None
+    }
 
 
 def _inside(value: Any) -> Any:
@@ -123,7 +127,7 @@ def warn_unread(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, A
     if unknown := [name for name in variables if name not in ("tools", "documents")]:
         raise UserError(f"the published chat template has no variable {unknown[0]}")
     given = [name for name in ("tools", "documents") if variables.get(name)]
-    given += [key for key in BESIDE_CONTENT if any(key in message for message in messages)]
+    given += [key for key in BESIDE_CONTENT if any(message.get(key) for message in messages)]
     if given:
         warnings.warn(
             f"the published chat template does not write {' and '.join(given)}: the model does "
