@@ -169,10 +169,9 @@ def main() -> int:
     parser.add_argument("--templates", action="store_true", help="chat templates alone")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
-    failed = 0
-    if not args.embedded:
-        failed += compare_templates(args.seed, 10 * args.cases)[0] > 0
-    for case in range(0 if args.templates else args.cases):
+    cases, failed = 0 if args.templates else args.cases, 0
+    templates = 0 if args.embedded else compare_templates(args.seed, 10 * args.cases)[0]
+    for case in range(cases):
         rng = np.random.default_rng([args.seed, case])
         model_type = "embedded" if args.embedded else FAMILIES[case % 2]
         with tempfile.TemporaryDirectory() as folder:
@@ -181,8 +180,8 @@ def main() -> int:
         failed += not all(holds for _, holds in results)
         told = "; ".join(what if holds else f"NOT EQUAL: {what}" for what, holds in results)
         print(f"{case} {model_type}: {told}", flush=True)
-    print("all equal" if not failed else f"{failed} failed")
-    return int(failed > 0)
+    print(f"{cases - failed} passed, {failed} failed; {templates} differences in templates")
+    return int(failed + templates > 0)
 
 
 if __name__ == "__main__":
