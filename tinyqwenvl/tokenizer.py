@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ PRETOKENS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+T = TypeVar("T")
 
 
 class SpecialToken(str):
@@ -144,7 +147,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     if (directory / "tokenizer.json").exists():
         tokenizer = load_tokenizer_files(directory / "tokenizer.json")
         if listed:
-            _add_tokens(tokenizer.backend, _added_tokens(settings), settings)
+            backend = tokenizer.backend
+            _or_error(lambda: _add_tokens(backend, _added_tokens(settings), settings), settings)
         return tokenizer
     vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
     if not vocabulary.exists() or not merges.exists():
@@ -162,12 +166,17 @@ def load_tokenizer_files(
     """
     from tokenizers import Tokenizer as Backend
 
+    if merges is None and added is not None:
+        raise UserError(f"{path}: a vocabulary needs its merges too")
+    if merges is None:
+        return _or_error(lambda: Tokenizer(Backend.from_file(str(path))), path)
+    tokens = _or_error(lambda: _added_tokens(added), path)
+    return _or_error(lambda: Tokenizer(_from_vocabulary(path, Path(merges), tokens)), path)
+
+
+def _or_error(made: Callable[[], T], path: Path) -> T:
     try:
-        if merges is None and added is None:
-            return Tokenizer(Backend.from_file(str(path)))
-        if merges is None:
-            raise UserError(f"{path}: a vocabulary needs its merges too")
-        return Tokenizer(_from_vocabulary(path, Path(merges), _added_tokens(added)))
+        return made()
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exception for files it cannot read
