@@ -221,7 +221,7 @@ def test_frames_of_too_many_pixels_are_refused_before_any_is_decoded(tmp_path, m
     monkeypatch.setattr(video_source, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
     with pytest.raises(UserError, match="frames of over 3,071 pixels"):
         open_video(path)
-    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 64 * 48)
+    monkeypatch.setattr(video_source, "MAX_IMAGE_PIXELS", 64 * 48)
     assert open_video(path).total == 2
 
 

@@ -105,7 +105,7 @@ def _or_error(made: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except Exception as error:  # a template is a program: it can fail in any way
-        line = " ".join(str(error).split()) or type(error).__name__
+        line = r"\n".join(str(error).splitlines()) or type(error).__name__
         raise UserError(f"the chat template of this checkpoint fails: {line}") from None
 
 
