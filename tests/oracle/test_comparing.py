@@ -10,14 +10,15 @@ import safetensors.numpy
 import tinyqwenvl
 from tinyqwenvl import UserError
 from tinyqwenvl.oracle import diff, report
-from tinyqwenvl.oracle.diff import compare, single
-from tinyqwenvl.oracle.dump import Writer, split_key
+from tinyqwenvl.oracle.diff import compare
+from tinyqwenvl.oracle.dump import Entry, Writer, split_key
 from tinyqwenvl.oracle.explain import explain
 from tinyqwenvl.oracle.metrics import distance
 from tinyqwenvl.oracle.mutants import apply
 from tinyqwenvl.oracle.precision import in_precision
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import job_from_file, record
+from tinyqwenvl.oracle.single import single
 from tinyqwenvl.oracle.stages import about, canonical, position_in_run
 
 
@@ -214,6 +215,102 @@ def test_nothing_in_common(reference, place):
     assert compare(reference, again).first.verdict == "shape"
     with pytest.raises(UserError, match="holds no b"):
         open_dump(path, {"b": "visual.merger"})
+
+
+def test_a_single_row_has_the_floor_of_the_prompt(reference):
+    """The floor of one row is luck: a decode step is never held to less than the prompt."""
+    lucky = {"nmse": 1e-18, "cosine_error": 1e-18, "max_error": 1e-9}
+    usual = {"nmse": 4e-13, "cosine_error": 8e-13, "max_error": 3e-6}
+    entries = {**reference.entries}
+    for call, floor in ((0, usual), (1, lucky)):
+        entry = entries["model.norm", call]
+        floors = {"float32": {"entire": floor, "single": floor}}
+        entries["model.norm", call] = replace(entry, info={**entry.info, "floor": floors})
+    dump = replace(reference, entries=entries)
+    step = dump.get("model.norm", 1)
+    assert diff.band(step, "float32", reference=dump) == pytest.approx((4e-11, 8e-11, 3e-5))
+    assert diff.band(step, "float32")[0] == pytest.approx(1e-12)  # by itself: the least of all
+    far = np.array(step.read()) * (1 + 3e-6)  # an NMSE of 1e-11
+    theirs = Entry("model.norm", 1, far.shape, "float32", lambda: far)
+    candidate = replace(reference, source="mine", entries={("model.norm", 1): theirs})
+    assert compare(dump, candidate).first is None
+    assert compare(dump, candidate, multiple=1.0).first is not None
+
+
+def test_no_format_is_held_to_less_than_float32(reference):
+    """Where nothing is quantised the floor of int8 is 0, and its multiple the smaller one."""
+    for entry in reference:
+        if not entry.exact:
+            limits = {p: diff.band(entry, p) for p in ("float32", "float16", "bfloat16", "int8")}
+            assert all(wide >= fine for p in limits for wide, fine in
+                       zip(limits[p], limits["float32"], strict=True)), entry.key  # fmt: skip
+
+
+def dump_without(dump, gone, changed, call=None):
+    """A candidate that lacks some stages, and holds others with other values."""
+    entries = {k: e for k, e in dump.entries.items() if not re.fullmatch(gone, e.name)}
+    for name, change in changed.items():
+        for key in [k for k in entries if k[0] == name and call in (None, k[1])]:
+            array = change(np.array(entries[key].read()))
+            entries[key] = Entry(*key, array.shape, str(array.dtype), lambda x=array: x)
+    return replace(dump, source="mine", entries=entries)
+
+
+def test_noise_of_what_is_not_dumped_counts_for_all_that_is_made_of_it(
+    model, reference, place, family
+):
+    """Without norm1, its noise is in q, in k and in v; ours alone is within no band of 1."""
+    slow = tinyqwenvl.load(reference=True) if family is None else replace(model, reference=True)
+    job = job_from_file(reference, model.config)
+    again = record(slow, job, place / f"single-{family}.safetensors", floors=())
+    full = single(model, reference, again)
+    assert full.first is None
+    partial = dump_without(
+        again, r".*(norm1|norm2|layernorm|q_proj|k_proj|v_proj|qkv|attn|fc1|gate_proj)", {}
+    )
+    found = single(model, reference, partial)
+    assert found.first is None
+    bands = {v.name: v.band for v in found.compared}
+    tight = {v.name: v.band for v in full.compared}
+    for name in ("model.layers.0.self_attn.q", "model.layers.0.self_attn.v"):
+        assert bands[name][0] > 2 * tight[name][0]  # the norm's and the projection's come on top
+    block = "visual.blocks.1"
+    assert bands[block][0] > tight[block][0]  # the attention's output is not dumped
+    assert bands["visual.merger"] == tight["visual.merger"]
+
+
+def test_wrong_integers_do_not_make_the_layers_wrong(model, job, reference, place):
+    """Each layer is run at the candidate's own positions and key ranges."""
+    for name, wrong in (
+        ("positions_in_one_dimension", {r"model.position_ids(#\d)?", "model.rope_delta"}),
+        ("no_causal_mask", {r"model.layers.\d+.self_attn.key_ranges"}),
+        ("window_size_in_tokens", {"visual.window_index", "visual.cu_window_seqlens"}),
+    ):
+        bad = broken(model, job, place / f"integers-{name}.safetensors", name)
+        alone = {v.name for v in single(model, reference, bad).compared if v.bad}
+        named = {n for n in alone if any(re.fullmatch(w, n) for w in wrong)}
+        if compare(reference, bad).first is not None:
+            assert alone and alone == named, (name, alone - named)
+
+
+def test_integers_that_would_break_the_run_are_not_used(model, reference):
+    high = {"model.layers.0.self_attn.key_ranges": lambda x: x + 10**6}
+    high |= {"visual.window_index": lambda x: x * 0, "visual.cu_window_seqlens": lambda x: x[::-1]}
+    found = single(model, reference, dump_without(reference, "nothing", high, call=0))
+    wrong = {v.name for v in found.compared if v.bad}
+    held = {n for n in high if reference.get(n) is not None}
+    assert wrong == held
+
+
+def test_a_residual_sum_says_what_to_add(model, reference):
+    name = "model.layers.1"
+    bad = dump_without(reference, rf"{name}\.(self_attn|mlp)(\..*)?", {name: lambda x: x * 1.01}, 0)
+    wrong = [v for v in single(model, reference, bad).compared if v.bad]
+    verdict = wrong[0]
+    assert verdict.name == name and all("residual" not in v.note for v in wrong[1:])
+    assert verdict.note.endswith(
+        f"add {name}.self_attn and {name}.mlp to the dump to see which part is wrong"
+    )
 
 
 # ------------------------------------------------------------------ names

@@ -13,11 +13,12 @@ from tinyqwenvl.model import user_message
 from tinyqwenvl.nn import attention
 from tinyqwenvl.oracle.__main__ import main
 from tinyqwenvl.oracle.check import check, inputs_of
-from tinyqwenvl.oracle.diff import compare, single
+from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.mutants import MUTANTS, RENAMED, apply, find_mutant
 from tinyqwenvl.oracle.page import as_html
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import Job, job_from_file, measure_floors, record
+from tinyqwenvl.oracle.single import single
 
 CONTEXT = "visual.blocks.0.attn.context"
 OLD, NEW = "visual.blocks.0.attn.spans", "visual.blocks.0.attn.key_ranges"

@@ -30,7 +30,7 @@ def check(
     result = np.asarray(_array(fn(*given.values())))
     theirs = Entry(entry.name, call, result.shape, str(result.dtype), lambda: result)
     precision = precision or precision_of(dump)
-    verdict = judge(entry, theirs, precision, band(entry, precision, "single"))
+    verdict = judge(entry, theirs, precision, band(entry, precision, "single", reference=dump))
     return replace(verdict, sequence=list(dump.entries).index((entry.name, call)))
 
 

@@ -7,33 +7,24 @@ rounding alone does to that stage: its noise floor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from ..model import Model
-from ..tracing import watching
 from .dump import Dump, Entry
 from .metrics import Distance, distance
-from .record import EveryCall, following, like, run
 from .stages import position_in_run
+from .tolerance import BANDS, HOPELESS, MULTIPLE, Limits, added, band, within
 
-# How far over its noise floor a stage may be: NMSE and 1 - cosine, which are squares, so that the
-# largest error may be the root of it. scripts/calibrate_oracle.py: of 40 models of transformers the
-# worst stage was at 23 floors in float32 and at 7.5 in bfloat16.
-MULTIPLE = {"float32": 100.0, "float16": 16.0, "bfloat16": 16.0, "int8": 16.0}
-# No stage is held to less: half a unit of the last place of each number, squared.
-LEAST = {"float32": 1e-14, "float16": 2e-7, "bfloat16": 1.5e-5, "int8": 1e-14}
-# Where a dump has no noise floors: (NMSE, 1 - cosine of the worst row, largest error / std).
-BANDS = {
-    "float32": (1e-9, 1e-5, 1e-4), "float16": (1e-5, 5e-4, 2e-2), "bfloat16": (1e-3, 5e-3, 1e-1),
-    "int8": (1e-2, 2e-2, 5e-1),
-}  # fmt: skip
-HOPELESS = 0.5  # a band (of NMSE or 1 - cosine) that zeros or noise would pass
-Limits: TypeAlias = tuple[float, float, float]
+__all__ = [
+    "AFTER", "BAD", "BANDS", "HOPELESS", "MULTIPLE", "Comparison", "Limits", "Verdict", "added",
+    "band", "compare", "comparison_of", "fit", "in_order", "judge", "precision_for",
+    "precision_of", "within",
+]  # fmt: skip
+
 AFTER = ("generated",)  # integers that follow from floating-point numbers
 BAD = ("differs", "shape", "not finite")
 
@@ -126,34 +117,7 @@ class Comparison:
         }
 
 
-# ------------------------------------------------------------------ tolerances
-
-
-def band(
-    entry: Entry, precision: str, scope: str = "entire", multiple: float | None = None
-) -> Limits:
-    """How far a stage may be: (NMSE, 1 - cosine of the worst row, largest error / std)."""
-    floors = entry.info.get("floor") or {}
-    known = [floors[p][scope] for p in {precision, "float32"} if scope in floors.get(p, {})]
-    if precision not in floors or not known:
-        return BANDS[precision]
-    least, multiple = LEAST[precision], multiple or MULTIPLE[precision]
-    squares = [
-        multiple * max(least, *(floor[n] for floor in known)) for n in ("nmse", "cosine_error")
-    ]
-    largest = max(np.sqrt(least), *(floor["max_error"] for floor in known))
-    return squares[0], squares[1], float(np.sqrt(multiple) * largest)
-
-
-def added(bands: Sequence[Limits]) -> Limits:
-    """The band of several stages in a row: their noise adds up."""
-    nmse, cosine, largest = np.transpose(bands)
-    return float(np.sum(nmse)), float(np.sum(cosine)), float(np.sqrt(np.sum(largest**2)))
-
-
-def within(far: Distance, limits: Limits) -> bool:
-    """All three distances at once."""
-    return far.nmse <= limits[0] and far.cosine_error <= limits[1] and far.max_error <= limits[2]
+# ------------------------------------------------------------------ the precision
 
 
 def precision_of(dump: Dump, reference: Dump | None = None) -> str:
@@ -247,21 +211,21 @@ def compare(
     stored), ``multiple`` how far over the noise floor a stage may be (None: :data:`MULTIPLE`).
     Raises UserError when the two hold no stage in common.
     """
-    precision = _precision(reference, candidate, precision)
+    precision = precision_for(reference, candidate, precision)
     verdicts = []
-    for entry in _ordered(reference):
+    for entry in in_order(reference):
         theirs = candidate.get(entry.name, entry.call)
         if theirs is None:
             kind = "exact" if entry.exact else "float"
             number = entry.info.get("sequence", 0)
             verdicts.append(Verdict(entry.key, "missing", kind, number, entry.shape))
         else:
-            limits = band(entry, precision, "entire", multiple)
+            limits = band(entry, precision, "entire", multiple, reference)
             verdicts.append(judge(entry, theirs, precision, limits))
-    return _comparison(reference, candidate, precision, verdicts)
+    return comparison_of(reference, candidate, precision, verdicts)
 
 
-def _ordered(dump: Dump) -> Iterator[Entry]:
+def in_order(dump: Dump) -> Iterator[Entry]:
     """The entries, each with its position in the order: the dump's own, or that of a run."""
     entries = list(dump)
     if not any("sequence" in entry.info for entry in entries):
@@ -270,15 +234,17 @@ def _ordered(dump: Dump) -> Iterator[Entry]:
         yield replace(entry, info={**entry.info, "sequence": number})
 
 
-def _precision(reference: Dump, candidate: Dump, asked: str | None) -> str:
+def precision_for(reference: Dump, candidate: Dump, asked: str | None) -> str:
+    """The precision to judge by. Raises UserError for one that is not known."""
     if asked is not None and asked not in BANDS:
         raise UserError(f"no precision is called {asked}; known are {', '.join(BANDS)}")
     return asked or precision_of(candidate, reference)
 
 
-def _comparison(
+def comparison_of(
     reference: Dump, candidate: Dump, precision: str, verdicts: list[Verdict]
 ) -> Comparison:
+    """The verdicts with their notes. Raises UserError when nothing could be judged."""
     known = {(e.name, e.call) for e in reference}
     extra = [e.key for e in candidate if (e.name, e.call) not in known]
     found = Comparison(reference, candidate, precision, verdicts, extra)
@@ -314,61 +280,10 @@ def _comparison(
     return found
 
 
-# ------------------------------------------------------------------ each stage on its own
+def __getattr__(name: str) -> Any:
+    """``single``, which stands in a module of its own today."""
+    if name == "single":
+        from .single import single
 
-
-def single(
-    model: Model,
-    reference: Dump,
-    candidate: Dump,
-    precision: str | None = None,
-    multiple: float | None = None,
-) -> Comparison:
-    """Each stage on its own: what ours gives for the candidate's own input, against its output.
-
-    The model runs the reference's prompt, but after every stage goes on with what the candidate
-    has. This separates a stage that is wrong from one that inherits an upstream error. Between
-    stages that the candidate does not hold, ours are run.
-    """
-    precision = _precision(reference, candidate, precision)
-    watch = _Steer(reference, candidate, precision, multiple)
-    job = following(reference, candidate, model.config)
-    with watching(watch), np.errstate(all="ignore"):
-        run(model, job)
-    found = watch.verdicts
-    verdicts = []
-    for entry in _ordered(reference):
-        kind = "exact" if entry.exact else "float"
-        missing = Verdict(entry.key, "missing", kind, entry.info["sequence"], entry.shape)
-        verdict = found.get(entry.key, missing)
-        verdicts.append(replace(verdict, sequence=entry.info["sequence"]))
-    return _comparison(reference, candidate, precision, verdicts)
-
-
-class _Steer(EveryCall):
-    """Judges each stage and then replaces it with the candidate's."""
-
-    def __init__(self, reference: Dump, candidate: Dump, precision: str, multiple: float | None):
-        super().__init__()
-        self.reference, self.candidate = reference, candidate
-        self.precision, self.multiple = precision, multiple
-        self.verdicts: dict[str, Verdict] = {}
-        self.run: list[Limits] = []  # of stages that the candidate does not hold, since the last
-
-    def observe(self, name: str, call: int, value: Any) -> Any:
-        """Judge a stage."""
-        ours, theirs = self.reference.get(name, call), self.candidate.get(name, call)
-        if ours is None:
-            return None
-        follows = not ours.exact or name in AFTER
-        if not ours.exact:
-            self.run.append(band(ours, self.precision, "single", self.multiple))
-        if theirs is None:
-            return None
-        limits = added(self.run) if self.run else None
-        expected = np.asarray(value) if follows else None
-        self.verdicts[ours.key] = judge(ours, theirs, self.precision, limits, expected)
-        if ours.exact or fit(theirs, ours.shape)[0] != ours.shape:
-            return None
-        self.run = []
-        return like(np.reshape(theirs.read(), ours.shape), value)
+        return single
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,12 @@ from ...cli import Parser, write_text
 from ...errors import UserError
 from ...model import Model
 from .. import report
-from ..diff import BANDS, MULTIPLE, Comparison, compare, single
+from ..diff import BANDS, MULTIPLE, Comparison, compare
 from ..explain import explain
 from ..mutants import MUTANTS
 from ..page import as_html
 from ..readers import open_dump, read_map
+from ..single import single
 from .checkpoint import model_of
 
 HELP = f"""\
