@@ -79,9 +79,11 @@ class _Steer(EveryCall):
                 self.ours[name] = own
             return None
         self.verdicts[ours.key] = self._judge(ours, theirs, limits, value_here)
-        if fit(theirs, ours.shape)[0] != ours.shape:
+        given = theirs.read()
+        if fit(theirs, ours.shape)[0] == ours.shape:
+            given = np.reshape(given, ours.shape)
+        elif not name.endswith("seqlens"):  # there may be another number of windows
             return None
-        given = np.reshape(theirs.read(), ours.shape)
         if ours.exact and not _can_be_used(name, given, value_here):
             return None
         self.ours = {n: far for n, far in self.ours.items() if not carries_all(name, n)}
@@ -102,7 +104,7 @@ class _Steer(EveryCall):
 def _can_be_used(name: str, given: np.ndarray, right: np.ndarray) -> bool:
     """Whether our stages can run on a candidate's integers: wrong ones must not break the run."""
     last = name.rpartition(".")[2]
-    if given.dtype.kind not in "iu" or given.shape != right.shape:
+    if given.dtype.kind not in "iu" or given.ndim != right.ndim:
         return False
     if last == "position_ids":
         return bool(np.all(np.abs(given) < 2**31))
