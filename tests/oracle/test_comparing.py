@@ -127,7 +127,31 @@ def test_what_rounding_hides_is_not_judged(reference, place):
     found = compare(rough, open_dump(path))
     assert [v.verdict for v in found.compared] == ["not judged", "agrees"]
     assert "1 cannot be judged in float16" in report.as_text(found)
+    verdicts = [v.verdict for v in compare(reference, open_dump(path)).compared]
+    assert verdicts == ["not that stage", "agrees"]  # the norm was made of the right image tokens
+    safetensors.numpy.save_file({"visual.merger": zeros["visual.merger"]}, path)
     assert compare(reference, open_dump(path)).first.name == "visual.merger"
+
+
+def test_a_name_that_is_not_that_stage(model, job, reference, place):
+    """A stage that differs while all that depends on it agrees says nothing of the port."""
+    wrong = {"model.layers.0.mlp": lambda x: x[::-1] * 2, "visual.merger": lambda x: x[:-1]}
+    named = dump_without(reference, "nothing", wrong)
+    found = compare(reference, named)
+    odd = [v for v in found.compared if v.verdict == "not that stage"]
+    assert {v.name.split("#")[0] for v in odd} == set(wrong) and found.first is None
+    text = report.as_text(found)
+    assert "visual.merger: differs, but all that depends on it agrees, visual first" in text
+    assert "[57, 64] instead of [58, 64]" in text and f"all {len(reference) - 4} stages" in text
+    assert explain(found, model) == []
+    small = dump_without(reference, "nothing", {"model.layers.0.mlp": lambda x: x * 1.001})
+    assert compare(reference, small).first.name == "model.layers.0.mlp"  # it might be hidden later
+    last = dump_without(reference, "nothing", {"lm_head": lambda x: x * 2})
+    assert compare(reference, last).first.name == "lm_head"  # nothing depends on it
+    bad = broken(model, job, place / "odd.safetensors", "vision_no_rope")
+    bad = dump_without(bad, "nothing", {"model.embed_tokens": lambda x: x * 2})
+    found = compare(reference, bad)
+    assert found.first.name == "model.embed_tokens"  # the embeddings that follow are wrong too
 
 
 def test_only_known_stages_say_how_the_candidate_was_computed(reference, place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,15 @@ class BugRuns:
 
     def __init__(self, model: Model, job: Job, wanted: Container[tuple[str, int]]):
         self.model, self.job, self.wanted = model, replace(job, tokens=0, forced=None), wanted
+        self.whole = job
         self.recorded: dict[str | None, Recorded] = {}
         self.right: dict[tuple[str, int], np.ndarray] = {}  # of the run without bugs
         self.right = {(name, call): value for name, call, value in self.of(None).stages}
+
+    @cached_property
+    def shown(self) -> set[tuple[str, int]]:
+        """Every stage that a run shows, to its last token."""
+        return shown_by(self.model, self.whole)
 
     def of(self, mutant: str | None) -> Recorded:
         """The run with a bug; None: without."""
@@ -50,6 +57,26 @@ class BugRuns:
         except Exception as reason:  # whatever a bug may raise
             error = f"{type(reason).__name__}: {reason}"
         return Recorded(tuple(keep.stages), error)
+
+
+def shown_by(model: Model, job: Job) -> set[tuple[str, int]]:
+    """(name, call) of every stage that a run without bugs shows."""
+    watch = _Names()
+    with watching(watch), np.errstate(all="ignore"):
+        run(model, job)
+    return watch.seen
+
+
+class _Names(EveryCall):
+    """Keeps the names of stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, int]] = set()
+
+    def observe(self, name: str, call: int, value: Any) -> None:
+        """Keep a name."""
+        self.seen.add((name, call))
 
 
 class _Keep(EveryCall):

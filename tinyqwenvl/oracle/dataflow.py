@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TypeAlias
 
 Rank: TypeAlias = tuple[float, float, float]  # part of the model, block or layer, inside of it
@@ -16,6 +17,7 @@ _PARTS = {
     "input_ids": 7.5, "model.embed_tokens": 8.0, "model.inputs_embeds": 9.0, "model.norm": 11.0,
     "lm_head": 12.0,
 }  # fmt: skip
+_OF_TEXT, _JOINED = ("input_ids", "model.embed_tokens"), 9.0  # beside the image tokens till there
 _LISTS = {"visual.blocks": 3.0, "model.layers": 10.0}
 _ANGLES = {"visual.rotary_angles": 3.0, "model.position_ids": 10.0}  # of every block or layer
 _TURNED, _WHOLE = 2.5, 11.0
@@ -29,6 +31,7 @@ _INSIDE = {
 _ALONE = ("qkv", "fc1", "context", "proj", "o_proj", "attn", "self_attn", "down_proj", "fc2", "mlp")
 
 
+@lru_cache(maxsize=10_000)
 def rank(name: str) -> Rank | None:
     """Where a stage is; one of a higher rank depends on it. None for a name that is not known."""
     if name in _PARTS:
@@ -45,7 +48,11 @@ def rank(name: str) -> Rank | None:
 def depends(name: str, on: str) -> bool:
     """Whether a stage certainly depends on another one."""
     here, there = rank(name), rank(on)
-    return here is not None and there is not None and here > there
+    if here is None or there is None:
+        return False
+    if name in _OF_TEXT or (on in _OF_TEXT and here[0] < _JOINED):
+        return (name, on) == _OF_TEXT[::-1]
+    return here > there
 
 
 def carries_all(name: str, of: str) -> bool:
@@ -58,7 +65,7 @@ def carries_all(name: str, of: str) -> bool:
     if of in _ANGLES:
         return here[0] > there[0]
     if here[0] not in _LISTS.values() or here[2] == _WHOLE:
-        return here[0] >= 2.0 and here[0] != 8.0  # image tokens and embeddings of text are joined
+        return here[0] >= 2.0 and name not in _OF_TEXT
     if here[:2] != there[:2]:
         return False  # the residual stream passes by
     last = name.rpartition(".")[2]

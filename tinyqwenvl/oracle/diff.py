@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .dataflow import depends
 from .dump import Dump, Entry
 from .metrics import Distance, distance
 from .stages import position_in_run
@@ -27,6 +28,7 @@ __all__ = [
 
 AFTER = ("generated",)  # integers that follow from floating-point numbers
 BAD = ("differs", "shape", "not finite")
+GROSS = 0.01  # an NMSE at which no band of a later stage hides an error
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Verdict:
     """The verdict on one stage.
 
     ``verdict``: "equal" (bit by bit), "agrees" (within its band), "differs", "shape" (of another
-    shape), "not finite", "missing" (the candidate does not hold it), "not judged".
+    shape), "not finite", "missing" (the candidate does not hold it), "not judged", "not that stage"
+    (it differs, but all that depends on it agrees).
     """
 
     name: str  # with #CALL after the first
@@ -79,6 +82,8 @@ class Comparison:
     extra: list[str] = field(default_factory=list)  # what only the candidate holds
     notes: list[str] = field(default_factory=list)
     explanation: list[dict[str, Any]] = field(default_factory=list)
+    diagnosis: list[dict[str, Any]] = field(default_factory=list)
+    searched: str = ""  # in words, what explanations were sought among; "" for none
 
     @property
     def compared(self) -> list[Verdict]:
@@ -112,6 +117,7 @@ class Comparison:
             "compared": len(self.compared),
             "stages": [v.as_json() for v in self.verdicts],
             "explanation": self.explanation,
+            "diagnosis": self.diagnosis,
             "extra": self.extra,
             "notes": self.notes,
         }
@@ -222,7 +228,48 @@ def compare(
         else:
             limits = band(entry, precision, "entire", multiple, reference)
             verdicts.append(judge(entry, theirs, precision, limits))
-    return comparison_of(reference, candidate, precision, verdicts)
+    return comparison_of(reference, candidate, precision, _names_checked(verdicts))
+
+
+def _names_checked(verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts, "not that stage" where all that depends on a stage agrees, which differs much.
+
+    What depends on a stage and agrees was made of the right values, whatever stands under the name.
+    """
+    checked = list(verdicts)
+    for i in reversed(range(len(checked))):  # the last ones first: they decide about those before
+        if checked[i].bad and _is_gross(checked[i]):
+            later = list(_what_depends(checked, checked[i].name))
+            if later and not any(v.bad for v in later):
+                checked[i] = _not_that_stage(checked[i], later[0].name)
+    return checked
+
+
+def _what_depends(verdicts: list[Verdict], key: str) -> Iterator[Verdict]:
+    """The judged floating-point stages, of the same call, that depend on one."""
+    name, call = _split(key)
+    for verdict in verdicts:
+        if verdict.kind == "float" and (verdict.bad or verdict.verdict in ("equal", "agrees")):
+            other, its_call = _split(verdict.name)
+            if its_call == call and depends(other, name):
+                yield verdict
+
+
+def _not_that_stage(verdict: Verdict, later: str) -> Verdict:
+    note = f"differs, but all that depends on it agrees, {later} first: either this name is not "
+    note += "that stage, or its values are in another order"
+    note += f" ({verdict.note})" if verdict.note else ""
+    return replace(verdict, verdict="not that stage", note=note)
+
+
+def _split(key: str) -> tuple[str, int]:
+    name, _, call = key.partition("#")
+    return name, int(call or 0)
+
+
+def _is_gross(verdict: Verdict) -> bool:
+    """Whether a stage is so far off that what depends on it could not agree by luck."""
+    return verdict.distance is None or verdict.distance.nmse > GROSS
 
 
 def in_order(dump: Dump) -> Iterator[Entry]:

@@ -1,15 +1,15 @@
 """Naming the bug: which one, injected into our own model, gives what the candidate holds.
 
 Every mutant is run on the reference's prompt and followed stage by stage until it diverges from the
-candidate. One that diverges before the first wrong stage, or there, explains nothing; the further
-it goes beyond, the better it explains. Layouts (rows or values in another order) are tried on the
-tensor itself and need no model.
+candidate. One that reproduces no wrong stage explains nothing; the more it reproduces, the better
+it explains. Where the best one reproduces only some, the search goes on with it applied: the
+candidate may have a second fault. Layouts (rows or values in another order) are tried on the tensor
+itself (:mod:`.layouts`) and need no model.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,16 +17,18 @@ import numpy as np
 
 from ..model import Model
 from ..tracing import watching
-from .bug_runs import BugRuns
-from .diff import BANDS, Comparison, band, fit, within
-from .dump import Dump, Entry, geometry
+from .bug_runs import BugRuns, shown_by
+from .diff import Comparison, fit
+from .dump import Entry, key_of
+from .layouts import explained_by_layouts
 from .metrics import distance
-from .mutants import MUTANTS, apply
+from .mutants import MUTANTS, apply, of_the_prompt
 from .record import EveryCall, Job, following, run
+from .tolerance import BANDS, band, within
 from .vectors import Case, answer_to, equal, unit_cases
 from .vectors import judge as judge_answer
 
-MOST_STAGES = 200  # that a layout is tried on
+FAULTS = 3  # in one candidate, that are looked for one after another
 
 
 def explain(
@@ -34,85 +36,160 @@ def explain(
     model: Model | None = None,
     most: int = 5,
     runs: BugRuns | None = None,
+    faults: int = FAULTS,
 ) -> list[dict[str, Any]]:
     """[{"mutant": name, "score": 0 .. 1, "what": one line, "report": where it was seen}].
 
     Best first, none that explains nothing. ``score`` is the share of the candidate's stages, from
-    the first wrong one on, that the bug reproduces before it diverges from them. ``runs`` are those
-    of the model on the reference's prompt, where many candidates are explained.
+    the first wrong one on, that the bug reproduces before it diverges from them. After the best
+    bug come those that explain what it leaves (up to ``faults`` in all), with the earlier ones in
+    ``with``. ``runs`` are those of the model on the reference's prompt, where many candidates are
+    explained. What was tried is noted in the comparison.
     """
     if comparison.first is None:
         return []
-    found = [] if model is None else _mutants(comparison, model, runs)
-    found += [
-        {"mutant": f"layout: {name}", "score": round(score, 4), "what": name, "report": ""}
-        for name, score in _layouts(comparison)
-    ]
-    return sorted(found, key=lambda line: -line["score"])[:most]
+    found, tried = [], []
+    if model is not None:
+        names = _worth_trying(comparison, model)
+        tried.append(f"{len(names)} of {len(MUTANTS)} bugs" if names else "no bug gives this shape")
+        found = _mutants(comparison, model, runs, names, faults)
+    tried.append("other orders of rows and values")
+    comparison.searched = ", ".join(tried)
+    found += explained_by_layouts(comparison)
+    first, then = found[:1], [line for line in found if line.get("with")]
+    others = sorted((x for x in found if x not in first + then), key=lambda line: -line["score"])
+    if others and first and others[0]["score"] > first[0]["score"]:
+        first, then, others = others[:1], [], [*first, *others[1:]]  # a layout is better
+    return [*first, *then, *others][:most]
+
+
+def _worth_trying(comparison: Comparison, model: Model) -> list[str]:
+    """The bugs that could give the shape of the first wrong stage.
+
+    Where that is another one than ours, only a bug that changes the shape of the prompt can, or of
+    the boundaries of windows.
+    """
+    first = comparison.first
+    if first is None or first.verdict != "shape" or first.name.startswith("visual.cu_"):
+        return list(MUTANTS)
+    job = following(comparison.reference, comparison.candidate, model.config)
+    right = _shapes(model, job, None)
+    return [name for name in of_the_prompt() if _shapes(model, job, name) != right]
+
+
+def _shapes(model: Model, job: Job, mutant: str | None) -> Any:
+    """The shapes of what a run begins with; None where the bug breaks it."""
+    with suppress(Exception), apply(mutant):
+        inputs = job.inputs(model)
+        return {name: np.shape(x) for name, x in vars(inputs).items() if hasattr(x, "shape")}
+    return None
 
 
 # ------------------------------------------------------------------ mutants
 
 
-def _mutants(comparison: Comparison, model: Model, runs: BugRuns | None) -> list[dict[str, Any]]:
+def _mutants(
+    comparison: Comparison,
+    model: Model,
+    runs: BugRuns | None,
+    names: Sequence[str],
+    faults: int,
+) -> list[dict[str, Any]]:
+    """The bugs that explain something; those of further faults come right after the best."""
+    if not names:
+        return []
     job = following(comparison.reference, comparison.candidate, model.config)
-    replay = _Replay(comparison, runs) if runs else None
-    scored: list[tuple[float, float, dict[str, Any]]] = []
-    right = _follow(comparison, model, job, None, replay).reproduced  # without any bug
-    for name, mutant in MUTANTS.items():
-        follow = _follow(comparison, model, job, name, replay)
-        if follow.reproduced > right:
-            score = follow.reproduced / max(follow.to_reproduce, 1)
-            line = {"mutant": name, "score": round(score, 4), "what": mutant.what}
-            scored.append((-score, follow.error, line | {"report": mutant.report}))
-    return [line for *_, line in sorted(scored, key=lambda item: item[:2])]
+    search = _Search(comparison, model, job, runs)
+    found = search.best(names, ())
+    before: tuple[str, ...] = ()
+    further: list[dict[str, Any]] = []
+    last = found[0] if found else None
+    while last and last["score"] < 1 and len(before) + 1 < faults:
+        before += (last["mutant"],)
+        next_ones = search.best([n for n in names if n not in before], before)
+        last = next_ones[0] if next_ones and next_ones[0]["score"] > last["score"] else None
+        further += [last] if last else []
+    return [*found[:1], *further, *found[1:]]
+
+
+class _Search:
+    """Follows bugs, alone or together, against one candidate."""
+
+    def __init__(self, comparison: Comparison, model: Model, job: Job, runs: BugRuns | None):
+        self.comparison, self.model, self.job = comparison, model, job
+        self.replay = _Replay(comparison, runs) if runs else None
+        shown = runs.shown if runs else shown_by(model, job)
+        self.stages = _Stages(comparison, shown)
+
+    def best(self, names: Sequence[str], before: tuple[str, ...]) -> list[dict[str, Any]]:
+        """A line for each bug that explains something, best first; ``before`` are applied too."""
+        scored: list[tuple[float, float, dict[str, Any]]] = []
+        without = len(self._follow(before).reproduced)
+        for name in names:
+            follow = self._follow((*before, name))
+            if len(follow.reproduced) > without and follow.reproduced & self.stages.wrong:
+                score = len(follow.reproduced) / max(len(self.stages.counted), 1)
+                line = {"mutant": name, "score": round(score, 4), "what": MUTANTS[name].what}
+                line |= {"report": MUTANTS[name].report}
+                line |= {"with": ", ".join(before)} if before else {}
+                scored.append((-score, follow.error, line))
+        return [line for *_, line in sorted(scored, key=lambda item: item[:2])]
+
+    def _follow(self, names: tuple[str, ...]) -> _Follow:
+        """How far the model with these bugs gives what the candidate holds."""
+        if self.replay is not None and len(names) < 2:
+            follow, goes_on = self.replay.follow(names[0] if names else None, self.stages)
+            if not (goes_on and self.job.tokens):
+                return follow
+        follow = _Follow(self.comparison, self.stages)
+        # A bug may break the run, or diverge; what was reproduced until then counts.
+        with suppress(Exception), apply(*names), watching(follow), np.errstate(all="ignore"):
+            run(self.model, self.job)
+        return follow
+
+
+class _Stages:
+    """Which stages of a candidate count."""
+
+    def __init__(self, comparison: Comparison, shown: set[tuple[str, int]]):
+        compared = comparison.compared
+        self.wrong = {v.name for v in compared if v.bad}
+        start = min(v.sequence for v in compared if v.bad)
+        keys = {key_of(*stage) for stage in shown}
+        self.skipped = {v.name for v in compared if v.verdict == "not that stage"}
+        later = {v.name for v in compared if v.sequence >= start}
+        self.counted = (later & keys) - self.skipped
 
 
 class _Diverged(Exception):
     """A mutant has diverged from the candidate: no need to run it to its end."""
 
 
-def _follow(
-    comparison: Comparison, model: Model, job: Job, name: str | None, replay: _Replay | None
-) -> _Follow:
-    """How far the model with a bug gives what the candidate holds."""
-    if replay is not None:
-        follow, goes_on = replay.follow(name)
-        if not (goes_on and job.tokens):
-            return follow
-    follow = _Follow(comparison)
-    # A bug may break the run, or diverge; what was reproduced until then counts.
-    with suppress(Exception), apply(name), watching(follow), np.errstate(all="ignore"):
-        run(model, job)
-    return follow
-
-
 class _Follow(EveryCall):
     """Counts how far a mutant gives what the candidate holds."""
 
-    def __init__(self, comparison: Comparison):
+    def __init__(self, comparison: Comparison, stages: _Stages):
         super().__init__()
-        self.candidate, self.precision = comparison.candidate, comparison.precision
-        self.reference = comparison.reference
-        first = comparison.first
-        assert first is not None
-        self.first = first.name
-        self.to_reproduce = sum(v.sequence >= first.sequence for v in comparison.compared)
-        self.begun, self.reproduced, self.error = False, 0, 0.0
+        self.comparison, self.stages = comparison, stages
+        self.reproduced: set[str] = set()  # of the stages that count
+        self.error = 0.0
 
     def observe(self, name: str, call: int, value: Any) -> None:
         """Compare a stage."""
-        theirs, ours = self.candidate.get(name, call), self.reference.get(name, call)
+        theirs = self.comparison.candidate.get(name, call)
+        ours = self.comparison.reference.get(name, call)
         if theirs is not None and ours is not None:
-            self.count(theirs.key, *_near(np.asarray(value), theirs, ours, self.precision))
+            near = _near(np.asarray(value), theirs, ours, self.comparison)
+            self.count(theirs.key, *near)
 
     def count(self, key: str, near: bool, error: float) -> None:
         """Take in how near a stage is. Raises _Diverged when it is not near enough."""
-        self.begun = self.begun or key == self.first
+        if key in self.stages.skipped:
+            return
         if not near:
             raise _Diverged
-        if self.begun:
-            self.reproduced += 1
+        if key in self.stages.counted:
+            self.reproduced.add(key)
             self.error += error
 
 
@@ -123,9 +200,9 @@ class _Replay:
         self.comparison, self.runs = comparison, runs
         self.known: dict[tuple[str, int, int], tuple[bool, float]] = {}  # name, call, id of array
 
-    def follow(self, mutant: str | None) -> tuple[_Follow, bool]:
+    def follow(self, mutant: str | None, stages: _Stages) -> tuple[_Follow, bool]:
         """How far a recorded run gives what the candidate holds; whether it does to its end."""
-        follow, recorded = _Follow(self.comparison), self.runs.of(mutant)
+        follow, recorded = _Follow(self.comparison, stages), self.runs.of(mutant)
         try:
             with np.errstate(all="ignore"):
                 for name, call, value in recorded.stages:
@@ -141,11 +218,13 @@ class _Replay:
             return
         known = (name, call, id(value))  # the runs keep the array alive
         if known not in self.known:
-            self.known[known] = _near(value, theirs, ours, follow.precision)
+            self.known[known] = _near(value, theirs, ours, self.comparison)
         follow.count(theirs.key, *self.known[known])
 
 
-def _near(value: np.ndarray, theirs: Entry, ours: Entry, precision: str) -> tuple[bool, float]:
+def _near(
+    value: np.ndarray, theirs: Entry, ours: Entry, comparison: Comparison
+) -> tuple[bool, float]:
     """Whether a mutant's stage is the candidate's, and how far they are apart."""
     if fit(theirs, value.shape)[0] != value.shape:
         return False, 0.0
@@ -153,7 +232,9 @@ def _near(value: np.ndarray, theirs: Entry, ours: Entry, precision: str) -> tupl
     if ours.exact:
         return bool(np.array_equal(array, value)), 0.0
     far = distance(array, value.astype(array.dtype, copy=False))
-    limits = band(ours, precision) if ours.shape == value.shape else BANDS[precision]
+    limits = BANDS[comparison.precision]
+    if ours.shape == value.shape:
+        limits = band(ours, comparison.precision, reference=comparison.reference)
     return within(far, limits) and not far.not_finite, min(far.nmse, 1.0)
 
 
@@ -194,101 +275,3 @@ def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, Exception) or isinstance(theirs, Exception):
         return isinstance(ours, Exception) and isinstance(theirs, Exception)
     return equal(ours, theirs)
-
-
-# ------------------------------------------------------------------ layouts
-
-
-def _layouts(comparison: Comparison) -> Iterator[tuple[str, float]]:
-    """Layouts of the first wrong stage, each with the share of stages that it makes right."""
-    first = comparison.first
-    assert first is not None
-    entries = {e.key: e for e in comparison.reference}
-    later = [v for v in comparison.compared if v.sequence >= first.sequence][:MOST_STAGES]
-    for name in layouts_that_fit(comparison, entries[first.name]):
-        right = [not v.bad or name in layouts_that_fit(comparison, entries[v.name]) for v in later]
-        yield name, sum(right) / len(right)
-
-
-def layouts_that_fit(comparison: Comparison, entry: Entry) -> list[str]:
-    """Orders of one stage in which the candidate is the reference after all."""
-    theirs = comparison.candidate.get(entry.name, entry.call)
-    if theirs is None or math.prod(theirs.shape) != math.prod(entry.shape):
-        return []
-    ours, array = entry.read(), np.squeeze(theirs.read())
-    found = []
-    for name, other in layouts(entry, ours, comparison.reference):
-        other = np.squeeze(other)
-        if other.shape == array.shape and not np.array_equal(other, np.squeeze(ours)):
-            limits = (0.0, 0.0, 0.0) if entry.exact else band(entry, comparison.precision)
-            if within(distance(array, other.astype(array.dtype, copy=False)), limits):
-                found.append(name)
-    return found
-
-
-def layouts(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, np.ndarray]]:
-    """(what it is, the reference's tensor in that order), for every order worth trying."""
-    if x.ndim == 2:
-        yield "transposed", x.T
-    if x.ndim == 3:
-        for name, axes in (("heads after tokens", (1, 0, 2)), ("last two axes swapped", (0, 2, 1))):
-            yield name, np.transpose(x, axes)
-    if x.ndim < 2:
-        return
-    yield from _rows(entry, x, reference)
-    if x.ndim == 4 and x.shape[-1] == 3:
-        yield "colours blue, green, red", x[..., ::-1]
-        yield "channels first", np.moveaxis(x, -1, 1)
-    if entry.name.startswith("pixel_values") and x.shape[-1] % 3 == 0:
-        planes = np.reshape(x, (len(x), 3, -1))
-        yield "colours blue, green, red", np.reshape(planes[:, ::-1], x.shape)
-        yield "channels last in a patch", np.reshape(np.swapaxes(planes, 1, 2), x.shape)
-    if entry.name.endswith((".q", ".k")) and x.shape[-1] % 2 == 0:
-        halves = np.reshape(x, (*x.shape[:-1], 2, -1))
-        paired = np.reshape(np.swapaxes(halves, -1, -2), x.shape)
-        yield "rotary pairs side by side (interleaved), not half a head apart", paired
-    axis = x.ndim - 2
-    yield "rows shifted by one", np.roll(x, 1, axis=axis)
-    yield "rows shifted by one the other way", np.roll(x, -1, axis=axis)
-
-
-def _rows(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, np.ndarray]]:
-    """Rows of patches or image tokens in raster, merge or window order, or that undone twice."""
-    grid, window = geometry(entry, reference)
-    order = entry.info.get("order", "")
-    axis = x.ndim - 2
-    rows = x.shape[axis]
-    if window is not None and len(window):
-        block = rows // len(window)
-        if block and block * len(window) == rows and order in ("window", "raster", "merge"):
-            for name, blocks in (
-                ("rows in window order undone", np.argsort(window)),
-                ("rows in window order", window),
-                ("window order applied twice", window[window]),
-                ("window order undone twice", np.argsort(window)[np.argsort(window)]),
-            ):
-                at = np.reshape(blocks[:, None] * block + np.arange(block), -1)
-                yield name, np.take(x, at, axis=axis)
-    if grid is not None and order in ("merge", "raster"):
-        if int(np.sum(np.prod(grid, axis=1))) == rows:
-            raster = np.concatenate(list(_raster(grid)))
-            yield "patches in raster order", np.take(x, raster, axis=axis)
-        if int(np.sum(np.prod(grid, axis=1))) == 4 * rows:
-            turned = np.concatenate(list(_columns(grid // (1, 2, 2))))
-            yield "tokens column by column", np.take(x, turned, axis=axis)
-
-
-def _raster(grids: np.ndarray) -> Iterator[np.ndarray]:
-    start = 0
-    for t, h, w in grids.tolist():
-        merged = np.reshape(np.arange(t * h * w), (t, h // 2, w // 2, 2, 2))
-        yield start + np.reshape(np.transpose(merged, (0, 1, 3, 2, 4)), -1)
-        start += t * h * w
-
-
-def _columns(grids: np.ndarray) -> Iterator[np.ndarray]:
-    start = 0
-    for t, h, w in grids.tolist():
-        frame = np.reshape(np.arange(t * h * w), (t, h, w))
-        yield start + np.reshape(np.swapaxes(frame, 1, 2), -1)
-        start += t * h * w

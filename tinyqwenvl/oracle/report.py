@@ -9,8 +9,10 @@ from ..cli import one_line
 from .diff import Comparison, Verdict
 
 COLOURS = {"equal": "32", "agrees": "32", "differs": "31", "shape": "31", "not finite": "31",
-           "missing": "2", "not judged": "33"}  # fmt: skip
+           "missing": "2", "not judged": "33", "not that stage": "33"}  # fmt: skip
+UNSURE = ("not judged", "not that stage")
 SHOWN = 40  # rows, unless all are asked for
+MISNAMED = 5  # stages under a wrong name that the conclusion lists
 AROUND = 3  # agreeing stages shown before and after a wrong one
 HEAD = (
     f"{'stage':44} {'verdict':10} {'NMSE':>8} {'1-cos':>8} {'max/std':>8} {'Pearson':>8} {'ULP':>7}"
@@ -35,7 +37,7 @@ def _rows(comparison: Comparison, colour: bool, everything: bool) -> Iterator[st
     verdicts = comparison.verdicts
     wanted = {i for i in range(len(verdicts)) if everything or len(verdicts) <= SHOWN}
     for i, verdict in enumerate(verdicts):
-        if verdict.bad or verdict.verdict == "not judged":
+        if verdict.bad or verdict.verdict in UNSURE:
             wanted |= set(range(i - AROUND, i + 2))
             if len(wanted) > SHOWN and not everything:
                 break
@@ -77,9 +79,15 @@ def conclusion(comparison: Comparison) -> Iterator[str]:
     """How many stages differ, which is the first, and what it lies between."""
     compared, first, between = comparison.compared, comparison.first, comparison.between
     known = len(comparison.verdicts)
+    others = [v for v in compared if v.verdict == "not that stage"]
+    for verdict in others[:MISNAMED]:
+        yield f"{one_line(verdict.name)}: {one_line(verdict.note, 400)}"
+    if len(others) > MISNAMED:
+        yield f"... and {len(others) - MISNAMED} more names that are not that stage"
     if first is None or between is None:
         unjudged = sum(v.verdict == "not judged" for v in compared)
-        agree = f"all {len(compared) - unjudged} stages agree (of {known} in the reference)"
+        agreeing = len(compared) - unjudged - len(others)
+        agree = f"all {agreeing} stages agree (of {known} in the reference)"
         yield agree + (f"; {unjudged} cannot be judged in {comparison.precision}" * bool(unjudged))
         return
     wrong = sum(v.bad for v in compared)
@@ -113,8 +121,12 @@ def _skipped(comparison: Comparison, last: str | None, first: Verdict) -> int:
 
 
 def explanation(comparison: Comparison) -> Iterator[str]:
-    """One line for each bug that explains it."""
-    return reasons(comparison.explanation)
+    """One line for each bug that explains it, one for each diagnosis; or that there is none."""
+    yield from reasons(comparison.explanation)
+    for line in comparison.diagnosis:
+        yield f"diagnosis: {one_line(line['what'], 400)}"
+    if comparison.searched and not comparison.explanation:
+        yield f"no known bug explains it (tried: {comparison.searched})"
 
 
 def reasons(explanation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -122,4 +134,11 @@ def reasons(explanation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for line in explanation:
         seen = f" ({line['report']})" if line["report"] else ""
         what = "" if line["what"] in line["mutant"] else f" {line['what']}{seen}"
-        yield f"explained by {line['mutant']} [{100 * line['score']:.0f} %]:{what}".rstrip(":")
+        also = f" together with {line['with']}" if line.get("with") else ""
+        share = f"[{percent(line['score'])}]"
+        yield f"explained by {line['mutant']}{also} {share}:{what}".rstrip(":")
+
+
+def percent(score: float) -> str:
+    """100 % only where nothing is left."""
+    return f"{min(round(100 * score), 99 if score < 1 else 100)} %"

@@ -26,6 +26,7 @@ from .explain import answers_with, explain, explain_answers
 from .mutants import MUTANTS, apply
 from .readers import open_dump
 from .record import EveryCall, Job, job_from_file, record, run
+from .tolerance import band
 from .vectors import FOLDER, Case, answer_to, family_of, unit_cases
 from .vectors import judge as judge_answer
 
@@ -102,7 +103,9 @@ def _is_wrong(reference: Dump, name: str, call: int, array: np.ndarray) -> bool:
     """Whether a stage is not what the reference says, where it says anything."""
     ours = reference.get(name, call)
     theirs = Entry(name, call, array.shape, str(array.dtype), lambda: array)
-    return ours is not None and judge(ours, theirs, "float32").bad
+    if ours is None:
+        return False
+    return judge(ours, theirs, "float32", band(ours, "float32", reference=reference)).bad
 
 
 # ------------------------------------------------------------------ every bug against every case
@@ -178,7 +181,7 @@ class Trial:
             except Exception:  # the bug breaks the run: there is no dump to explain
                 return None
             found = compare(case.reference, candidate, "float32")
-            explanation = explain(found, case.model, 1, self.runs[case.id])
+            explanation = explain(found, case.model, 1, self.runs[case.id], faults=1)
         return explanation[0]["mutant"] if explanation else None
 
 

@@ -22,7 +22,17 @@ from . import (  # noqa: I001 (importing them registers their mutants, in the or
     sampling,
 )
 from .faulty_parts import rotate_neighbours
-from .registry import MODULES, MUTANTS, RENAMED, Mutant, apply, find_mutant, mutant, variant
+from .registry import (
+    MODULES,
+    MUTANTS,
+    RENAMED,
+    Mutant,
+    apply,
+    find_mutant,
+    mutant,
+    of_the_prompt,
+    variant,
+)
 from .vision_merger import gelu_tanh
 
 STAGES = (
@@ -32,5 +42,5 @@ STAGES = (
 
 __all__ = [
     "MODULES", "MUTANTS", "RENAMED", "STAGES", "Mutant", "apply", "find_mutant", "gelu_tanh",
-    "mutant", "rotate_neighbours", "variant",
+    "mutant", "of_the_prompt", "rotate_neighbours", "variant",
 ]  # fmt: skip

@@ -87,7 +87,7 @@ def text_eps_class_default():
 @mutant("class of bug; Llama's attention has no bias")
 def qkv_bias_missing():
     """The decoder's q, k and v have no bias."""
-    return {"decoder.nn": linear_without_bias(".q_proj", ".k_proj", ".v_proj")}
+    return linear_without_bias(decoder, ".q_proj", ".k_proj", ".v_proj")
 
 
 @mutant("class of bug; tile for repeat")

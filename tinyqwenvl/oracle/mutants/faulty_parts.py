@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,14 @@ def bias_dropped(x: Any, weights: Weights) -> Any:
     return x @ np.transpose(weights.weight)
 
 
-def linear_without_bias(*ends: str) -> Any:
-    """``nn`` whose linear layers have no bias where their path ends in one of ``ends``."""
+def linear_without_bias(module: ModuleType, *ends: str) -> dict[str, Any]:
+    """Linear layers of ``module`` have no bias where their path ends in one of ``ends``."""
+    before = module.nn.linear
 
     def linear(x: Any, weights: Weights) -> Any:
-        return (bias_dropped if weights.path.endswith(ends) else nn.linear)(x, weights)
+        return (bias_dropped if weights.path.endswith(ends) else before)(x, weights)
 
-    return variant(nn, linear=linear)
+    return {f"{module.__name__.rpartition('.')[2]}.nn": variant(nn, linear=linear)}
 
 
 @stage

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -62,6 +63,11 @@ def mutant(report: str) -> Callable[[Callable[[], dict[str, Any]]], Callable[[],
     return register
 
 
+def of_the_prompt() -> list[str]:
+    """The bugs in what makes the prompt: chat template, images, videos."""
+    return [n for n, bug in MUTANTS.items() if bug.make.__module__.endswith((".chat", ".image"))]
+
+
 def find_mutant(name: str) -> Mutant:
     """The mutant of that name, which may be one of version 0.1. Raises UserError for others."""
     current = RENAMED.get(name, name)
@@ -73,17 +79,25 @@ def find_mutant(name: str) -> Mutant:
 
 
 @contextmanager
-def apply(name: str | None) -> Iterator[None]:
-    """Inject the bug called ``name`` while the block runs; None injects nothing.
+def apply(*names: str | None) -> Iterator[None]:
+    """Inject the bugs called ``names``, one after another, while the block runs; None is none.
 
     Raises UserError for an unknown name, and for a mutant that replaces what does not exist.
     """
-    replaced = [] if name is None else _replacements(find_mutant(name))
-    nothing = object()
+    with ExitStack() as stack:
+        for name in names:
+            if name is not None:
+                stack.enter_context(_applied(find_mutant(name)))
+        yield
+
+
+@contextmanager
+def _applied(bug: Mutant) -> Iterator[None]:
+    replaced, nothing = _replacements(bug), object()
     before = [(module, attr, vars(module).get(attr, nothing)) for module, attr, _ in replaced]
     try:
         for module, attribute, value in replaced:
-            setattr(module, attribute, value)
+            setattr(module, attribute, _joined(vars(module).get(attribute), value))
         yield
     finally:
         for module, attribute, value in reversed(before):
@@ -91,6 +105,15 @@ def apply(name: str | None) -> Iterator[None]:
                 delattr(module, attribute)
             else:
                 setattr(module, attribute, value)
+
+
+def _joined(old: Any, new: Any) -> Any:
+    """A variant of a module that another bug has changed already: with the changes of both."""
+    if not isinstance(old, SimpleNamespace) or not isinstance(new, SimpleNamespace):
+        return new
+    original = vars(sys.modules[new.__name__])
+    changed = {n: value for n, value in vars(new).items() if value is not original.get(n)}
+    return SimpleNamespace(**{**vars(old), **changed})
 
 
 def _replacements(bug: Mutant) -> list[tuple[ModuleType, str, Any]]:

@@ -80,7 +80,7 @@ def qkv_split_by_heads():
 @mutant("class of bug; Llama's layers have no bias")
 def vision_qkv_bias_missing():
     """The bias of the vision encoder's qkv is left out."""
-    return {"vision.nn": linear_without_bias(".attn.qkv")}
+    return linear_without_bias(vision, ".attn.qkv")
 
 
 @mutant("class of bug")
