@@ -9,6 +9,7 @@ from ...cli import Parser, write_text
 from ...errors import UserError
 from ...model import Model
 from .. import report
+from ..diagnose import diagnose
 from ..diff import BANDS, MULTIPLE, Comparison, compare
 from ..explain import explain
 from ..mutants import MUTANTS
@@ -89,5 +90,9 @@ def _explain(found: Comparison, model: Model | None) -> None:
     except UserError as error:  # the reference does not hold what a run begins with
         found.explanation = explain(found, None)
         found.notes.append(f"the known bugs could not be tried: {error}")
+    try:
+        found.diagnosis = diagnose(found, model)
+    except UserError:  # the same
+        found.diagnosis = diagnose(found, None)
     if model is None:
         found.notes.append("give the checkpoint with -m to try the known bugs too")

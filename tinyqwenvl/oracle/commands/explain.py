@@ -6,6 +6,7 @@ import json
 
 from ...cli import Parser
 from .. import report
+from ..diagnose import diagnose
 from ..diff import BANDS, compare
 from ..explain import explain
 from ..readers import open_dump, read_map
@@ -35,12 +36,13 @@ def run(argv: list[str]) -> int:
     reference = open_dump(args.reference)
     candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
     found = compare(reference, candidate, args.precision)
-    reasons = explain(found, model_of(reference, args.model))
+    model = model_of(reference, args.model)
+    found.explanation = reasons = explain(found, model)
+    found.diagnosis = diagnose(found, model)
     if args.json:
         print(json.dumps(reasons, indent=1))
     elif found.first is None:
         print(f"all {len(found.compared)} stages agree: nothing to explain")
     else:
-        lines = [f"first: {found.first.name}", *report.reasons(reasons)]
-        print("\n".join(lines if reasons else [*lines, "no known bug explains it"]))
+        print("\n".join([f"first: {found.first.name}", *report.explanation(found)]))
     return int(found.first is not None and not reasons)
