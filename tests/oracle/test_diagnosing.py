@@ -159,7 +159,8 @@ def test_a_letterbox(x, y, model, reference):
     (h, w), image = sizes_of(reference)[0], images_of(reference)[0]
     assert lines[0] == (
         f"image 1: the image of {image.width}x{image.height} pixels is resized to "
-        f"{w - 22}x{h - 37} (bicubic, to the byte) and placed at x {x}, y {y} of {w}x{h}; the rest is filled with "
+        f"{w - 22}x{h - 37} (bicubic, to the byte) and placed at x {x}, y {y} "
+        f"of {w}x{h}; the rest is filled with "
         "(7, 8, 9)"
     )
 

@@ -148,7 +148,7 @@ def _text(runs: list[tuple[int, int]], model: Model | None) -> str:
 def _decoded(ids: list[int], model: Model | None) -> str:
     if model is not None:
         with suppress(Exception):  # ids that the tokenizer does not have
-            return repr(model.tokenizer.decode(ids))
+            return repr(model.tokenizer.decode(ids, skip_special=False))
     return str(ids)
 
 

@@ -21,7 +21,7 @@ from . import (  # noqa: I001 (importing them registers their mutants, in the or
     decoder,
     sampling,
 )
-from .faulty_parts import rotate_neighbours
+from .faulty_parts import gelu_tanh, rotate_neighbours
 from .registry import (
     MODULES,
     MUTANTS,
@@ -33,7 +33,6 @@ from .registry import (
     of_the_prompt,
     variant,
 )
-from .vision_merger import gelu_tanh
 
 STAGES = (
     chat, image, vision_embedding, vision_rotary, vision_windows, vision_blocks, vision_merger,

@@ -48,3 +48,51 @@ def placeholders_not_merged():
 
     whole = chat.expand
     return {"chat.expand": expand}
+
+
+@mutant("tiny-qwen 3c9d12b")
+def no_system_turn():
+    """A conversation without a system message gets no default one."""
+
+    def render(messages: Any, *args: Any, **kwargs: Any) -> list[str]:
+        pieces = whole(messages, *args, **kwargs)
+        default = pieces[1:2] == [f"system\n{chat.SYSTEM_PROMPT}"]
+        return pieces[4:] if default else pieces
+
+    whole = chat.render
+    return {"chat.render": render}
+
+
+@mutant("mlx-vlm 0.7.10's template of Qwen2-VL")
+def images_after_text():
+    """All images of a message are put after its text, whatever their order."""
+
+    def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+        return sorted(items(message), key=lambda item: chat.media_kind(item) != "text")
+
+    items = chat.content_items
+    return {"chat.content_items": content_items}
+
+
+@mutant("class of bug; ports that render the template by hand")
+def no_generation_prompt():
+    """The assistant's turn is not begun."""
+
+    def render(messages: Any, _: bool = True, *args: Any, **kwargs: Any) -> list[str]:
+        kwargs.pop("add_generation_prompt", None)
+        return whole(messages, False, *args, **kwargs)
+
+    whole = chat.render
+    return {"chat.render": render}
+
+
+@mutant("class of bug; the template of LLaVA")
+def newline_after_images():
+    """A line end after every image."""
+
+    def render(*args: Any, **kwargs: Any) -> list[str]:
+        pieces = whole(*args, **kwargs)
+        return [x for p in pieces for x in ([p, "\n"] if p is chat.VISION_END else [p])]
+
+    whole = chat.render
+    return {"chat.render": render}

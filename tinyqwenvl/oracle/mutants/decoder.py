@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ... import decoder, nn
 from ...tracing import stage
 from ...weights import Weights
+from ..precision import to_bf16
 from .faulty_parts import linear_without_bias, rotate_neighbours, swapped_mlp
 from .registry import mutant, variant
 
@@ -23,6 +25,32 @@ def image_tokens_shifted():
 
     original = decoder.scatter
     return {"decoder.scatter": scatter}
+
+
+@mutant("mlx-vlm 0.7.10")
+def video_left_out_beside_an_image():
+    """Where a prompt has images, the tokens of its videos are not inserted."""
+    seen: dict[str, Any] = {}
+
+    def scatter(embeds: Any, input_ids: Any, token_id: int, visual: Any) -> Any:
+        again = seen.get("ids") is input_ids
+        seen["ids"] = input_ids
+        return embeds if again else original(embeds, input_ids, token_id, visual)
+
+    original = decoder.scatter
+    return {"decoder.scatter": scatter}
+
+
+@mutant("class of bug; Gemma's convention")
+def embeddings_scaled():
+    """Embeddings of text are multiplied by the root of the hidden size."""
+
+    @stage
+    def embed(input_ids: Any, embed_tokens: Weights) -> Any:
+        table = embed_tokens.weight
+        return np.take(table, input_ids, axis=0) * table.dtype.type(table.shape[1] ** 0.5)
+
+    return {"decoder.embed": embed}
 
 
 def _cos_sin(axes: Callable[[Any], Any]) -> dict[str, Any]:
@@ -62,6 +90,42 @@ def text_rope_interleaved():
     return {"decoder.nn": variant(nn, rotate=rotate_neighbours)}
 
 
+@mutant("class of bug; the published value written into the code")
+def text_theta_of_the_published_models():
+    """The decoder's rotary frequencies have theta 1,000,000, whatever the config says."""
+    whole = decoder.mrope_cos_sin
+    return {
+        "decoder.mrope_cos_sin": lambda positions, text, *rest: whole(
+            positions, replace(text, rope_theta=1e6), *rest
+        )
+    }
+
+
+@mutant("runtimes that keep tables in half precision")
+def text_rope_in_bfloat16():
+    """Cosines and sines of the decoder are rounded to bfloat16."""
+    whole = decoder.mrope_cos_sin
+
+    def cos_sin(*args: Any) -> Any:
+        cos, sin = whole(*args)
+        return to_bf16(cos), to_bf16(sin)
+
+    return {"decoder.mrope_cos_sin": cos_sin}
+
+
+@mutant("class of bug")
+def text_attention_not_scaled():
+    """Attention scores of the decoder are not divided by sqrt(d)."""
+
+    def attend_to(attend: Any, weights: Any, *given: Any) -> Any:
+        def unscaled(q: Any, k: Any, v: Any, key_ranges: Any) -> Any:
+            return attend(q * q.shape[-1] ** 0.5, k, v, key_ranges)
+
+        return nn.attend_to(unscaled, weights, *given)
+
+    return {"decoder.nn": variant(nn, attend_to=attend_to)}
+
+
 @stage
 def _eps_outside(x: Any, weights: Weights, eps: float) -> Any:
     """RMSNorm with eps added to the root, not in it."""
@@ -80,6 +144,16 @@ def text_eps_class_default():
 
     def rms_norm(x: Any, weights: Weights, eps: float) -> Any:
         return nn.rms_norm(x, weights, 1e-5)
+
+    return {"decoder.nn": variant(nn, rms_norm=rms_norm)}
+
+
+@mutant("class of bug")
+def text_eps_zero():
+    """The decoder's norms have no eps."""
+
+    def rms_norm(x: Any, weights: Weights, eps: float) -> Any:
+        return nn.rms_norm(x, weights, 0.0)
 
     return {"decoder.nn": variant(nn, rms_norm=rms_norm)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -13,6 +14,11 @@ from ... import nn, vision
 from ...tracing import stage
 from ...weights import Weights
 from .registry import variant
+
+
+def gelu_tanh(x: Any) -> Any:
+    """GELU's tanh approximation."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def rotate_neighbours(x: Any, cos: Any, sin: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ... import compat, image, model, video
-from .registry import mutant
+from .registry import mutant, variant
 
 
 def for_images_and_videos(**changed: Any) -> dict[str, Any]:
@@ -23,6 +23,12 @@ def for_images_and_videos(**changed: Any) -> dict[str, Any]:
 def resize_rounds_half_up():
     """smart_resize rounds 2.5 to 3, as C does, not to the even 2."""
     return for_images_and_videos(round=lambda x: math.floor(x + 0.5))
+
+
+@mutant("llama.cpp calc_size_preserved_ratio: float32 square root")
+def smart_resize_in_float32():
+    """smart_resize scales by a square root in float32."""
+    return {"image.math": variant(math, sqrt=lambda x: np.sqrt(np.float32(x)))}
 
 
 @mutant("transformers#41955; the class default of transformers")
@@ -73,12 +79,13 @@ def resize_lanczos():
     return _pillow(Image.Resampling.LANCZOS)
 
 
-@mutant("torch.nn.functional.interpolate without antialias")
-def resize_without_antialias():
-    """Bicubic with a = -0.75 and a fixed support of four pixels, also when shrinking."""
+def _four_pixels(corners: bool) -> dict[str, Any]:
+    """Bicubic with a = -0.75 and four pixels, corners on ``corners`` or edges on edges."""
 
     def matrix(new: int, old: int) -> np.ndarray:
         centre = (np.arange(new) + 0.5) * old / new - 0.5
+        if corners:
+            centre = np.arange(new) * (old - 1) / max(new - 1, 1)
         taps = np.floor(centre).astype(int)[:, None] + np.arange(-1, 3)
         x, a = np.abs(taps - centre[:, None]), -0.75
         near = (a + 2) * x**3 - (a + 3) * x**2 + 1
@@ -99,18 +106,77 @@ def resize_without_antialias():
     return for_images_and_videos(resize=resize)
 
 
-@mutant("llama.cpp#24629, #27594")
-def resize_letterbox():
-    """The aspect ratio is kept and the rest filled with black."""
+@mutant("torch.nn.functional.interpolate without antialias")
+def resize_without_antialias():
+    """Bicubic with a = -0.75 and a fixed support of four pixels, also when shrinking."""
+    return _four_pixels(corners=False)
 
+
+@mutant("transformers.js 4.3.1")
+def resize_corner_aligned():
+    """Bicubic without antialias, in which the corner pixels of both images coincide."""
+    return _four_pixels(corners=True)
+
+
+@mutant("hf-processors-rs 0.1.0's torchvision backend; transformers' fast processors")
+def resize_in_torchvision():
+    """Torchvision's antialiased bicubic: Pillow's, with weights of 16 bits."""
+
+    def matrix(new: int, old: int) -> tuple[np.ndarray, int]:
+        scale = old / new
+        wide = max(scale, 1.0)
+        centre = scale * (np.arange(new)[:, None] + 0.5)
+        first = np.maximum((centre - 2 * wide + 0.5).astype(np.int64), 0)
+        last = np.minimum((centre + 2 * wide + 0.5).astype(np.int64), old)
+        pixels = np.arange(old)
+        x, a = np.abs((pixels - centre + 0.5) / wide), -0.5
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = (((x - 5) * x + 8) * x - 4) * a
+        weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+        weights = np.where((pixels >= first) & (pixels < last), weights, 0.0)
+        weights /= weights.sum(axis=1, keepdims=True)
+        bits = 0
+        while bits < 22 and int(0.5 + weights.max() * (1 << (bits + 1))) < 1 << 15:
+            bits += 1
+        scaled = weights * (1 << bits)
+        return np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)).astype(np.int64), bits
+
+    def along(x: np.ndarray, new: int, axis: int) -> np.ndarray:
+        if x.shape[axis] == new:
+            return x
+        weights, bits = matrix(new, x.shape[axis])
+        total = np.tensordot(weights, x.astype(np.int64), axes=(1, axis)) + (1 << (bits - 1))
+        return np.moveaxis(np.clip(total >> bits, 0, 255), 0, axis)
+
+    def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
+        x = np.asarray(pil_image)
+        return along(along(x, width, 1), height, 0).astype(np.uint8)
+
+    return for_images_and_videos(resize=resize)
+
+
+def _letterbox(centred: bool) -> dict[str, Any]:
     def resize(pil_image: Image.Image, height: int, width: int) -> np.ndarray:
         scale = min(height / pil_image.height, width / pil_image.width)
         size = max(1, int(pil_image.width * scale)), max(1, int(pil_image.height * scale))
         page = Image.new("RGB", (width, height))
-        page.paste(pil_image.resize(size, Image.Resampling.BICUBIC))
+        corner = ((width - size[0]) // 2, (height - size[1]) // 2) if centred else (0, 0)
+        page.paste(pil_image.resize(size, Image.Resampling.BICUBIC), corner)
         return np.asarray(page)
 
     return for_images_and_videos(resize=resize)
+
+
+@mutant("llama.cpp#24629, #27594")
+def resize_letterbox():
+    """The aspect ratio is kept and the rest filled with black."""
+    return _letterbox(centred=False)
+
+
+@mutant("llama.cpp in llama-cpp-python 0.3.36")
+def resize_letterbox_centred():
+    """The aspect ratio is kept, and the image stands between two black bars."""
+    return _letterbox(centred=True)
 
 
 @mutant("a TorchTune transform (docs/training.md)")
@@ -153,6 +219,35 @@ def imagenet_mean_and_std():
 def half_mean_and_std():
     """Mean and standard deviation 0.5 instead of CLIP's."""
     return _normalised((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@mutant("class of bug; do_rescale and a tensor of bytes")
+def pixels_not_rescaled():
+    """Bytes are normalised without dividing them by 255."""
+
+    def normalise(frames: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
+        return (frames.astype(np.float32) - np.float32(mean)) / np.float32(std)
+
+    return for_images_and_videos(normalise=normalise)
+
+
+@mutant("class of bug; do_normalize left out")
+def pixels_not_normalised():
+    """Bytes are divided by 255 and nothing else."""
+    return _normalised((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@mutant("class of bug; a still image given as one frame of two")
+def second_frame_of_an_image_empty():
+    """The second frame of a still image is zeros, not the image again."""
+
+    def patchify(frames: Any, *sizes: Any) -> Any:
+        if len(frames) % 2:
+            frames = np.concatenate([frames, np.zeros_like(frames[:1])])
+        return whole(frames, *sizes)
+
+    whole = image.patchify
+    return for_images_and_videos(patchify=patchify)
 
 
 def _patches(rows: str | None = None, numbers: str | None = None) -> dict[str, Any]:

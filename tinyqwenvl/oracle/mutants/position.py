@@ -114,3 +114,17 @@ def rope_delta_lost():
         return rope_index(*args, **kwargs)[0], 0
 
     return {"model.rope_index": without}
+
+
+@mutant("vLLM 0.32")
+def seconds_in_float64():
+    """The time of a temporal patch is computed in float64, and now and then one step less."""
+
+    def change(whole: Any, start: int, grid: Any, merge: int, *pace: float) -> Any:
+        block = whole(start, grid, merge, *pace)
+        seconds, rate = pace or (1.0, 1.0)
+        time = np.astype(np.arange(grid[0]) * float(seconds) * float(rate), np.int64)
+        each = block.shape[1] // grid[0]
+        return np.stack([start + np.repeat(time, each), block[1], block[2]])
+
+    return _spans(change)

@@ -11,7 +11,7 @@ from ... import nn, vision
 from ...tracing import stage
 from ...weights import Weights
 from ..precision import to_float16
-from .faulty_parts import encoder_with, linear_without_bias, swapped_mlp, vision_norms
+from .faulty_parts import encoder_with, gelu_tanh, linear_without_bias, swapped_mlp, vision_norms
 from .registry import mutant, variant
 
 
@@ -106,6 +106,12 @@ def vision_gate_and_up_swapped():
 def gelu_for_quick_gelu():
     """Qwen2-VL's vision MLP has the exact GELU, not QuickGELU."""
     return {"nn.quick_gelu": nn.gelu}
+
+
+@mutant("class of bug; runtimes whose GELU is the tanh form")
+def gelu_tanh_for_quick_gelu():
+    """Qwen2-VL's vision MLP has GELU's tanh approximation, not QuickGELU."""
+    return {"nn.quick_gelu": gelu_tanh}
 
 
 @mutant("llama.cpp#17534; ollama#18070; transformers#33294")

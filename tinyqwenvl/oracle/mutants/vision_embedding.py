@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ... import vision
 from ...tracing import stage
 from ...weights import Weights
+from ..precision import to_float16
 from .registry import mutant
 
 
@@ -22,3 +24,10 @@ def first_temporal_slice_only():
         return pixel_values @ np.transpose(kernel.reshape(len(kernel), -1))
 
     return {"vision.embed_patches": embed_patches}
+
+
+@mutant("llama.cpp: ggml_conv_2d, also in a float32 projector")
+def pixels_in_float16():
+    """Pixels are rounded to float16 before the patch embedding."""
+    whole = vision.embed_patches
+    return {"vision.embed_patches": lambda x, *rest: whole(to_float16(x), *rest)}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from typing import Any
 
 import numpy as np
 
 from ... import nn, vision
+from ...tracing import stage
+from ...weights import Weights
+from .faulty_parts import gelu_tanh, linear_without_bias, vision_norms
 from .registry import mutant
-
-
-def gelu_tanh(x: Any) -> Any:
-    """GELU's tanh approximation."""
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 @mutant("llama.cpp ggml_gelu")
@@ -53,3 +51,32 @@ def merger_groups_rows_of_four():
     original, original_merge = vision.vision_encoder, vision.merge
     undone = {"vision.restore_order": lambda merged, index: merged}
     return {"vision.vision_encoder": vision_encoder, "vision.merge": merge} | undone
+
+
+@mutant("class of bug; a converter that drops biases of the merger")
+def merger_biases_missing():
+    """The two linear layers of the merger have no bias."""
+    return linear_without_bias(vision, ".merger.mlp.0", ".merger.mlp.2")
+
+
+@stage
+def _norm_of_groups(x: Any, weights: Weights, norm: Any, eps: float) -> Any:
+    """The merger's norm over the four patches of a group together."""
+    names = [name for name in ("weight", "bias") if name in weights]
+    tiled = {name: np.tile(getattr(weights, name), 4) for name in names}
+    wide = inspect.unwrap(norm)(np.reshape(x, (len(x) // 4, -1)), Weights(tiled, ""), eps)
+    return np.reshape(wide, x.shape)
+
+
+@mutant("class of bug; the deepstack mergers of Qwen3-VL")
+def merger_norm_after_grouping():
+    """The merger normalises the four patches of a group together."""
+
+    def norm_of(norm: Any) -> Any:
+        def call(x: Any, weights: Weights, eps: float) -> Any:
+            last = weights.path.endswith("ln_q")
+            return _norm_of_groups(x, weights, norm, eps) if last else norm(x, weights, eps)
+
+        return call
+
+    return vision_norms(**{family: norm_of(norm) for family, norm in vision.NORM.items()})

@@ -107,3 +107,24 @@ def attention_over_the_whole_video():
         return np.concatenate([[0], np.cumsum(np.prod(grid_thw, axis=1))])
 
     return {"vision.frame_seqlens": frame_seqlens}
+
+
+@mutant("class of bug; all images in one attention")
+def attention_across_images():
+    """Blocks with full attention attend to all images of the prompt."""
+
+    def frame_seqlens(grid_thw: Any) -> Any:
+        return np.array([0, int(np.sum(np.prod(grid_thw, axis=1)))])
+
+    return {"vision.frame_seqlens": frame_seqlens}
+
+
+@mutant("rknn-llm#246; transformers#34852: exports of one fixed grid")
+def geometry_of_another_image():
+    """Window order and rotary angles are those of grids of the same size, lying on their side."""
+
+    def turned(function: Any) -> Any:
+        return lambda grid_thw, *rest: function(np.asarray(grid_thw)[:, [0, 2, 1]], *rest)
+
+    names = ("window_index", "rotary_angles")
+    return {f"vision.{name}": turned(getattr(vision, name)) for name in names}
