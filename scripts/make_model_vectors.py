@@ -1,6 +1,6 @@
 """Remake tinyqwenvl/vectors/v1/models: what transformers computes at every stage of small models.
 
-    pip install -c constraints.txt ".[hf]" && python -m scripts.make_model_vectors
+    pip install -c constraints.txt ".[hf]" && python -m scripts.make_model_vectors [CASE ...]
 
 Run it after scripts.make_vectors, then ``python -m scripts.make_kills``. Prompts come from the
 published template (rendered by transformers), pixels from its image processor, all stages from its
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ CASES: dict[str, dict[str, Any]] = {
         "pins": "Nine frames (made ten) at 1.5 a second, then words: absolute time.",
         "content": [{"text": "a "}, {"video": 0}, {"text": " b c d e f?"}],
     },
+    "qwen2_5_vl-mixed": {
+        "pins": "A picture and a clip in one prompt: the tokens of both are inserted.",
+        "content": [{"text": "a "}, {"image": 0}, {"text": " b "}, {"video": 0}, {"text": " c?"}],
+        "pictures": [[50, 60]], "frames": 2,
+    },
     "qwen2_vl-video": {
         "pins": "The same for Qwen2-VL: a temporal grid is one step.",
         "content": [{"text": "a "}, {"video": 0}, {"text": " b c d e f?"}],
@@ -88,6 +94,11 @@ STAGES = re.compile(
 STEPS = re.compile(r"generated|lm_head|model\.(position_ids|inputs_embeds|layers\.\d+)")
 BRIEF = re.compile(
     r"pixel_values|image_grid_thw|input_ids|visual|visual\.(window_index|merger|blocks\.3(\.mlp)?)"
+)
+
+MIXED = re.compile(
+    r"pixel_values(_videos)?|(image|video)_grid_thw|input_ids|second_per_grid_ts|visual"
+    r"|model\.(inputs_embeds|position_ids|layers\.2)"
 )
 
 
@@ -122,7 +133,7 @@ def job_of(case: dict[str, Any], model: Model) -> Job:
     """The case's prompt."""
     images = [random_image(30 + i, *size) for i, size in enumerate(case.get("pictures", ()))]
     content = with_images(case["content"], images)
-    frames = [random_image(60 + i, *FRAMES[1:]) for i in range(FRAMES[0])]
+    frames = [random_image(60 + i, *FRAMES[1:]) for i in range(case.get("frames", FRAMES[0]))]
     clip = {"video": frames, "fps": RATE, "min_pixels": 3136, "max_pixels": 16_000}
     content = [clip if "video" in item else item for item in content]
     content = [{"type": "text", **item} if "text" in item else item for item in content]
@@ -194,7 +205,7 @@ def write_case(name: str, case: dict[str, Any], scratch: Path) -> None:
         "messages": messages_as_json(job.messages),
         "options": {},
     }
-    wanted = BRIEF if checkpoint.endswith("_large") else STAGES
+    wanted = BRIEF if checkpoint.endswith("_large") else MIXED if "mixed" in name else STAGES
     with Writer(path, about) as writer:
         copy(ours, *theirs, wanted, writer)
     measure_floors(model, path, MEASURED)
@@ -234,9 +245,13 @@ def copy(
 
 
 def main() -> None:
-    """Write checkpoints and cases."""
-    checkpoints()
+    """Write checkpoints and cases; of the names that are given, or all."""
+    names = sys.argv[1:] or list(CASES)
+    if not sys.argv[1:]:
+        checkpoints()
     for name, case in CASES.items():
+        if name not in names:
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             write_case(name, case, Path(scratch))
 

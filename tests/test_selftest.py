@@ -36,13 +36,13 @@ def trial():
 
 def test_ours_are_right():
     cases = selftest.model_cases()
-    assert len(cases) == 5
-    assert [selftest.wrong_stage(case) for case in cases] == [None] * 5
+    assert len(cases) == 6
+    assert [selftest.wrong_stage(case) for case in cases] == [None] * 6
     assert {case.model.config.model_type for case in cases} == {"qwen2_vl", "qwen2_5_vl"}
 
 
 def test_every_mutant_is_killed(kills):
-    assert len(kills) == len(MUTANTS) >= 30
+    assert len(kills) == len(MUTANTS) >= 90
     assert [name for name, cases in kills.items() if not cases] == []
 
 
@@ -69,7 +69,7 @@ def test_every_mutant_is_killed_and_most_are_named_by_the_command(kills):
     results = [selftest.Result(**line) for line in json.loads(done.stdout)]
     assert {r.mutant: r.killed_by for r in results} == kills
     wrong = {r.mutant: r.named for r in results if r.named != r.mutant}
-    assert len(wrong) <= 0.1 * len(results), wrong
+    assert len(wrong) <= 0.05 * len(results), wrong
     count, named = len(MUTANTS), len(MUTANTS) - len(wrong)
     assert (
         selftest.conclusion(results)
@@ -86,7 +86,7 @@ def test_the_manifest_knows_the_model_files():
         assert (FOLDER / line["manifest"]).exists()
         assert (FOLDER / line["checkpoint"] / "config.json").exists()
     size = sum(path.stat().st_size for path in FOLDER.parent.rglob("*") if path.is_file())
-    assert size < 10_000_000
+    assert size < 10_200_000
 
 
 def test_the_model_cases_are_sharp():
