@@ -10,7 +10,7 @@ import pytest
 from scripts.vectors.cases import CASES
 from tinyqwenvl import UserError
 from tinyqwenvl.oracle import vectors
-from tinyqwenvl.oracle.harness import Failure, harness, report_text
+from tinyqwenvl.oracle.harness import Failure, Report, first_difference, harness, report_text
 from tinyqwenvl.oracle.vectors import FAMILIES, FOLDER, judge
 
 BY_ID = {case["id"]: case for case in vectors.unit_cases()}
@@ -66,6 +66,77 @@ def test_answers_in_any_order_and_time(body):
     assert time.monotonic() - begin < 30
 
 
+def test_a_wrong_answer_is_shown_from_where_it_differs():
+    """Two long answers with one beginning: not the same 200 characters twice."""
+    report = ask("for q in questions:\n    a = right(q)\n    a['output'][-1][1] += 7\n    say(a)")
+    right = BY_ID[NAMES[-1]]["output"]
+    failure = next(f for f in report.failures if f.id == NAMES[-1])
+    assert first_difference(failure.expected, failure.got) == (
+        f"[{len(right) - 1}][1]", right[-1][1], right[-1][1] + 7
+    )  # fmt: skip
+    text = report_text(Report(report.families, [failure]))
+    assert f"first difference at [{len(right) - 1}][1]\n    expected {right[-1][1]}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "where"),
+    [
+        ({"a": [1, 2]}, {"a": [1, 3]}, ("a[1]", 2, 3)),
+        ({"a": 1}, {"b": 1}, ("a", 1, None)),
+        ({"a": 1}, {"a": 1, "b": 2}, ("b", None, 2)),
+        ([1, 2], [1, 2, 3], ("[2]", [], [3])),
+        ("one two", "one six", ("[4]", "two", "six")),
+        ("one", "one two", ("[3]", "", " two")),
+        ({"a": 1}, [1], ("", {"a": 1}, [1])),
+        (1, None, ("", 1, None)),
+        ({"a": {"b": [[0], [1.5]]}}, {"a": {"b": [[0], [2.5]]}}, ("a.b[1][0]", 1.5, 2.5)),
+    ],
+)
+def test_the_first_difference(expected, got, where):
+    assert first_difference(expected, got) == where
+
+
+def answer_to(name, change):
+    case = BY_ID[f"mrope_positions/{name}"]
+    rows = [list(row) for row in case["output"]["position_ids"]]
+    return case, change(rows, case["input"]["attention_mask"], case["output"]["rope_delta"])
+
+
+@pytest.mark.parametrize(
+    "name", ["left-padded-picture", "left-padded-clip", "right-padded-picture"]
+)
+@pytest.mark.parametrize("padding", [0, 1, -1, 999])
+@pytest.mark.parametrize("padded", [False, True])
+def test_padding_may_be_anything_and_the_delta_may_count_it(name, padding, padded):
+    """As docs/vectors.md promises."""
+
+    def change(rows, mask, delta):
+        rows = [[p if m else padding for p, m in zip(row, mask, strict=True)] for row in rows]
+        return {"position_ids": rows, "rope_delta": delta - padded * mask.count(0)}
+
+    case, output = answer_to(name, change)
+    assert judge(case, output)
+    assert not judge(case, {**output, "rope_delta": output["rope_delta"] + 1})
+    real = case["input"]["attention_mask"].index(1)
+    output["position_ids"][1][real + 2] += 1
+    assert not judge(case, output)
+
+
+def test_text_alone_may_have_one_row_of_positions():
+    case, one = answer_to(
+        "text", lambda rows, _, delta: {"position_ids": rows[:1], "rope_delta": delta}
+    )
+    assert judge(case, one) and judge(case, {**one, "position_ids": one["position_ids"][0]})
+    one["position_ids"][0][3] += 1
+    assert not judge(case, one)
+    case, one = answer_to(
+        "picture", lambda rows, _, delta: {"position_ids": rows[:1], "rope_delta": delta}
+    )
+    assert not judge(case, one)
+    for odd in ({"position_ids": [], "rope_delta": 0}, {"position_ids": [[]] * 3}, {}, [], None, 5):
+        assert not judge(case, odd)
+
+
 def test_lines_that_are_no_answers():
     noise = """
     print("reading", q["id"])
@@ -88,7 +159,8 @@ def test_a_wrong_program():
     case = BY_ID[NAMES[0]]
     assert first == Failure(NAMES[0], case["pins"], case["output"], [[0, 0]])
     text = report_text(report)
-    assert f"{NAMES[0]}: {case['pins']}" in text and "got      [[0, 0]]" in text
+    assert f"{NAMES[0]}: {case['pins']}\n    first difference at [1]\n" in text
+    assert "got      []" in text  # nothing there
 
 
 def test_the_time_is_for_each_answer_not_for_all():

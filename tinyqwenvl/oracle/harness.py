@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import UserError
-from .vectors import FAMILIES, Case, family_of, judge, unit_cases
+from .vectors import FAMILIES, Case, equal, family_of, judge, unit_cases
 
 TIMEOUT = 10.0  # seconds to wait for the next answer
 GIVE_UP = 3  # starts in a row without one answer
@@ -88,9 +88,7 @@ def report_text(report: Report) -> str:
     lines = []
     for failure in report.failures[:FAILURES_SHOWN]:
         lines.append(f"{failure.id}: {failure.pins}")
-        refuse = failure.expected is None
-        lines.append(f"    expected {'an error' if refuse else _brief(failure.expected)}")
-        lines.append(f"    got      {failure.trouble or _brief(failure.got)}")
+        lines += [f"    {line}" for line in _both(failure)]
     if more := len(report.failures) - FAILURES_SHOWN:
         lines += [f"... and {more} more"] if more > 0 else []
     for family, count in report.families.items():
@@ -102,6 +100,49 @@ def report_text(report: Report) -> str:
     else:
         lines.append(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
     return "\n".join(lines)
+
+
+def _both(failure: Failure) -> list[str]:
+    """What was expected and what came; of long values, from where they begin to differ."""
+    if failure.expected is None or failure.trouble:
+        expected = "an error" if failure.expected is None else _brief(failure.expected)
+        return [f"expected {expected}", f"got      {failure.trouble or _brief(failure.got)}"]
+    where, expected, got = first_difference(failure.expected, failure.got)
+    lines = [f"expected {_brief(expected)}", f"got      {_brief(got)}"]
+    return [f"first difference at {where}", *lines] if where else lines
+
+
+def first_difference(expected: Any, got: Any, where: str = "") -> tuple[str, Any, Any]:
+    """(path, value there, value there) of the first difference of two JSON values.
+
+    Of texts the path has the index of the character, and the values begin there. A path of "" is
+    the whole.
+    """
+    if isinstance(expected, dict) and isinstance(got, dict):
+        for name in expected:
+            if name not in got:
+                return _inside(where, name), expected[name], None
+            if not equal(expected[name], got[name]):
+                return first_difference(expected[name], got[name], _inside(where, name))
+        extra = next((name for name in got if name not in expected), None)
+        return (
+            (where, expected, got) if extra is None else (_inside(where, extra), None, got[extra])
+        )
+    if isinstance(expected, (list, str)) and type(expected) is type(got):
+        pairs = enumerate(zip(expected, got, strict=False))
+        same = min(len(expected), len(got))
+        i = next((i for i, (a, b) in pairs if not equal(a, b)), same)
+        if i == same and len(expected) == len(got):
+            return where, expected, got
+        path = f"{where}[{i}]"
+        if isinstance(expected, str) or i == same:
+            return path, expected[i:], got[i:]
+        return first_difference(expected[i], got[i], path)
+    return where, expected, got
+
+
+def _inside(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else str(name)
 
 
 def _brief(value: Any) -> str:
