@@ -1,14 +1,18 @@
 """Which known bug explains a difference; checking one function."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import tinyqwenvl
 from tinyqwenvl import UserError
+from tinyqwenvl.oracle import report
 from tinyqwenvl.oracle.bug_runs import BugRuns
 from tinyqwenvl.oracle.check import check
 from tinyqwenvl.oracle.diff import compare
+from tinyqwenvl.oracle.dump import Entry
 from tinyqwenvl.oracle.explain import explain
 from tinyqwenvl.oracle.mutants import MUTANTS, apply
 from tinyqwenvl.oracle.readers import open_dump
@@ -35,6 +39,86 @@ def test_the_bug_is_named(name, model, job, reference, runs, place, family):
     found = compare(reference, bad)
     best = explain(found, model, runs=runs)[0]
     assert (best["mutant"], best["score"]) == (name, 1.0)
+
+
+FAULTS = ("merger_gelu_tanh", "gqa_heads_in_turn")
+
+
+@pytest.mark.parametrize("order", [FAULTS, FAULTS[::-1]])
+def test_two_faults_are_explained_one_after_the_other(order, model, job, reference, place, family):
+    with apply(*order), np.errstate(all="ignore"):
+        bad = record(model, job, place / f"two-{family}.safetensors", floors=())
+    found = compare(reference, bad)
+    found.explanation = explain(found, model)
+    first, second = found.explanation[:2]
+    assert (first["mutant"], "with" in first) == ("merger_gelu_tanh", False) and first["score"] < 1
+    assert (second["mutant"], second["with"]) == ("gqa_heads_in_turn", "merger_gelu_tanh")
+    assert second["score"] == 1.0
+    text = report.as_text(found)
+    assert "explained by gqa_heads_in_turn together with merger_gelu_tanh [100 %]" in text
+    assert len(explain(found, model, faults=1)) < len(found.explanation)
+
+
+def test_two_faults_in_one_function_are_both_made(model, job, reference, place, family):
+    """Two bugs that replace the same function, or variants of one module."""
+    inputs = model.prepare(job.messages)
+    for names in (("vision_qkv_bias_missing", "merger_biases_missing"),
+                  ("vision_no_rope", "vision_attention_not_scaled")):  # fmt: skip
+        outputs = []
+        for applied in (names, names[::-1], names[:1], names[1:]):
+            with apply(*applied):
+                outputs.append(model.image_features(inputs.pixel_values, inputs.image_grid_thw))
+        np.testing.assert_array_equal(*outputs[:2])
+        assert not np.allclose(outputs[0], outputs[2]) and not np.allclose(outputs[0], outputs[3])
+
+
+def test_the_score_does_not_depend_on_the_order_of_the_reference(
+    model, job, reference, place, family
+):
+    """Hooks see stages in another order; a bug that reproduces all of them is 100 %."""
+    name = "positions_in_one_dimension"  # wrong integers, which come late in a run
+    bad = broken(model, job, place / f"order-{family}.safetensors", name)
+    late = sorted(reference.entries.items(), key=lambda item: "position_ids" in item[0][0])
+    mixed = replace(reference, entries=dict(late))
+    found = compare(mixed, bad)
+    assert found.verdicts[-1].name.startswith("model.position_ids")
+    best = explain(found, model)[0]
+    assert (best["mutant"], best["score"]) == (name, 1.0)
+    half = dict(list(bad.entries.items())[::2])
+    best = explain(compare(mixed, replace(bad, entries=half)), model)[0]
+    assert (best["mutant"], best["score"]) == (name, 1.0)
+
+
+def test_no_bug_is_tried_where_none_gives_the_shape(model, reference, monkeypatch):
+    from tinyqwenvl.oracle import explain as module
+
+    def never(*_):
+        raise AssertionError("a run")
+
+    merger = np.array(reference["visual.merger"])[:-1]
+    entries = {
+        ("visual.merger", 0): Entry("visual.merger", 0, merger.shape, "float32", lambda: merger)
+    }
+    found = compare(reference, replace(reference, source="mine", entries=entries))
+    assert found.first.verdict == "shape"
+    monkeypatch.setattr(module, "run", never)
+    monkeypatch.setattr(module, "shown_by", never)
+    found.explanation = explain(found, model)
+    text = report.as_text(found)
+    assert found.explanation == [] and "no known bug explains it" in text
+    assert "first: visual.merger: [57, 64] instead of [58, 64]\n" in text
+
+
+def test_a_bug_of_the_prompt_explains_another_shape(model, job, reference, place, family):
+    name = "placeholders_not_merged"
+    ids = np.repeat(reference["input_ids"], 1)
+    with apply("no_vision_markers"):
+        other = model.prepare(job.messages).input_ids
+    assert other.shape != ids.shape
+    entries = {("input_ids", 0): Entry("input_ids", 0, other.shape, "int64", lambda: other)}
+    found = compare(reference, replace(reference, source="mine", entries=entries))
+    names = [line["mutant"] for line in explain(found, model)]
+    assert "no_vision_markers" in names and name not in names
 
 
 def test_layouts_need_no_model(reference, place):

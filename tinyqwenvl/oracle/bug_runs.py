@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from ..model import Model
 from ..tracing import watching
-from .mutants import apply
+from .mutants import apply, find_mutant
 from .record import EveryCall, Job, run
 
 
@@ -57,6 +57,46 @@ class BugRuns:
         except Exception as reason:  # whatever a bug may raise
             error = f"{type(reason).__name__}: {reason}"
         return Recorded(tuple(keep.stages), error)
+
+
+# ------------------------------------------------------------------ what a bug can change
+
+PARTS = {  # of the run, that a bug in a module changes
+    "chat": "prompt", "image": "prompt", "video": "prompt", "config": "prompt", "vision": "vision",
+    "nn": "vision", "decoder": "text", "position": "text", "sampling": "text",
+}  # fmt: skip
+
+
+@cache
+def parts_of(mutant: str) -> frozenset[str]:
+    """The parts of a run that a bug can change: "prompt", "vision", "text"."""
+    found = set()
+    for path in find_mutant(mutant).make():
+        module, _, name = path.partition(".")
+        found.add("text" if name == "rope_index" else PARTS.get(module, "prompt"))
+    return frozenset(found)
+
+
+def part_of(key: str) -> str:
+    """The part of a run that a stage is of, by its key."""
+    if key.startswith("visual"):
+        return "vision"
+    return "text" if key.startswith(("model.", "lm_head", "generated")) else "prompt"
+
+
+class Memo:
+    """A vision encoder that is run once for the same patches."""
+
+    def __init__(self, features: Callable[[Any, Any], Any]):
+        self.features = features
+        self.known: dict[tuple[bytes, bytes], Any] = {}
+
+    def __call__(self, pixels: np.ndarray, grids: np.ndarray) -> Any:
+        """Patches and grids -> image tokens."""
+        key = pixels.tobytes(), grids.tobytes()
+        if key not in self.known:
+            self.known[key] = self.features(pixels, grids)
+        return self.known[key]
 
 
 def shown_by(model: Model, job: Job) -> set[tuple[str, int]]:

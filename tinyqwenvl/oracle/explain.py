@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..model import Model
 from ..tracing import watching
-from .bug_runs import BugRuns, shown_by
+from .bug_runs import BugRuns, Memo, part_of, parts_of, shown_by
 from .diff import Comparison, fit
 from .dump import Entry, key_of
 from .layouts import explained_by_layouts
@@ -28,6 +29,10 @@ from .tolerance import BANDS, band, within
 from .vectors import Case, answer_to, equal, unit_cases
 from .vectors import judge as judge_answer
 
+AFTER_VISION = (
+    "model.inputs_embeds", "model.position_ids", "model.layers", "model.norm", "lm_head",
+    "generated",
+)  # fmt: skip
 FAULTS = 3  # in one candidate, that are looked for one after another
 
 
@@ -73,16 +78,26 @@ def _worth_trying(comparison: Comparison, model: Model) -> list[str]:
     if first is None or first.verdict != "shape" or first.name.startswith("visual.cu_"):
         return list(MUTANTS)
     job = following(comparison.reference, comparison.candidate, model.config)
-    right = _shapes(model, job, None)
-    return [name for name in of_the_prompt() if _shapes(model, job, name) != right]
+    entry = next(e for e in comparison.reference if e.key == first.name)
+    theirs = comparison.candidate.get(entry.name, entry.call)
+    shape = theirs.shape if theirs is not None else ()
+    rows = set(shape if entry.name.startswith("image.") else shape[-2:])
+    right = _sizes(model, job, None)
+    return [n for n in of_the_prompt() if (_sizes(model, job, n) - right) & rows]
 
 
-def _shapes(model: Model, job: Job, mutant: str | None) -> Any:
-    """The shapes of what a run begins with; None where the bug breaks it."""
+def _sizes(model: Model, job: Job, mutant: str | None) -> set[int]:
+    """Numbers of rows that a prompt gives its stages: tokens, patches, sides of images."""
     with suppress(Exception), apply(mutant):
-        inputs = job.inputs(model)
-        return {name: np.shape(x) for name, x in vars(inputs).items() if hasattr(x, "shape")}
-    return None
+        inputs, merged = job.inputs(model), model.config.vision.merged_patches
+        found = {len(inputs.input_ids)}
+        for grids in (inputs.image_grid_thw, inputs.video_grid_thw):
+            if grids is not None:
+                patches, side = int(np.sum(np.prod(grids, axis=1))), model.config.vision.patch_size
+                found |= {patches, patches // merged}
+                found |= {side * int(n) for n in np.reshape(grids[:, 1:], -1)}
+        return found
+    return set()  # the bug breaks it
 
 
 # ------------------------------------------------------------------ mutants
@@ -124,10 +139,15 @@ class _Search:
     def best(self, names: Sequence[str], before: tuple[str, ...]) -> list[dict[str, Any]]:
         """A line for each bug that explains something, best first; ``before`` are applied too."""
         scored: list[tuple[float, float, dict[str, Any]]] = []
-        without = len(self._follow(before).reproduced)
+        base = self._follow(before, None)
+        vision = Memo(self.model.image_features)
         for name in names:
-            follow = self._follow((*before, name))
-            if len(follow.reproduced) > without and follow.reproduced & self.stages.wrong:
+            if self._is_idle(name, base.diverged):
+                continue
+            only_text = base.diverged.startswith(AFTER_VISION) and parts_of(name) == {"text"}
+            follow = self._follow((*before, name), base if only_text else None, vision)
+            more = len(follow.reproduced) > len(base.reproduced)
+            if more and follow.reproduced & self.stages.wrong:
                 score = len(follow.reproduced) / max(len(self.stages.counted), 1)
                 line = {"mutant": name, "score": round(score, 4), "what": MUTANTS[name].what}
                 line |= {"report": MUTANTS[name].report}
@@ -135,16 +155,35 @@ class _Search:
                 scored.append((-score, follow.error, line))
         return [line for *_, line in sorted(scored, key=lambda item: item[:2])]
 
-    def _follow(self, names: tuple[str, ...]) -> _Follow:
-        """How far the model with these bugs gives what the candidate holds."""
+    def _is_idle(self, name: str, diverged: str) -> bool:
+        """Whether a bug cannot move the stage at which the run without it leaves the candidate."""
+        parts, where = parts_of(name), part_of(diverged)
+        if not diverged:
+            return False
+        if where == "text":
+            held = {v.name for v in self.comparison.compared if not v.bad}
+            return parts == {"vision"} and bool(held & {"visual", "model.inputs_embeds"})
+        return parts == {"text"} or (where == "prompt" and "prompt" not in parts)
+
+    def _follow(
+        self, names: tuple[str, ...], base: _Follow | None, vision: Memo | None = None
+    ) -> _Follow:
+        """How far the model with these bugs gives what the candidate holds.
+
+        With a ``base``, which got through the vision encoder, only the decoder is run again.
+        """
         if self.replay is not None and len(names) < 2:
             follow, goes_on = self.replay.follow(names[0] if names else None, self.stages)
             if not (goes_on and self.job.tokens):
                 return follow
-        follow = _Follow(self.comparison, self.stages)
+        follow, model = _Follow(self.comparison, self.stages), self.model
+        if base is not None and vision is not None:
+            follow.known = {key for key in base.reproduced if part_of(key) == "vision"}
+            model = replace(model, image_cache=vision)
         # A bug may break the run, or diverge; what was reproduced until then counts.
         with suppress(Exception), apply(*names), watching(follow), np.errstate(all="ignore"):
-            run(self.model, self.job)
+            run(model, self.job)
+        follow.reproduced |= follow.known
         return follow
 
 
@@ -172,6 +211,8 @@ class _Follow(EveryCall):
         super().__init__()
         self.comparison, self.stages = comparison, stages
         self.reproduced: set[str] = set()  # of the stages that count
+        self.known: set[str] = set()  # those that need not be run again
+        self.diverged = ""  # where
         self.error = 0.0
 
     def observe(self, name: str, call: int, value: Any) -> None:
@@ -187,6 +228,7 @@ class _Follow(EveryCall):
         if key in self.stages.skipped:
             return
         if not near:
+            self.diverged = key
             raise _Diverged
         if key in self.stages.counted:
             self.reproduced.add(key)
