@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tinyqwenvl import UserError, image, nn
 from tinyqwenvl.oracle import mutants, selftest
-from tinyqwenvl.oracle.bug_runs import BugRuns
+from tinyqwenvl.oracle.bug_runs import BugRuns, parts_of
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.explain import explain
 from tinyqwenvl.oracle.mutants import MODULES, MUTANTS, Mutant, apply, variant
@@ -52,6 +53,32 @@ def test_a_variant_of_what_does_not_exist_is_refused():
     assert variant(nn, rotate=None).rotate is None and nn.rotate is not None
     with pytest.raises(UserError, match="has no rotation"):
         variant(nn, rotation=None)
+
+
+@pytest.mark.parametrize("size", [(140, 196), (84, 112), (280, 84), (150, 112)])
+def test_the_resize_of_torchvision_is_its_own_to_the_byte(size):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
+    pixels = np.random.default_rng(1).integers(0, 256, (150, 210, 3), dtype=np.uint8)
+    channels_first = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    theirs = torch.nn.functional.interpolate(
+        channels_first, size=size, mode="bicubic", antialias=True
+    )[0].permute(1, 2, 0)
+    right = image.resize(Image.fromarray(pixels), *size)
+    with apply("resize_in_torchvision"):
+        ours = image.resize(Image.fromarray(pixels), *size)
+    np.testing.assert_array_equal(ours, theirs.numpy())
+    apart = np.abs(ours.astype(int) - right)
+    assert apart.max() == 1 and apart.mean() < 0.01
+
+
+def test_a_bug_changes_only_its_parts():
+    """Explanations rely on it: what cannot move a stage is not run."""
+    for name, bug in MUTANTS.items():
+        file = bug.make.__module__.rpartition(".")[2]
+        expected = {"chat": "prompt", "image": "prompt", "position": "text", "decoder": "text",
+                    "sampling": "text"}.get(file, "vision")  # fmt: skip
+        also = {"text"} if name == "norm_weight_plus_one" else set()
+        assert parts_of(name) == {expected} | also, name
 
 
 def test_every_mutant_stands_in_the_file_of_a_stage():
