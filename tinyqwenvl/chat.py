@@ -30,11 +30,12 @@ _ADDED = re.compile("(" + "|".join(map(re.escape, ADDED_TOKENS)) + ")")
 
 def media_kind(item: dict[str, Any]) -> str:
     """What an item of a message's content is: "image", "video" or "text"."""
-    if item.get("type") == "image" or "image" in item or "image_url" in item:
+    held = {key for key, value in item.items() if value is not None}  # None: a table's empty cell
+    if item.get("type") in ("image", "image_url") or held & {"image", "image_url"}:
         return "image"
-    if item.get("type") == "video" or "video" in item:
+    if item.get("type") in ("video", "video_url") or held & {"video", "video_url"}:
         return "video"
-    if "text" in item:
+    if "text" in held:
         return "text"
     raise UserError(f"a content item needs image, video or text; this one has {', '.join(item)}")
 
