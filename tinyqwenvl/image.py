@@ -156,8 +156,8 @@ def preprocess(
         if height * width > MAX_IMAGE_PIXELS:
             raise UserError(f"an image would be {width}x{height} pixels; ask for fewer pixels")
         record("image.rgb", np.asarray(image))
-        resized = record("image.resize", resize(image, height, width)[None])
-        frames = normalise(resized, processor.image_mean, processor.image_std)
+        small = record("image.resize", resize(image, height, width)[None])
+        frames = normalise(small, processor.image_mean, processor.image_std)
         frames = record("image.normalise", frames)
         rows, grid = patchify(frames, patch, merge, vision.temporal_patch_size)
         patches.append(rows)

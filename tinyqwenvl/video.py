@@ -139,11 +139,14 @@ class SamplingPolicy(NamedTuple):
 
     sample: Callable[..., Any]
     limits: Callable[..., tuple[int, float]]
+    by_time: bool = True  # of an uneven video, the frames shown at even instants
 
 
 SAMPLING_POLICIES = {
     "qwen-vl-utils": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils),
     "hf": SamplingPolicy(sample_hf, limits_hf),
+    "qwen-vl-utils-by-index": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils, False),
+    "hf-by-index": SamplingPolicy(sample_hf, limits_hf, False),
 }
 
 
@@ -204,12 +207,17 @@ def read_video(
         clip = open_video(local)
         clip = clip if name is None else replace(clip, name=name)
         if clip.uneven:
-            warn(f"{clip.name}: {clip.uneven}")
+            chosen = "time" if SAMPLING_POLICIES[policy].by_time else "index all the same"
+            warn(f"{clip.name}: {clip.uneven}; they are chosen by {chosen}")
+        for note in clip.notes:
+            warn(f"{clip.name}: {note}")
         try:
             frames, between = look(clip)
         except _Short as short:
             warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
-            frames, between = look(replace(clip, total=short.held))
+            frames, between = look(clip.cut_to(short.held))
+        for note in clip.decoding.messages():
+            warn(f"{clip.name}: {note}")
     step = config.vision.temporal_patch_size
     pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
     _, h, w = pairs[0][1]
@@ -230,15 +238,15 @@ def choose_frames(
     (:data:`SAMPLING_POLICIES`), unless other frames are ``wanted``. Frames without a rate were
     taken at ``fps``: all of them are looked at, up to ``most``. Warns when there are more.
     """
-    total = clip.total
+    total: float = clip.total
     if clip.rate is not None:
         indices, total = _sampled(clip, clip.rate, fps, least, most, policy, wanted)
     else:
         wanted.note_unused(clip.name)
-        indices = np.arange(total)
-        if total > most and not wanted.all_frames:
-            indices = sample_qwen_vl_utils(total, 1.0, 1.0, 1, most)
-            warn(f"{clip.name} holds {total} frames; {len(indices)} of them are used")
+        indices = np.arange(clip.total)
+        if clip.total > most and not wanted.all_frames:
+            indices = sample_qwen_vl_utils(clip.total, 1.0, 1.0, 1, most)
+            warn(f"{clip.name} holds {clip.total} frames; {len(indices)} of them are used")
     return indices.tolist(), total / len(indices) / (clip.rate or fps)
 
 
@@ -250,16 +258,31 @@ def _sampled(
     most: int,
     policy: str,
     wanted: Wanted,
-) -> tuple[np.ndarray, int]:
-    """The indices of a clip's frames, and how many frames its wanted part has."""
+) -> tuple[np.ndarray, float]:
+    """The indices of a clip's frames, and how many frames of mean length its wanted part lasts."""
+    rule, nframes = SAMPLING_POLICIES[policy], wanted.nframes
     first, total = wanted.part(clip.name, clip.total, rate)
     if wanted.all_frames:
-        return first + np.arange(total), total
-    nframes = wanted.nframes
-    indices = SAMPLING_POLICIES[policy].sample(total, rate, fps, least, most, nframes, first)
+        return _every_frame(clip, rate, first, total)
+    indices = rule.sample(total, rate, fps, least, most, nframes, first)
+    indices = clip.shown_instead(indices) if rule.by_time else indices
     if nframes is None and (here := int(min(total / rate * fps, total))) > most:
         warn(f"{clip.name} has {here} frames at {fps:g} a second; {len(indices)} are used")
     return indices, total
+
+
+def _every_frame(
+    clip: VideoSource, rate: float, first: int, total: int
+) -> tuple[np.ndarray, float]:
+    """All frames of a part that has ``total`` frames of mean length, of an uneven clip by time."""
+    if not clip.times or total == clip.total:
+        return first + np.arange(total), total
+    begins, lasts = np.array(clip.times[:-1]), np.diff(clip.times)
+    inside = (begins >= first / rate - 1e-9) & (begins < (first + total) / rate)
+    indices = np.flatnonzero(inside)
+    if len(indices) == 0:  # one long frame is shown all the time
+        indices = np.searchsorted(begins, [first / rate], side="right") - 1
+    return indices, float(np.sum(lasts[indices])) * rate
 
 
 class FrameLimits(NamedTuple):
@@ -294,7 +317,7 @@ class _Short(Exception):
 def _resized(
     clip: VideoSource, indices: list[int], limits: FrameLimits, config: Config
 ) -> list[np.ndarray]:
-    """The frames of these rising indices at the size at which they are read, uint8 [H, W, 3] each.
+    """The frames of these indices (in order) at the size at which they are read, uint8 [H, W, 3].
 
     Frames are decoded one after another, no more than needed, and only these are kept, in room
     taken beforehand (small arrays kept between large ones would hold on to the large ones' memory).
@@ -313,12 +336,15 @@ def _resized(
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
             room = np.empty((len(indices), *size, 3), np.uint8)
         if frame.size != first:
-            raise UserError(
-                f"{clip.name}: one frame is {frame.width}x{frame.height} pixels, the first "
-                f"{first[0]}x{first[1]}; all frames of a video have one size"
+            both = (
+                f"one frame is {frame.width}x{frame.height} pixels, the first {first[0]}x{first[1]}"
             )
-        room[used] = resize(frame, *size)
-        used += 1
+            if clip.rate is None:
+                raise UserError(f"{clip.name}: {both}; all frames of a video have one size")
+            clip.decoding.note(f"{both}; all are read at the size of the first")
+        again = used + indices[used:].count(index)  # a frame that is shown for long
+        room[used:again] = resize(frame, *size)
+        used = again
         if used == len(indices):
             return list(room)
     if not held:

@@ -68,8 +68,8 @@ def pixels(value: Any) -> Any:
     try:
         return value if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        whole = isinstance(value, numbers.Real) and math.isfinite(value) and value == int(value)
-        return int(value) if whole else value
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+        return int(number) if number.is_integer() else value
 
 
 def resized_size(item: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -112,9 +112,14 @@ def count(name: str, value: Any) -> int:
 
 def rate(name: str, value: Any) -> float:
     """Frames per second. Raises UserError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 1e-6 <= value <= 1e6:
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    try:
+        number = float(value) if good else math.nan
+    except OverflowError:
+        number = math.inf
+    if not 1e-6 <= number <= 1e6:
         raise UserError(f"{name} is {value!r}; it must be a number over 0")
-    return float(value)
+    return number
 
 
 def seconds(name: str, value: Any) -> float | None:
@@ -122,9 +127,13 @@ def seconds(name: str, value: Any) -> float | None:
     if value is None:
         return None
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not good or not abs(value) <= 1e9:
+    try:
+        number = float(value) if good else math.nan
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= 1e9:
         raise UserError(f"{name} is {value!r}; it must be a number of seconds")
-    return float(value)
+    return number
 
 
 # ------------------------------------------------------------------ frames and time
