@@ -74,12 +74,20 @@ def path_or_bytes(source: Any, what: str = "image") -> tuple[str, str | bytes]:
     if path[:5].lower() == "data:":
         return "the data: URI", _of_data_uri(path)
     if path.lower().startswith(("http://", "https://")):
-        raise UserError(f"{path}: addresses are not fetched; download the {what} and give its path")
+        raise UserError(
+            f"{shown(path)}: addresses are not fetched; download the {what} and give its path"
+        )
     if path[:5].lower() == "file:":
         path = _of_file_uri(path)
     if (data := _of_base64(path)) is not None:
         return "the base64 text", data
-    return (path if len(path) <= 200 else path[:200] + "..."), path
+    return shown(path), path
+
+
+def shown(path: str, most: int = 200) -> str:
+    """A name as a message has it: in one line, and not too long."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in path[: most + 1])
+    return text if len(path) <= most else text[:most] + "..."
 
 
 def checked_file(name: str, path: str) -> str | bytes:
@@ -117,7 +125,7 @@ def head_of(data: str | bytes) -> bytes:
 def _read(source: Any, what: str) -> tuple[str, bytes]:
     """All of a file object, from its beginning where it can go back there."""
     name = getattr(source, "name", None)
-    name = name if isinstance(name, str) and name else f"the {what}"
+    name = shown(name) if isinstance(name, str) and name else f"the {what}"
     try:
         if callable(getattr(source, "seek", None)) and getattr(source, "seekable", bool)():
             source.seek(0)

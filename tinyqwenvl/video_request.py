@@ -24,11 +24,13 @@ from .media_source import (
     image_bytes,
     in_unit_range,
     path_or_bytes,
+    shown,
     unwrapped,
     video_bytes,
     warn,
 )
 
+MOST = 10**15  # of anything that is counted
 VIDEO_SOURCES = ("video", "video_url", "path", "url")
 VIDEO_KEYS = {  # of an item -> an argument of read_video
     "fps": "fps",
@@ -106,8 +108,18 @@ def count(name: str, value: Any) -> int:
     """A whole number of at least 1. Raises UserError."""
     whole = pixels(value)
     if type(whole) is not int or whole < 1:
-        raise UserError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        raise UserError(f"{name} is {_said(value)}; it must be a whole number, at least 1")
+    if whole > MOST:
+        raise UserError(f"{name} is over {MOST:,}; give a smaller number")
     return whole
+
+
+def _said(value: Any) -> str:
+    """A value in a message, cut."""
+    try:
+        return shown(repr(value), 60)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of many digits"
 
 
 def rate(name: str, value: Any) -> float:
@@ -118,7 +130,7 @@ def rate(name: str, value: Any) -> float:
     except OverflowError:
         number = math.inf
     if not 1e-6 <= number <= 1e6:
-        raise UserError(f"{name} is {value!r}; it must be a number over 0")
+        raise UserError(f"{name} is {_said(value)}; it must be a number over 0")
     return number
 
 
@@ -132,7 +144,7 @@ def seconds(name: str, value: Any) -> float | None:
     except OverflowError:
         number = math.inf
     if not abs(number) <= 1e9:
-        raise UserError(f"{name} is {value!r}; it must be a number of seconds")
+        raise UserError(f"{name} is {_said(value)}; it must be a number of seconds")
     return number
 
 
@@ -157,7 +169,7 @@ class Wanted:
         if fps is not None and nframes is not None:
             raise UserError("fps and nframes are given; give one of them")
         if not isinstance(sampled, (bool, np.bool_, type(None))):
-            raise UserError(f"do_sample_frames is {sampled!r}; it must be true or false")
+            raise UserError(f"do_sample_frames is {_said(sampled)}; it must be true or false")
         every = sampled is not None and not sampled
         if every and nframes is not None:
             raise UserError("nframes is given, and do_sample_frames is false; give one of them")
@@ -225,7 +237,10 @@ def local_video(source: Any) -> Iterator[tuple[Any, str | None]]:
     else:
         name, data = path_or_bytes(source, "video")
         if isinstance(data, str):
-            yield data, None
+            try:
+                yield data, None
+            except UserError as error:
+                raise UserError(shown(str(error), 600)) from None
             return
         if not data:
             raise UserError(f"{name} is empty")
