@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from .deprecated import old_names
 from .errors import UserError
-from .media_kinds import HEIC, RAW, TEXT, kind_of
+from .media_kinds import AVIF, HEIC, RAW, TEXT, kind_of
 from .media_source import (
     ImageWarning,
     as_array,
@@ -99,7 +99,7 @@ def _open(source: Any) -> tuple[Image.Image, str, str | bytes]:
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise whatever comes of damaged bytes
-        raise UserError(f"{name} is {_not_read(head)}") from None
+        raise _not_read(name, head) from None
     if image.format in NOT_IMAGES:
         raise UserError(f"{name} is {image.format}, a drawing; convert it to PNG")
     if kind is RAW or _is_raw(image):
@@ -169,18 +169,19 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _not_read(head: bytes) -> str:
-    """What a file is that Pillow cannot read, as the end of "FILE is ..."."""
+def _not_read(name: str, head: bytes) -> UserError:
+    """What a file is that Pillow cannot read, and what to do."""
     kind = kind_of(head)
+    if kind is None and head and not any(head):
+        return UserError(f"{name} is only zeros: a copy or download that failed; fetch it again")
     if kind is None:
-        zeros = head and not any(head)
-        return ("only zeros: a copy or download that failed; fetch it again" if zeros else
-                "not an image that Pillow can read, or is damaged")  # fmt: skip
-    readable = {"HEIC": ".heic", "AVIF": ".avif"}
-    known = Image.registered_extensions()
-    if any(word in kind.name and suffix in known for word, suffix in readable.items()):
-        return f"{kind.name} that is damaged; fetch it again"
-    return f"{kind}" if kind is not TEXT else f"not an image but {kind}"
+        return UserError(f"{name} is not an image that Pillow can read, or is damaged")
+    if kind is TEXT:
+        return UserError(f"{name} is not an image but {kind}")
+    known = Image.registered_extensions()  # those that Pillow could read, were they whole
+    if (kind is HEIC and ".heic" in known) or (kind is AVIF and ".avif" in known):
+        return UserError(f"{name} is {kind.name} that is damaged; fetch it again")
+    return UserError(f"{name} is {kind}")
 
 
 def _is_raw(image: Image.Image) -> bool:
