@@ -38,11 +38,12 @@ def ours(clip, keys, policy):
     source = VideoSource("a.mp4", clip["total"], clip["rate"], lambda: iter(()))
     options = video_options(keys)
     fps, least = options.get("fps"), options.get("least", video.MIN_FRAMES)
+    at = video.FPS if fps is None else fps
     names = ("nframes", "start", "end", "do_sample_frames")
     wanted = Wanted.checked(fps, *(options.get(name) for name in names))
     most = options.get("most", video.MAX_FRAMES)
     indices, between = choose_frames(
-        source, wanted.rate_of(source, fps, None), least, most, policy, wanted
+        source, wanted.rate_of(source, at, None), least, most, policy, wanted
     )
     asked = pixel_limits(keys)
     limits = video.SAMPLING_POLICIES[policy].limits(

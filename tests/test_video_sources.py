@@ -156,7 +156,7 @@ def test_bad_videos_are_one_line(tmp_path):
         (frames(2), {"fps": 10**400}, "fps is 1000"),
         (frames(2), {"most": "8"}, "max_frames is '8'"),
         (frames(2), {"most": 0}, "max_frames is 0"),
-        (frames(2), {"least": None}, "min_frames is None"),
+        (frames(2), {"least": "4"}, "min_frames is '4'"),
         (frames(2), {"min_pixels": "x"}, "a limit of 'x' pixels"),
         (frames(2), {"policy": []}, "known are qwen-vl-utils, hf"),
         (np.zeros((4, 4), np.uint8), {}, r"not \[4, 4\]"),

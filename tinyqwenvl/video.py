@@ -23,10 +23,10 @@ from .dims import Array, Float, Int
 from .errors import UserError
 from .image import MAX_IMAGE_PIXELS, normalise, patchify, resize, size_to_read, smart_resize
 from .media import warn
-from .video_request import FPS, Wanted, count, local_video, pixel_limits
+from .video_request import Wanted, count, local_video, pixel_limits
 from .video_source import VideoSource, open_video
 
-MIN_FRAMES, MAX_FRAMES = 4, 768
+FPS, MIN_FRAMES, MAX_FRAMES = 2.0, 4, 768
 ALL_PIXELS = 128_000 * 28 * 28 * 0.9  # of all frames, two counted as one
 
 
@@ -125,13 +125,27 @@ def limits_hf(
     max_pixels: int | None = None,
     total_pixels: int | None = None,
 ) -> tuple[int, float]:
-    """(least, most) pixels of a frame, however many there are: those of the checkpoint's images.
+    """(least, most) pixels of a frame, however many there are, as the checkpoint's files say.
 
-    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it of a published checkpoint.
+    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it; of a published checkpoint that
+    has the limits of images. (With ``cap_pixels_per_frame`` all frames share one bound.)
     """
     if total_pixels is not None:
         warn("total_pixels is not used by the sampling policy hf: it has no budget of all frames")
-    return config.processor.limits(min_pixels, max_pixels)
+    if not config.video.hf_limits:
+        return config.processor.limits(min_pixels, max_pixels)
+    bounds: dict[str, Any] = dict(
+        zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True)
+    )
+    least, most = config.video.hf_limits  # smart_resize refuses them where they cross
+    if min_pixels or max_pixels:
+        least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
+    if config.video.shared_tokens:
+        vision = config.vision
+        factor = vision.patch_size * vision.spatial_merge_size
+        shared = int(config.video.shared_tokens * factor * factor * 0.9)
+        most = max(min(most, shared * vision.temporal_patch_size // frames), int(least * 1.05))
+    return least, most
 
 
 class SamplingPolicy(NamedTuple):
@@ -167,8 +181,8 @@ def read_video(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     fps: float | None = None,
-    least: int = MIN_FRAMES,
-    most: int = MAX_FRAMES,
+    least: int | None = None,
+    most: int | None = None,
     policy: str = "qwen-vl-utils",
     nframes: int | None = None,
     start: float | None = None,
@@ -180,15 +194,18 @@ def read_video(
 ) -> Video:
     """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
 
-    ``fps`` is the rate to sample a clip at (default 2), or the rate of a list's frames, of which
-    all are used up to ``most``; there ``sample_fps`` is another name of it, and wins. ``nframes``
-    asks for a number of frames instead, ``start`` and ``end`` (seconds) for a part of a clip, and
-    ``do_sample_frames=False`` for every frame. ``resized`` is a (height, width) of frames, and
-    ``total_pixels`` the budget of all frames. An odd number of frames is made even by repeating the
-    last. Raises UserError.
+    ``fps`` is the rate to sample a clip at, or the rate of a list's frames, of which all are used
+    up to ``most``; there ``sample_fps`` is another name of it, and wins. What is not given is the
+    checkpoint's (published: 2, 4 to 768 frames). ``nframes`` asks for a number of frames instead,
+    ``start`` and ``end`` (seconds) for a part of a clip, and ``do_sample_frames=False`` for every
+    frame. ``resized`` is a (height, width) of frames, and ``total_pixels`` the budget of all
+    frames. An odd number of frames is made even by repeating the last. Raises UserError.
     """
     wanted = Wanted.checked(fps, nframes, start, end, do_sample_frames)
-    least, most = count("min_frames", least), count("max_frames", most)
+    settings = config.video
+    fps = settings.fps if fps is None else fps
+    least = count("min_frames", settings.min_frames if least is None else least)
+    most = count("max_frames", settings.max_frames if most is None else most)
     if not isinstance(policy, str) or policy not in SAMPLING_POLICIES:
         raise UserError(
             f"no sampling policy is called {policy!r}; known are {', '.join(SAMPLING_POLICIES)}"

@@ -105,14 +105,17 @@ def read_file(path: str) -> VideoSource:
 
 
 def _opened(path: str) -> Any:
-    """A container of PyAV. FFmpeg does not know a transport stream of a few packets by itself."""
+    """A container of PyAV, whatever its titles are encoded in.
+
+    FFmpeg does not know a transport stream of a few packets by itself.
+    """
     import av
 
     try:
-        return av.open(path)
+        return av.open(path, metadata_errors="replace")
     except av.FFmpegError:
         if os.path.splitext(path)[1].lower() in (".ts", ".mts", ".m2ts"):
-            return av.open(path, format="mpegts")
+            return av.open(path, format="mpegts", metadata_errors="replace")
         raise
 
 

@@ -150,8 +150,6 @@ def seconds(name: str, value: Any) -> float | None:
 
 # ------------------------------------------------------------------ frames and time
 
-FPS = 2.0  # where none is asked for
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -179,10 +177,10 @@ class Wanted:
 
     def rate_of(self, clip: Any, fps: Any, sample_fps: Any) -> float:
         """Frames per second at which to sample a clip, or at which a list was taken."""
-        found = rate("fps", FPS if fps is None else fps)
+        found = rate("fps", fps)
         listed = None if sample_fps is None else rate("sample_fps", sample_fps)
         if clip.rate is None:
-            if listed is not None and fps is not None and listed != found:
+            if listed is not None and self.fps_given and listed != found:
                 warn(f"sample_fps {listed:g} is the rate of the frames; fps {found:g} is not used")
             return found if listed is None else listed
         if listed is not None:
