@@ -193,6 +193,8 @@ ONE, TWO = "<|box_start|>(10,20),(30,40)<|box_end|>", "<|box_start|>(50,60),(70,
             f"{REF}<|quad_start|>(1,2),(9,2),(9,8),(1,8)<|quad_end|>",
             [((1, 2, 9, 2, 9, 8, 1, 8), "a")],
         ),
+        ("<|quad_start|>(1,2),(9,2),(9,8)<|quad_end|>", []),  # no quadrilateral of three corners
+        (f"{REF}<|box_start|>(10,20),(30,40),(50,60)<|box_end|>", [A]),  # a corner too many
         ("a(10,20),(30,40)\nb(50,60),(70,80)", [(BOX, ""), (B.place, "")]),
     ],
 )
