@@ -167,33 +167,38 @@ assert len(np.unique(signatures, axis=0)) == len(angles)
 # %% [markdown]
 # A trained head can use this, because the mean query and the mean key of a head need not be
 # equal: then the score may be highest at some *other* distance. Queries and keys before they are
-# turned are in the output of `visual.blocks.0.attn.qkv`; what was turned is recorded as `.q` and
+# turned are in the output of `visual.blocks.3.attn.qkv`; what was turned is recorded as `.q` and
 # `.k`.
 
 # %%
-with tinyqwenvl.trace("visual.blocks.0.attn.*", "visual.rotary_angles") as stages:
+with tinyqwenvl.trace("visual.blocks.3.attn.*", "visual.rotary_angles") as stages:
     model.forward(inputs)
-qkv = np.reshape(stages["visual.blocks.0.attn.qkv"][0], (len(angles), 3, small.num_heads, -1))
+qkv = np.reshape(stages["visual.blocks.3.attn.qkv"][0], (len(angles), 3, small.num_heads, -1))
 q, k, _ = np.transpose(qkv, (1, 2, 0, 3))
 angles = np.tile(stages["visual.rotary_angles"][0], 2)
 assert np.allclose(
-    nn.rotate(q, np.cos(angles), np.sin(angles)), stages["visual.blocks.0.attn.q"][0], atol=1e-5
+    nn.rotate(q, np.cos(angles), np.sin(angles)), stages["visual.blocks.3.attn.q"][0], atol=1e-5
 )
 
 # %%
 means = list(zip(np.mean(q, axis=1), np.mean(k, axis=1), strict=True))
 maps = [viz.distance_scores(*mean, small, 7) for mean in means]
-head = int(np.argmax([np.ptp(each) for each in maps]))  # whose score depends most on distance
-print([f"head {i}: {np.ptp(each):.1f}" for i, each in enumerate(maps)])
+gains = [np.max(each) - each[7, 7] for each in maps]  # over the score at no distance
+head = int(np.argmax(gains))
+print([f"head {i}: {gain:.1f}" for i, gain in enumerate(gains)])
+assert gains[head] > 1
 viz.score_by_distance(*means[head], small, reach=7)
 
 # %% [markdown]
-# That is one head of the first layer (called block 0), with the mean query and the mean key of all
-# patches of the image. Seven patches is as far as a patch can look there: this block looks within
-# windows of eight by eight ([05](05_windows.ipynb)).
+# That is one head of block 3, with the mean query and the mean key of all patches of the image: its
+# score is highest for keys to the left of the query, not at no distance. Seven patches is as far as
+# a patch can attend there: this block attends within windows of eight by eight
+# ([05](05_windows.ipynb)).
 
 # %%
-assert 0 not in small.fullatt_block_indexes and small.window_size == 8 * 14
+assert 3 not in small.fullatt_block_indexes and small.window_size == 8 * 14
+row, column = np.unravel_index(np.argmax(maps[head]), maps[head].shape)
+assert column < 7
 
 # %% [markdown]
 # ## What goes wrong

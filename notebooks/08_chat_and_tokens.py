@@ -16,6 +16,7 @@ import tinyqwenvl
 from tinyqwenvl import chat
 from tinyqwenvl.model import ASSETS, EMBEDDED, EXAMPLE_IMAGE, EXAMPLE_VIDEO, user_message
 from tinyqwenvl.presets import preset
+from tinyqwenvl.template import Template, load_template
 from tinyqwenvl.tokenizer import ADDED_TOKENS, SpecialToken, Tokenizer
 from tinyqwenvl.viz import id_map, source, token_strip
 
@@ -217,21 +218,23 @@ id_map(
 # apart by a digest, and gives None for the published one.
 
 # %%
-source(chat.load_template, chat.render_with_jinja)
+source(load_template, Template.render)
 
 # %%
 template = json.loads((EMBEDDED / "chat_template.json").read_text())["chat_template"]
-assert chat.load_template(EMBEDDED) is None and model.template is None
+assert load_template(EMBEDDED) is None and model.template is None
+by_jinja = Template({"default": template})
 for messages in (user_message(image, "describe"), message, talk):
     for number in (False, True):
         ours = chat.render(messages, add_vision_id=number)
-        theirs = chat.render_with_jinja(template, messages, add_vision_id=number)
+        theirs = by_jinja.render(messages, tokenizer, add_vision_id=number)
         assert "".join(ours) == "".join(theirs)
         assert np.array_equal(tokenizer.encode(ours), tokenizer.encode(theirs))
 
 # %% [markdown]
-# Jinja can only write one string. To keep typed special tokens harmless there too, every `<` of the
-# user's is exchanged for a private character before rendering and put back after: the conversation
+# Jinja can only write one string. To keep typed special tokens harmless there too, the prompt is
+# rendered twice: with the true text, and with every `<` of the user's exchanged for a private
+# character. Where both agree, the private characters show what was typed. The conversation
 # `message`, which had typed special tokens, was among those that agree.
 #
 # ## What goes wrong
