@@ -80,9 +80,7 @@ def answer(argv: list[str] | None) -> int:
     locations = []
     if args.boxes is not None:
         locations = find_locations(model, inputs, items[0]["image"].size, said["token_ids"])
-        said["boxes"] = [
-            {"point" if m.is_point else "box": m.place, "label": m.label} for m in locations
-        ]
+        said["boxes"] = [{m.kind: m.place, "label": m.label} for m in locations]
         if not locations:
             note(f"no box and no point in the answer; {args.boxes} is not written")
     if args.json:
