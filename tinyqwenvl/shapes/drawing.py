@@ -23,7 +23,7 @@ def as_svg(name: str, found: Walk) -> str:
         read = [f"{p['resized'][0]} x {p['resized'][1]}" for p in found.images]
         blocks = f"{config.vision.depth} vision blocks"
         full = len(config.vision.fullatt_block_indexes)
-        look = f"{full} see the whole frame" if full < config.vision.depth else "all see the frame"
+        look = f"{full} with full attention" if full < config.vision.depth else "all: full attention"
         vision = config.vision
         patch, merge = vision.patch_size, vision.spatial_merge_size
         cut = f"{vision.temporal_patch_size} frames x {patch} x {patch} x 3"
@@ -41,7 +41,7 @@ def as_svg(name: str, found: Walk) -> str:
         (f"{config.text.num_hidden_layers} decoder layers", str(shape["model.norm"]),
          f"{config.text.num_attention_heads} heads, {config.text.num_key_value_heads} for keys",
          DECODER),
-        ("lm_head", str(shape["lm_head"]), "a score for every word", HEAD),
+        ("lm_head", str([1, shape["lm_head"][-1]]), "logits of the last position", HEAD),
     ]  # fmt: skip
     left, right = (MARGIN + i * (BOX + GAP) + BOX // 2 for i in (1, 5))
     about = f"{tokens['total']} tokens; {found.parameters['total']:,} parameters"
