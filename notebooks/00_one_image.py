@@ -196,7 +196,7 @@ source(generate.Generation)
 # much, and where, are numbers that we can draw over the image. A layer looks several times at
 # once, with several **heads**. Of those of the last layer, here is the one that looks most at what
 # is not white while the model is about to name the three shapes.
-# ([11](11_decoding_and_looking.ipynb) measures this with care.)
+# ([11](11_greedy_decoding.ipynb) measures this with care.)
 
 # %%
 asked = model.prepare(user_message(example, "Describe the picture."))

@@ -71,7 +71,7 @@ mrope_timeline(positions, ids == image_token, "Two words, six image tokens, two 
 # %% [markdown]
 # The **rope delta** is how far the line has fallen behind at the end: largest position + 1 - number
 # of tokens. A new token's position is its index in the sequence plus this delta; that is all that
-# the loop in [11](11_decoding_and_looking.ipynb) has to know of the images before.
+# the loop in [11](11_greedy_decoding.ipynb) has to know of the images before.
 #
 # ## A real image
 #

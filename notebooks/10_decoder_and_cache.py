@@ -436,4 +436,4 @@ assert np.max(np.abs(moved - at_once)) < 1e-9
 
 # %% [markdown]
 # Next: from the last vector to a word, what stops the answer, and where the model looked while it
-# wrote: [11](11_decoding_and_looking.ipynb).
+# wrote: [11](11_greedy_decoding.ipynb).
