@@ -4,7 +4,7 @@
 # **Images come in every size, and a model has one set of weights. At what size does it look at a
 # image, and how many tokens does that cost?**
 #
-# Before this: [00](00_one_image.ipynb); you need: nothing more; 15 minutes.
+# Before this: [00](00_one_image.ipynb); you need: nothing more; 22 minutes.
 
 # %%
 import io

@@ -4,7 +4,7 @@
 # **An image is rows and columns of pixels; the model wants a list of patches. How does one line of
 # reshaping cut it up, and why does the list come in such an odd order?**
 #
-# Before this: [01](01_smart_resize.ipynb); you need: `np.reshape`, `np.transpose`; 20 minutes.
+# Before this: [01](01_smart_resize.ipynb); you need: `np.reshape`, `np.transpose`; 15 minutes.
 
 # %%
 import numpy as np

@@ -4,7 +4,7 @@
 # **The published weights begin with a 3-D convolution. Why is there no convolution in the code, and
 # what do its kernels look at?**
 #
-# Before this: [02](02_nine_dimensions.ipynb); you need: matrix products; 15 minutes.
+# Before this: [02](02_nine_dimensions.ipynb); you need: matrix products; 11 minutes.
 
 # %%
 import numpy as np

@@ -5,7 +5,7 @@
 # every 28 x 28. **How do four patches become one token, and what happens to what they held?**
 #
 # Before this: [06](06_attention.ipynb), and the patch order of [02](02_nine_dimensions.ipynb).
-# You need: matrix products; 15 minutes.
+# You need: matrix products; 11 minutes.
 
 # %%
 import numpy as np

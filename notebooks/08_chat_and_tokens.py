@@ -4,7 +4,7 @@
 # You type a question and add an image. **What does the model really read?** And if your text holds
 # `<|im_end|>`, the mark that ends a turn, does it end the turn?
 #
-# Before this: [07](07_merger.ipynb); you need: lists and strings; 15 minutes.
+# Before this: [07](07_merger.ipynb); you need: lists and strings; 21 minutes.
 
 # %%
 import json

@@ -5,7 +5,7 @@
 # and why does the second word of its answer take so much less work than the first?
 #
 # Before this: [09](09_mrope.ipynb) (positions), [06](06_attention.ipynb) (attention); you need:
-# matrix products and softmax; 20 minutes.
+# matrix products and softmax; 26 minutes.
 
 # %%
 from dataclasses import replace

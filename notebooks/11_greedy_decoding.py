@@ -5,7 +5,7 @@
 # ends it, and what changes when tokens are drawn at random?**
 #
 # Before this: [10](10_decoder_and_cache.ipynb) (the decoder and its cache). You need: softmax and
-# probabilities. 24 minutes.
+# probabilities. 23 minutes.
 
 # %%
 from dataclasses import replace
@@ -281,6 +281,7 @@ viz.next_token(chosen_from, word, title=f"What comes after “{just_said}”")
 
 # %% [markdown]
 # With a **seed**, the same answer can be drawn again. Without one, each run differs.
+
 
 # %%
 def drawn(seed, temperature=2.0):

@@ -5,7 +5,7 @@
 # seconds, however many frames it was given?**
 #
 # Before this: [02](02_nine_dimensions.ipynb) (patches) and [09](09_mrope.ipynb) (positions); you
-# need: NumPy; 15 minutes.
+# need: NumPy; 25 minutes.
 
 # %%
 from dataclasses import replace

@@ -5,7 +5,7 @@
 # not? And what does it cost?**
 #
 # Before this: [06](06_attention.ipynb) (windows), [07](07_merger.ipynb) (merger) and
-# [12](12_video_and_time.ipynb) (time); you need: NumPy; 15 minutes.
+# [12](12_video_and_time.ipynb) (time); you need: NumPy; 20 minutes.
 
 # %%
 import math

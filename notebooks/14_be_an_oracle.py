@@ -5,7 +5,7 @@
 # the port right? And if it is not, where does it first go wrong, and why?
 #
 # Before this: [13](13_two_generations.ipynb), or any of 01 to 12; you need: NumPy, the idea of a
-# correlation; 20 minutes.
+# correlation; 25 minutes.
 
 # %%
 import codecs

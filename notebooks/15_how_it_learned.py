@@ -5,7 +5,7 @@
 # it shown, what was it asked, what made it learn to see, and how far can you trust it?
 #
 # Before this: [00](00_one_image.ipynb) and [08](08_chat_and_tokens.ipynb); you need: a checkout
-# of the repository (the training scripts are no part of the installed package); 20 minutes.
+# of the repository (the training scripts are no part of the installed package); 32 minutes.
 
 # %%
 import ast

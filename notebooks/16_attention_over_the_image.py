@@ -5,7 +5,7 @@
 # did it need to?**
 #
 # Before this: [11](11_greedy_decoding.ipynb) (greedy decoding), [06](06_attention.ipynb)
-# (attention). You need: softmax and probabilities. 15 minutes.
+# (attention). You need: softmax and probabilities. 17 minutes.
 
 # %%
 from dataclasses import replace
@@ -279,6 +279,7 @@ assert np.mean(fits) < 0.5
 # reads these tokens through weights of its own. Yet the difference of two logits can mean
 # something. Does the logit of "bottom" minus that of "top" grow with the row of the token? One
 # image could show it by chance, so here are five.
+
 
 # %%
 def grows(shown, axis, towards, away):

@@ -6,7 +6,7 @@
 # and how do they get onto yours?**
 #
 # Before this: [01](01_smart_resize.ipynb) (resizing), [11](11_greedy_decoding.ipynb) (answers).
-# You need: nothing more. 15 minutes.
+# You need: nothing more. 13 minutes.
 
 # %%
 import json
