@@ -60,14 +60,21 @@ autodoc_default_options = {"members": True, "undoc-members": False}
 CONTENTS = {
     "Start": ["docs/guide", "docs/command_line", "docs/published", "docs/concepts"],
     "Notebooks": [f"notebooks/{p.stem}" for p in sorted((ROOT / "notebooks").glob("*.ipynb"))],
-    "The model": ["docs/stages", "docs/shapes", "docs/video", "docs/papers", "docs/differences"],
+    "The model": [
+        "docs/pipeline",
+        "docs/stages",
+        "docs/shapes",
+        "docs/video",
+        "docs/papers",
+        "docs/differences",
+    ],
     "Teaching and training": [
         "docs/teaching",
         "docs/training",
         "tinyqwenvl/assets/checkpoint/README",
     ],
     "Porting": ["docs/porting", "docs/oracle", "docs/vectors", "docs/spec"],
-    "Reference": ["docs/reference", "CONTRIBUTING", "CHANGELOG"],
+    "Reference": ["docs/reference", "docs/comparison", "CONTRIBUTING", "CHANGELOG"],
 }
 
 

@@ -15,7 +15,6 @@ from tinyqwenvl.shapes import walk
 from tinyqwenvl.shapes.drawing import as_svg
 
 DOCS = Path(__file__).parents[1] / "docs"
-README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 WORDS = {5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
 
 
@@ -67,12 +66,13 @@ def test_the_drawing_labels_the_head_with_the_logits_it_counts():
     assert "lm_head [1, 151936]" in (DOCS / "shapes.svg").read_text(encoding="utf-8")
 
 
-def test_the_two_prompts_of_the_readme_have_the_lengths_it_says():
-    model = tinyqwenvl.load()
-    texts = {"describe": "119 ids", "Describe the picture.": "121 tokens"}
-    for prompt, said in texts.items():
+def test_the_two_prompts_of_the_pipeline_have_the_lengths_it_says():
+    model, text = tinyqwenvl.load(), " ".join(page("pipeline").split())
+    for prompt in ('"describe" in the embedded checkpoint', '"Describe the picture.", 121 tokens'):
+        assert prompt in text
+    for prompt, said in (("describe", "119 ids"), ("Describe the picture.", "121 tokens")):
         ids = model.prepare(user_message(EXAMPLE_IMAGE, prompt)).input_ids
-        assert said.startswith(str(len(ids))) and said in README
+        assert said.startswith(str(len(ids))) and said in text
 
 
 def test_the_licences_of_the_presets_are_stated():
