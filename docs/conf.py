@@ -5,6 +5,7 @@ the links that they have in the repository.
 """
 
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -12,6 +13,9 @@ sys.path.insert(0, str(ROOT))
 
 import tinyqwenvl  # noqa: E402
 from tinyqwenvl import dims  # noqa: E402
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+REPOSITORY = PYPROJECT["project"].get("urls", {}).get("Repository", "")  # "": not known yet
 
 project = "tinyqwenvl"
 version = release = tinyqwenvl.__version__
@@ -45,6 +49,11 @@ myst_heading_anchors = 4
 highlight_language = "text"  # of fences that name none
 html_theme = "furo"
 html_title = "tinyqwenvl"
+html_theme_options = (
+    {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": ""}
+    if REPOSITORY
+    else {}
+)
 html_favicon = "static/favicon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
