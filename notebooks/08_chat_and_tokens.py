@@ -4,7 +4,7 @@
 # You type a question and add an image. **What does the model really read?** And if your text
 # contains `<|im_end|>`, the token that ends a message, does it end the message?
 #
-# Before this: [07](07_merger.ipynb). You need: lists and strings. 20 minutes.
+# Before this: [07](07_merger.ipynb). You need: lists and strings. 21 minutes.
 
 # %%
 import json
