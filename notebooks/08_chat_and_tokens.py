@@ -16,6 +16,7 @@ import tinyqwenvl
 from tinyqwenvl import chat
 from tinyqwenvl.model import ASSETS, EMBEDDED, EXAMPLE_IMAGE, EXAMPLE_VIDEO, user_message
 from tinyqwenvl.presets import preset
+from tinyqwenvl.template import Template, load_template
 from tinyqwenvl.tokenizer import ADDED_TOKENS, SpecialToken, Tokenizer
 from tinyqwenvl.viz import id_map, source, token_strip
 
@@ -271,25 +272,27 @@ id_map(
 # distinguishes them by a digest, and returns None for the published one.
 
 # %%
-source(chat.load_template, chat.render_with_jinja)
+source(load_template, Template.render)
 
 # %%
 template = json.loads((EMBEDDED / "chat_template.json").read_text())["chat_template"]
-assert chat.load_template(EMBEDDED) is None and model.template is None
+assert load_template(EMBEDDED) is None and model.template is None
+by_jinja = Template({"default": template})
 equal = []
 for messages in (user_message(image, "describe"), message, talk):
     for number in (False, True):
         ours = chat.render(messages, add_vision_id=number)
-        theirs = chat.render_with_jinja(template, messages, add_vision_id=number)
+        theirs = by_jinja.render(messages, tokenizer, add_vision_id=number)
         equal.append("".join(ours) == "".join(theirs))
         assert np.array_equal(tokenizer.encode(ours), tokenizer.encode(theirs))
 print(f"{sum(equal)} of {len(equal)} renderings agree")
 assert all(equal)
 
 # %% [markdown]
-# Jinja can only write one string. To keep typed special tokens harmless there too, every `<` of
-# the user's is exchanged for a private character before rendering and put back afterwards. The
-# conversation `message`, with typed special tokens, was among those that agree.
+# Jinja can only write one string. To keep typed special tokens harmless there too, the prompt is
+# rendered twice: with the true text, and with every `<` of the user's exchanged for a private
+# character. Where both agree, the private characters show what was typed. The conversation
+# `message`, with typed special tokens, was among those that agree.
 #
 # ## What goes wrong
 #

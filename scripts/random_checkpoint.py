@@ -12,7 +12,6 @@ published sizes 0.2 would overflow: there matrices are scaled by their fan-in (`
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -24,7 +23,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ from scripts.checkpoint_files import (
     write_json,
     write_small_files,
 )
-from tinyqwenvl.checkpoint import to_bfloat16, weight_shapes, write_safetensors
+from tinyqwenvl.checkpoint import BFLOAT16, Spool, to_bfloat16, weight_shapes, write_safetensors
 from tinyqwenvl.cli import Parser, command
 from tinyqwenvl.config import parse_config
 from tinyqwenvl.errors import UserError
@@ -171,7 +170,7 @@ def _quantiles() -> np.ndarray:
 
 
 def random_bits(name: str, shape: tuple[int, ...], seed: int) -> Iterator[np.ndarray]:
-    """Chunks of one weight as bits of bfloat16; they depend on the name and the seed alone."""
+    """Chunks of one weight in bfloat16; they depend on the name and the seed alone."""
     mean, std = spread(name, shape)
     table = to_bfloat16((mean + std * _quantiles()).astype(np.float32))
     source = np.random.PCG64([seed, zlib.crc32(name.encode())])  # its raw stream never changes
@@ -181,21 +180,17 @@ def random_bits(name: str, shape: tuple[int, ...], seed: int) -> Iterator[np.nda
 
 
 def write_shard(
-    file: BinaryIO, names: list[str], shapes: dict[str, tuple[int, ...]], seed: int
+    path: Path, names: list[str], shapes: dict[str, tuple[int, ...]], seed: int
 ) -> None:
-    """One safetensors file, a chunk at a time."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name in names:
-        end = offset + tensor_bytes(shapes[name])
-        header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name in names:
-        for bits in random_bits(name, shapes[name], seed):
-            file.write(bits.astype("<u2").tobytes())
+    """One safetensors file, made a chunk at a time; needs twice its room on the disk meanwhile."""
+    spool = Spool(path.parent)
+    try:
+        for name in names:
+            bits = random_bits(name, shapes[name], seed)
+            spool.add(name, BFLOAT16, shapes[name], bits)
+        spool.save(path)
+    finally:
+        spool.close()
 
 
 def stream_checkpoint(
@@ -212,7 +207,8 @@ def stream_checkpoint(
     """
     shapes = weight_shapes(parse_config(raw))
     plan = plan_shards(shapes, **shards)
-    needed = sum(map(tensor_bytes, shapes.values())) + 2**25  # and the small files
+    sizes = [sum(tensor_bytes(shapes[name]) for name in names) for names in plan.values()]
+    needed = sum(sizes) + max(sizes) + 2**25  # one shard twice while it is made; the small files
     if os.path.lexists(directory):
         raise UserError(f"{directory} exists already: give another name, or remove it first")
     if not directory.parent.is_dir():
@@ -227,8 +223,7 @@ def stream_checkpoint(
         write_small_files(part, raw, tokenizer)
         for number, (file, names) in enumerate(plan.items(), 1):
             print(f"{file} ({number} of {len(plan)})", file=sys.stderr, flush=True)
-            with (part / file).open("wb") as stream:
-                write_shard(stream, names, shapes, seed)
+            write_shard(part / file, names, shapes, seed)
         write_index(part, shapes, plan)
         part.rename(directory)
     except BaseException:

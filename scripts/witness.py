@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,18 @@ def published_stage(module: str) -> str:
 class Witness:
     """A checkpoint directory in transformers."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        directory: Path,
+        dtype: torch.dtype = torch.float32,
+        allowed_names: Collection[str] = (),
+    ):
         kind = transformers.AutoModelForImageTextToText
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.model, info = kind.from_pretrained(directory, dtype=dtype, output_loading_info=True)
-        assert not info["missing_keys"] and not info["unexpected_keys"], info
+        unexpected = set(info["unexpected_keys"]) - set(allowed_names)
+        assert not info["missing_keys"] and not unexpected, info
         self.model.eval()
         self.config = self.model.config
 

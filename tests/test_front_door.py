@@ -14,7 +14,7 @@ from odd_input import BAD_FILES, BAD_WORDS, CHECKPOINTS, ODD_FILES, PNG
 
 from scripts.random_checkpoint import TOKEN_IDS, tiny_config, write_checkpoint
 from tinyqwenvl.__main__ import main
-from tinyqwenvl.checkpoint import read_header
+from tinyqwenvl.checkpoint import read_safetensors, write_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +97,9 @@ def test_the_first_stage_that_is_not_finite_is_named(value, place, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     directory = write_checkpoint(tmp_path / "model", tiny_config("qwen2_5_vl"), bfloat16=False)
     path = directory / "model.safetensors"
-    entries, start = read_header(path)
-    at = start + entries["visual.blocks.2.mlp.up_proj.weight"]["data_offsets"][0]
-    data = path.read_bytes()
-    path.write_bytes(data[:at] + np.float32(value).tobytes() + data[at + 4 :])
+    weights = {name: np.array(read()) for name, read in read_safetensors(path).items()}
+    weights["visual.blocks.2.mlp.up_proj.weight"][0, 0] = value
+    write_safetensors(path, weights)
     words = ["run", str(place / "good.png"), "what?", "-m", "model"]
     bad(capsys, words, "NaN or infinity")
     bad(capsys, [*words, "--check-finite"], "visual.blocks.2.mlp.up_proj is the first stage")

@@ -1,6 +1,5 @@
 """Random checkpoints of published sizes: config, shards, streamed weights, what is refused."""
 
-import io
 import json
 import math
 import tracemalloc
@@ -118,8 +117,7 @@ def test_norms_of_a_layer_come_after_its_mlp():
 
 
 def values(name, shape, seed=0):
-    bits = np.concatenate(list(random_bits(name, shape, seed)))
-    return to_float(bits, "BF16", np.dtype(np.float32)).reshape(shape)
+    return to_float(np.concatenate(list(random_bits(name, shape, seed)))).reshape(shape)
 
 
 @pytest.mark.parametrize(
@@ -156,15 +154,11 @@ def test_weights_depend_on_name_and_seed_and_on_nothing_else(monkeypatch):
     assert np.abs(rows).max() < 0.6  # no row is another's copy
 
 
-def test_memory_does_not_grow_with_the_model():
-    class Nothing(io.RawIOBase):
-        def write(self, data):
-            return len(data)
-
+def test_memory_does_not_grow_with_the_model(tmp_path):
     shapes = {"model.embed_tokens.weight": (2**16, 2**10)}  # 128 MiB
     random_checkpoint.random_bits("warm", (1,), 0)
     tracemalloc.start()
-    random_checkpoint.write_shard(Nothing(), list(shapes), shapes, 0)
+    random_checkpoint.write_shard(tmp_path / "a.safetensors", list(shapes), shapes, 0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 48 * 2**20
@@ -274,7 +268,7 @@ def test_nothing_is_left_half_written(problem, code, small, tmp_path, monkeypatc
         if len(seen) == 2:
             assert not (tmp_path / "out").exists() and list(tmp_path.iterdir())
             raise problem
-        file.write(b"something")
+        file.write_bytes(b"something")
 
     monkeypatch.setattr(random_checkpoint, "write_shard", break_off)
     words = ["--preset", "qwen2.5-vl-3b", "--layers", "2", "--depth", "2"]

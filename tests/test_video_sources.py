@@ -13,7 +13,7 @@ from PIL import Image
 
 from scripts.odd_images import turned_file
 from scripts.random_checkpoint import random_image, tiny_config
-from tinyqwenvl import UserError, run, video, video_source
+from tinyqwenvl import UserError, run, video, video_file
 from tinyqwenvl.config import parse_config
 from tinyqwenvl.media import ImageWarning
 from tinyqwenvl.video import (
@@ -156,7 +156,7 @@ def test_bad_videos_are_one_line(tmp_path):
         (frames(2), {"fps": 10**400}, "fps is 1000"),
         (frames(2), {"most": "8"}, "max_frames is '8'"),
         (frames(2), {"most": 0}, "max_frames is 0"),
-        (frames(2), {"least": None}, "min_frames is None"),
+        (frames(2), {"least": "4"}, "min_frames is '4'"),
         (frames(2), {"min_pixels": "x"}, "a limit of 'x' pixels"),
         (frames(2), {"policy": []}, "known are qwen-vl-utils, hf"),
         (np.zeros((4, 4), np.uint8), {}, r"not \[4, 4\]"),
@@ -218,10 +218,10 @@ def test_a_still_is_a_video_of_one_frame_by_the_policy_of_images(tmp_path):
 
 def test_frames_of_too_many_pixels_are_refused_before_any_is_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "large.mp4", 2, 10)
-    monkeypatch.setattr(video_source, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(video_file, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
     with pytest.raises(UserError, match="frames of over 3,071 pixels"):
         open_video(path)
-    monkeypatch.setattr(video_source, "MAX_IMAGE_PIXELS", 64 * 48)
+    monkeypatch.setattr(video_file, "MAX_IMAGE_PIXELS", 64 * 48)
     assert open_video(path).total == 2
 
 

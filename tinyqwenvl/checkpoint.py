@@ -1,108 +1,61 @@
 """Reading weights: a published directory of safetensors -> nested, lazy, named weights.
 
-Files are memory-mapped: opening is instant, and a tensor is read, and turned into the wanted dtype,
-the first time that it is used.
+Opening reads the headers only. A tensor is read by the safetensors library, and turned into the
+wanted dtype, the first time that it is used.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from .config import Config, read_json
-from .errors import UserError
+from .errors import UserError, note
+from .finetuned import explain_names, other_directory, quantised_error
 from .weights import Weights, nest
 
-STORED_DTYPES: dict[str, np.dtype] = {
-    "BF16": np.dtype("<u2"),
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+STORED_DTYPES: dict[str, np.dtype] = {  # by safetensors' names
+    "BF16": BFLOAT16,
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
 
 # transformers >= 4.52 names parts differently in memory; some checkpoints were saved that way.
-_RENAMED = (("model.visual.", "visual."), ("model.language_model.", "model."))
+_RENAMED = (
+    ("model.visual.", "visual."),
+    ("model.language_model.", "model."),
+    ("language_model.", "model."),  # the model without its head, saved alone
+    ("model.model.", "model."),
+)
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 # ------------------------------------------------------------------ safetensors
 
 
-def to_float(stored: np.ndarray, kind: str, dtype: np.dtype) -> np.ndarray:
-    """Stored numbers -> an array of ``dtype``. The only place where bfloat16 becomes float.
-
-    bfloat16 is the upper half of a float32: shift it back into place (NumPy has no such type).
-    """
-    if kind == "BF16":
-        stored = (stored.astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(stored).astype(dtype, copy=False)
+def to_float(stored: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
+    """Stored values -> an array of ``dtype``. The only place where bfloat16 becomes float32."""
+    return stored.astype(dtype, copy=False)
 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """float32 -> the bits of bfloat16 as uint16, rounded to nearest even. For writing."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def read_header(
-    path: Path, kinds: Mapping[str, np.dtype] = STORED_DTYPES
-) -> tuple[dict[str, dict], int]:
-    """The table of a safetensors file, checked against the file's size, and where its data begins.
-
-    Layout: u64 length of the header, the header (JSON), the bytes of the tensors without a gap.
-    Raises UserError when the file is cut, is something else, or holds other ``kinds`` of numbers.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, 100_000_000):
-                raise ValueError("its header does not fit in it")
-            header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
-        header.pop("__metadata__", None)
-        end = 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            end = _check_entry(path, name, entry, end, kinds)
-        if end != size - 8 - length:
-            raise ValueError(f"it has {size - 8 - length} bytes of data, its header says {end}")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: get the whole of it again") from None
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is cut or is not a safetensors file ({error}): get it again"
-        ) from None
-    return header, 8 + length
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name stands twice in its header")
-    return dict(pairs)
-
-
-def _check_entry(
-    path: Path, name: str, entry: dict, begins: int, kinds: Mapping[str, np.dtype]
-) -> int:
-    """One tensor's entry, which must begin where the one before it ended; returns its own end."""
-    kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if kind not in kinds:
-        known = ", ".join(kinds)
-        raise UserError(f"{path}: {name} is stored as {kind}; only {known} are read (unquantised)")
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise ValueError(f"the shape or place of {name} is not of whole numbers")
-    if begin != begins:
-        raise ValueError(f"{name} overlaps its neighbour or leaves a gap")
-    if math.prod(shape) * kinds[kind].itemsize != end - begin:
-        raise ValueError(f"the shape of {name} does not fit its bytes")
-    return end
+    """float32 -> bfloat16, rounded to nearest even. For writing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(array, np.float32).astype(BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -110,51 +63,110 @@ class Stored:
     """A tensor still in its file; calling it reads it."""
 
     path: Path
-    kind: str
+    name: str  # in the file
+    kind: str  # its dtype, by safetensors' name
     shape: tuple[int, ...]
-    offset: int
-    dtype: np.dtype
+    dtype: np.dtype | None  # to read it as; None: as it is stored
 
     def __call__(self) -> np.ndarray:
-        """Read the tensor."""
-        if 0 in self.shape:
-            return np.zeros(self.shape, self.dtype)
-        bits = np.memmap(self.path, STORED_DTYPES[self.kind], "r", self.offset, self.shape)
-        return to_float(bits, self.kind, self.dtype)
+        """Read the tensor. Raises UserError when the file is no longer as it was."""
+        try:
+            with safe_open(self.path, framework="np") as file:
+                array = file.get_tensor(self.name)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{self.path}: {self.name} cannot be read ({_line(error)})") from None
+        return array if self.dtype is None else to_float(array, self.dtype)
 
 
-def read_safetensors(path: Path, dtype: Any = np.float32) -> dict[str, Stored]:
-    """Open a file: name -> the tensor, to be read as ``dtype`` when it is called."""
-    header, start = read_header(path)
-    return {
-        name: Stored(
-            path,
-            entry["dtype"],
-            tuple(entry["shape"]),
-            start + entry["data_offsets"][0],
-            np.dtype(dtype),
-        )
-        for name, entry in header.items()
-    }
+def read_safetensors(
+    path: Path, dtype: Any = np.float32, kinds: Collection[str] | None = tuple(STORED_DTYPES)
+) -> dict[str, Stored]:
+    """Open a file: name -> the tensor, to be read as ``dtype`` when it is called.
+
+    Raises UserError when the file is missing, cut, or something else, and for a tensor of a dtype
+    that is not one of ``kinds`` (None: any).
+    """
+    path, wanted = Path(path), None if dtype is None else np.dtype(dtype)
+    stored = {}
+    try:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                about = file.get_slice(name)
+                kind, shape = about.get_dtype(), tuple(about.get_shape())
+                stored[name] = Stored(path, name, kind, shape, wanted)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: get the whole of it again") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{path} is cut or is not a safetensors file ({_line(error)}): get it again"
+        ) from None
+    for name, leaf in stored.items():
+        if kinds is not None and leaf.kind not in kinds:
+            known = ", ".join(kinds)
+            raise UserError(
+                f"{path}: {name} is stored as {leaf.kind}; only {known} are read (unquantised)"
+            )
+    return stored
+
+
+def _line(error: Exception) -> str:
+    """The first line of the library's reason, not too long."""
+    return (str(error) or type(error).__name__).partition("\n")[0][:200]
 
 
 def write_safetensors(path: Path, flat: Mapping[str, np.ndarray], bfloat16: bool = False) -> None:
     """Write name -> array as float32, or as bfloat16. The file appears whole or not at all."""
-    kind, convert = ("BF16", to_bfloat16) if bfloat16 else ("F32", np.float32)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, array in flat.items():
-        end = offset + array.size * STORED_DTYPES[kind].itemsize
-        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    whole = path.with_name(path.name + ".part")
-    with whole.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in flat.values():
-            file.write(np.ascontiguousarray(convert(array), STORED_DTYPES[kind]).tobytes())
-    whole.replace(path)
+    convert = to_bfloat16 if bfloat16 else np.float32
+    save_whole(path, {name: np.asarray(convert(array)) for name, array in flat.items()})
+
+
+def save_whole(path: Path, flat: Mapping[str, np.ndarray]) -> None:
+    """Write name -> array as it is, under a temporary name that is then changed."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file({n: np.asarray(a, order="C") for n, a in flat.items()}, part, {"format": "pt"})
+        part.replace(path)
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise OSError(_line(error)) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Spool:
+    """Tensors kept on disk until one call writes them all: memory does not grow with their number.
+
+    The library wants all tensors of a file at once. From safetensors 0.8 on it copies none of them.
+    """
+
+    def __init__(self, folder: Path):
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - nameless, closed by close
+        self._parts: dict[str, tuple[np.dtype, tuple[int, ...], int]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
+    def add(
+        self, name: str, dtype: np.dtype, shape: tuple[int, ...], chunks: Iterable[np.ndarray]
+    ) -> None:
+        """Keep a tensor that comes in ``chunks``, one after another in memory order."""
+        self._parts[name] = np.dtype(dtype), shape, self._file.tell()
+        for chunk in chunks:
+            self._file.write(chunk.astype(dtype, copy=False).tobytes())
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file of all tensors; it appears whole or not at all."""
+        size = self._file.tell()
+        self._file.flush()
+        whole = np.memmap(self._file, np.uint8, "r") if size else np.empty(0, np.uint8)
+        arrays = {}
+        for name, (dtype, shape, start) in self._parts.items():
+            part = whole[start : start + math.prod(shape) * dtype.itemsize]
+            arrays[name] = np.asarray(part).view(dtype).reshape(shape)
+        save_whole(path, arrays)
+
+    def close(self) -> None:
+        """Give the room on disk back."""
+        self._file.close()
 
 
 # ------------------------------------------------------------------ a published directory
@@ -220,10 +232,41 @@ def parameter_count(config: Config) -> int:
 def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> Weights:
     """All weights of a directory: one ``model.safetensors``, or shards named by an index.
 
-    Raises UserError when a tensor is missing, unknown, or of another shape than ``config`` says.
+    A head of the file's own goes before ``tie_word_embeddings``, as in transformers >= 5.0; a note
+    says so (``compat.tied_head`` has what 4.x does). Raises UserError when a tensor is missing,
+    unknown, quantised, or of another shape than ``config`` says.
     """
+    leaves = _find_leaves(directory, dtype)
+    explain_names(directory, leaves, config.quantised)
+    for name, leaf in leaves.items():
+        if leaf.kind not in STORED_DTYPES:
+            how = f"is stored as {leaf.kind}"
+            raise quantised_error(directory, name, how, config.quantised)
+    if config.quantised:
+        note(
+            f"{directory}: config.json says quantised ({config.quantised}), but the tensors are "
+            "not; they are read as they are"
+        )
+    if config.tie_word_embeddings and HEAD in leaves:
+        leaves.setdefault(EMBEDDING, leaves[HEAD])  # whichever of the two is there
+        if _equal(leaves[HEAD], leaves[EMBEDDING]):
+            del leaves[HEAD]
+        else:
+            note(
+                f"{directory}: config.json ties the head to the embedding, but the file has a head "
+                "of its own, which is used (as in transformers >= 5.0; compat.tied_head: as before)"
+            )
+            config = replace(config, tie_word_embeddings=False)
+    _compare(directory, {n: leaf.shape for n, leaf in leaves.items()}, weight_shapes(config))
+    return assemble(leaves, config)
+
+
+def _find_leaves(directory: Path, dtype: Any) -> dict[str, Stored]:
+    """Published name -> tensor, of one file or of the shards of an index."""
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     shards = [single.name]
+    if not single.exists() and not index.exists() and (what := other_directory(directory)):
+        raise UserError(f"{directory} has no model.safetensors: {what}")
     if index.exists() and not single.exists():
         places = read_json(index).get("weight_map")
         shards = sorted({str(s) for s in places.values()}) if isinstance(places, dict) else []
@@ -231,24 +274,34 @@ def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> We
             raise UserError(f"{index} should name shards inside its directory; fetch it again")
     leaves: dict[str, Stored] = {}
     for shard in shards:
-        for name, leaf in read_safetensors(directory / shard, dtype).items():
+        for name, leaf in read_safetensors(directory / shard, dtype, None).items():
             if published_name(name) in leaves:
                 raise UserError(
                     f"{directory}: {name} stands twice in its files; remove one of them"
                 )
-            leaves[published_name(name)] = leaf
-    if config.tie_word_embeddings:
-        leaves.pop("lm_head.weight", None)  # some re-saves keep a copy; HF ignores it too
-    _compare(directory, {n: leaf.shape for n, leaf in leaves.items()}, weight_shapes(config))
-    return assemble(leaves, config)
+            if not name.endswith("rotary_emb.inv_freq"):  # computed here, as in transformers
+                leaves[published_name(name)] = leaf
+    return leaves
+
+
+def _equal(one: Stored, other: Stored, rows: int = 4096) -> bool:
+    """Whether two matrices hold the same values; read by rows, and no further than they agree."""
+    if one is other or one.shape != other.shape:
+        return one is other
+    with safe_open(one.path, framework="np") as a, safe_open(other.path, framework="np") as b:
+        here, there = a.get_slice(one.name), b.get_slice(other.name)
+        ends = [*range(rows, one.shape[0], rows), one.shape[0]]
+        parts = [slice(begin, end) for begin, end in pairwise([0, *ends])]
+        return all(np.array_equal(here[part], there[part]) for part in parts)
 
 
 def _compare(directory: Path, found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
     for name in expected:
         if name not in found:
-            raise UserError(
-                f"{directory}: the weights lack {name}; fetch the whole checkpoint again"
-            )
+            todo = "fetch the whole checkpoint again"
+            if name == HEAD:
+                todo = "fetch it too, or set tie_word_embeddings to true where the embedding is it"
+            raise UserError(f"{directory}: the weights lack {name}; {todo}")
         if found[name] != expected[name]:
             raise UserError(
                 f"{directory}: {name} is {list(found[name])}, but config.json makes it "

@@ -17,6 +17,7 @@ from .deprecated import old_names
 from .dims import Array, Int
 from .errors import UserError
 from .position import rope_index
+from .weights import Weights
 
 
 def smart_resize_qwen_vl_utils(
@@ -71,6 +72,20 @@ def rope_index_hf_4_52(
     """
     seconds = None if second_per_grid_ts is None else [int(s) for s in second_per_grid_ts]
     return rope_index(input_ids, config, image_grid_thw, video_grid_thw, seconds)
+
+
+def tied_head(weights: Weights) -> Weights:
+    """Transformers 4.51 to 4.57: a tied head is the embedding, whatever head the file holds.
+
+    ``replace(model, weights=compat.tied_head(model.weights))`` for a config that ties.
+    """
+    return Weights(
+        {
+            "visual": weights.visual,
+            "model": weights.model,
+            "lm_head": Weights({"weight": lambda: weights.model.embed_tokens.weight}, "lm_head"),
+        }
+    )
 
 
 rope_index_hf_5 = partial(rope_index, after=after_span_hf_5)

@@ -11,17 +11,45 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, note
+from .finetuned import other_directory, refuse_adapter
+from .processor_settings import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGE_FILE,
+    NESTED,
+    VIDEO_FILE,
+    VIDEO_LIMITS,
+    ProcessorConfig,
+    VideoSettings,
+    image_settings,
+    only,
+    read_image_settings,
+    read_video_settings,
+    video_settings,
+)
 
+__all__ = [  # and what belongs to processor_settings, where older code looks for it
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "FAMILIES",
+    "VIDEO_LIMITS",
+    "Config",
+    "ProcessorConfig",
+    "TextConfig",
+    "VisionConfig",
+    "load_config",
+    "parse_config",
+    "read_json",
+    "read_text",
+]
+
+PUBLISHED_IMAGES, PUBLISHED_VIDEOS = ProcessorConfig(), VideoSettings()
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MOST_PIXELS = 10**15  # that anybody may ask for
-VIDEO_LIMITS = (128 * 28 * 28, 768 * 28 * 28)  # pixels of a frame, as qwen_vl_utils has them
 LARGEST = {  # nobody's model; a damaged file's
     "depth": 1000, "num_hidden_layers": 1000, "hidden_size": 2**20, "out_hidden_size": 2**20,
     "patch_size": 2**10, "spatial_merge_size": 2**6, "temporal_patch_size": 2**6,
@@ -74,28 +102,6 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class ProcessorConfig:
-    """How large an image may be, and how its colours are normalised."""
-
-    min_pixels: int = 56 * 56
-    max_pixels: int = 16384 * 28 * 28  # as published; transformers' class default is 1280 * 28 * 28
-    image_mean: tuple[float, ...] = CLIP_MEAN
-    image_std: tuple[float, ...] = CLIP_STD
-
-    def limits(self, min_pixels: int | None, max_pixels: int | None) -> tuple[int, int]:
-        """(least, most) pixels: what is asked for, else the checkpoint's, which gives way."""
-        for asked in (min_pixels, max_pixels):
-            if asked is not None and (type(asked) is not int or asked < 1):
-                raise UserError(
-                    f"a limit of {asked!r} pixels: it must be a whole number, at least 1"
-                )
-            if asked is not None and asked > MOST_PIXELS:
-                raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; ask for fewer pixels")
-        least = min_pixels or min(self.min_pixels, max_pixels or self.min_pixels)
-        return least, max_pixels or max(self.max_pixels, least)
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole model."""
 
@@ -105,10 +111,12 @@ class Config:
     image_token_id: int
     video_token_id: int
     tie_word_embeddings: bool
-    processor: ProcessorConfig = ProcessorConfig()
+    processor: ProcessorConfig = PUBLISHED_IMAGES
     eos_token_ids: tuple[int, ...] = ()
     video_limits: tuple[int, ...] = VIDEO_LIMITS
     generation: Mapping[str, Any] = field(default_factory=dict)  # for sampling.published
+    video: VideoSettings = PUBLISHED_VIDEOS
+    quantised: str = ""  # the method that config.json names
 
 
 # ------------------------------------------------------------------ reading
@@ -144,13 +152,14 @@ def load_config(directory: Path) -> Config:
 
     Raises UserError for another kind of model, a setting that is not supported, an impossible size.
     """
-    processor = read_json(directory / "preprocessor_config.json")
-    if not processor:  # transformers 5 may write this file instead
-        processor = read_json(directory / "processor_config.json").get("image_processor") or {}
+    refuse_adapter(directory)
+    if not (directory / "config.json").exists() and (what := other_directory(directory)):
+        raise UserError(f"{directory} has no config.json: {what}")
     raw = read_json(directory / "config.json", required=True)
-    video = read_json(directory / "video_preprocessor_config.json")
+    names = (NESTED, IMAGE_FILE, VIDEO_FILE)
+    files = {n: read_json(directory / n) if (directory / n).exists() else None for n in names}
     try:
-        return parse_config(raw, processor, read_json(directory / "generation_config.json"), video)
+        return parse_config(raw, files, read_json(directory / "generation_config.json"))
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     except KeyError as error:
@@ -163,36 +172,82 @@ def load_config(directory: Path) -> Config:
 
 def parse_config(
     raw: dict[str, Any],
-    processor: dict[str, Any] | None = None,
+    files: dict[str, dict[str, Any] | None] | None = None,
     generation: dict[str, Any] | None = None,
-    video: dict[str, Any] | None = None,
 ) -> Config:
-    """The dictionaries of ``config.json`` and its companions -> :class:`Config`, checked."""
+    """The content of ``config.json`` and its companions -> :class:`Config`, checked.
+
+    ``files``: name -> content of the files of images and videos, None for one that is not there.
+    Without ``files`` images and videos have the published settings.
+    """
     model_type = raw.get("model_type")
     if model_type not in FAMILIES:
-        raise UserError(f"model_type is {model_type!r}; known are {', '.join(FAMILIES)}")
+        raise UserError(
+            f"model_type is {model_type!r}; known are {', '.join(FAMILIES)}{_hint(model_type)}"
+        )
     if not raw.get("vision_config"):
         raise KeyError("vision_config")
-    if quantised := _object(raw, "quantization_config"):
-        method = quantised.get("quant_method", "unknown")
-        raise UserError(f"the checkpoint is quantised ({method}); take the unquantised one")
-    text = {**raw, **_object(raw, "text_config")}
-    eos = (generation or {}).get("eos_token_id", text.get("eos_token_id"))
-    tied = raw.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)
+    nested = raw.get("text_config") is not None  # then the root says nothing of the text model
+    text = _object(raw, "text_config") if nested else raw
+    vision = _vision(_object(raw, "vision_config"), model_type)
     config = Config(
         model_type=model_type,
-        vision=_vision(_object(raw, "vision_config"), model_type, text["hidden_size"]),
-        text=_text(text),
+        vision=vision,
+        text=_text(text, nested),
         image_token_id=raw.get("image_token_id", 151655),
         video_token_id=raw.get("video_token_id", 151656),
-        tie_word_embeddings=tied,
-        processor=_processor(processor or {}),
-        eos_token_ids=tuple(eos if isinstance(eos, list) else [eos] if eos is not None else []),
-        video_limits=_limits(video or {}, *VIDEO_LIMITS),
+        tie_word_embeddings=raw.get("tie_word_embeddings")
+        or text.get("tie_word_embeddings", False),
+        eos_token_ids=_stops(raw, text, generation or {}),
         generation=generation or {},
+        quantised=_method(_object(raw, "quantization_config")),
     )
+    if files is not None:
+        config = _with_media(config, files)
     _check(config)
     return config
+
+
+def _hint(model_type: Any) -> str:
+    """What to do about a directory of another model, where we know it."""
+    if model_type in ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2"):
+        return ". This is a text model alone; take the whole checkpoint, with its vision encoder"
+    if isinstance(model_type, str) and model_type.startswith(("qwen3", "qwen2_5_omni")):
+        return ". This is another model, with an arithmetic of its own"
+    return ""
+
+
+def _method(quantised: dict[str, Any]) -> str:
+    """The method of a quantization_config; "" where there is none."""
+    return str(quantised.get("quant_method", "unknown"))[:50] if quantised else ""
+
+
+def _stops(
+    raw: dict[str, Any], text: dict[str, Any], generation: dict[str, Any]
+) -> tuple[int, ...]:
+    """The stop tokens: those of generation_config.json, else of config.json, which a note says.
+
+    transformers reads config.json only where there is no generation_config.json at all.
+    """
+    eos = generation.get("eos_token_id")
+    if eos is None:
+        eos = raw.get("eos_token_id", text.get("eos_token_id"))
+        if generation and eos is not None:
+            note(f"generation_config.json has no eos_token_id: {eos} of config.json ends an answer")
+    return tuple(eos if isinstance(eos, list) else [eos] if eos is not None else [])
+
+
+def _with_media(config: Config, files: dict[str, dict[str, Any] | None]) -> Config:
+    """The config with the settings of images and videos."""
+    vision = config.vision
+    sizes = {
+        "patch_size": vision.patch_size,
+        "merge_size": vision.spatial_merge_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+    }
+    images = read_image_settings(image_settings(files), sizes)
+    video, limits = read_video_settings(*video_settings(files), images, sizes)
+    return replace(config, processor=images, video=video, video_limits=limits)
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
@@ -203,22 +258,24 @@ def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _only(what: str, value: Any, *known: Any) -> None:
-    """Refuse a setting that we would have to ignore."""
-    if value not in known:
-        raise UserError(f"{what} is {value!r}; only {' or '.join(map(repr, known))} is supported")
-
-
-def _text(text: dict[str, Any]) -> TextConfig:
+def _text(text: dict[str, Any], nested: bool) -> TextConfig:
     rope = _object(text, "rope_scaling") or _object(text, "rope_parameters")
-    _only("rope_type", rope.get("rope_type", rope.get("type", "default")), "default", "mrope")
-    _only("hidden_act", text.get("hidden_act", "silu"), "silu")
-    _only("use_sliding_window", text.get("use_sliding_window") or False, False)
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise UserError("the rope settings are of several kinds of layers; only one is supported")
+    only("rope_type", rope.get("rope_type", rope.get("type", "default")), "default", "mrope")
+    only("hidden_act", text.get("hidden_act", "silu"), "silu")
+    only("use_sliding_window", text.get("use_sliding_window") or False, False)
+    if set(kinds := text.get("layer_types") or []) - {"full_attention"}:
+        raise UserError(f"layer_types is {kinds}; only full_attention is supported")
+    width, heads = text["hidden_size"], text["num_attention_heads"]
+    if nested and text.get("head_dim") not in (None, width // heads):
+        raise UserError(f"head_dim is {text['head_dim']!r}, not hidden_size / num_attention_heads")
+    shared = text.get("num_key_value_heads", 8)  # transformers: 8 where absent, all where null
     return TextConfig(
-        hidden_size=text["hidden_size"],
+        hidden_size=width,
         num_hidden_layers=text["num_hidden_layers"],
-        num_attention_heads=text["num_attention_heads"],
-        num_key_value_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
+        num_attention_heads=heads,
+        num_key_value_heads=heads if shared is None else shared,
         intermediate_size=text["intermediate_size"],
         vocab_size=text["vocab_size"],
         rms_norm_eps=text["rms_norm_eps"],
@@ -227,56 +284,34 @@ def _text(text: dict[str, Any]) -> TextConfig:
     )
 
 
-def _vision(vision: dict[str, Any], model_type: str, text_width: int) -> VisionConfig:
+def _vision(vision: dict[str, Any], model_type: str) -> VisionConfig:
     optional = ["patch_size", "spatial_merge_size", "temporal_patch_size", "in_channels"]
     sizes = {"depth": vision["depth"], "num_heads": vision["num_heads"]}
     if model_type == "qwen2_vl":
-        _only("vision hidden_act", vision.get("hidden_act", "quick_gelu"), "quick_gelu")
+        only("vision hidden_act", vision.get("hidden_act", "quick_gelu"), "quick_gelu")
         sizes["hidden_size"] = vision["embed_dim"]
         sizes["intermediate_size"] = int(vision["embed_dim"] * vision.get("mlp_ratio", 4))
-        sizes["out_hidden_size"] = vision.get("hidden_size", text_width)
+        sizes["out_hidden_size"] = vision.get("hidden_size", 3584)
         sizes["fullatt_block_indexes"] = tuple(range(min(vision["depth"], LARGEST["depth"])))
     else:
-        _only("vision hidden_act", vision.get("hidden_act", "silu"), "silu")
+        only("vision hidden_act", vision.get("hidden_act", "silu"), "silu")
         sizes["hidden_size"] = vision["hidden_size"]
         sizes["intermediate_size"] = vision["intermediate_size"]
-        sizes["out_hidden_size"] = vision.get("out_hidden_size", text_width)
+        sizes["out_hidden_size"] = vision.get("out_hidden_size", 3584)
         optional += ["window_size", "tokens_per_second"]
-        if vision.get("fullatt_block_indexes") is not None:
+        if "fullatt_block_indexes" in vision:
             sizes["fullatt_block_indexes"] = tuple(vision["fullatt_block_indexes"])
     sizes |= {name: vision[name] for name in optional if name in vision}
-    if rope := _object(vision, "rope_parameters"):
-        sizes["rope_theta"] = rope.get("rope_theta", VisionConfig.rope_theta)
-    return VisionConfig(**sizes)
-
-
-def _processor(processor: dict[str, Any]) -> ProcessorConfig:
-    for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
-        _only(step, processor.get(step, True), True, None)
-    _only("resample", processor.get("resample", 3), 3)  # bicubic
-    _only("rescale_factor", round(255 * processor.get("rescale_factor", 1 / 255), 9), 1)
-    least, most = _limits(processor, ProcessorConfig.min_pixels, ProcessorConfig.max_pixels)
-    return ProcessorConfig(
-        min_pixels=least,
-        max_pixels=most,
-        image_mean=tuple(processor.get("image_mean", CLIP_MEAN)),
-        image_std=tuple(processor.get("image_std", CLIP_STD)),
-    )
-
-
-def _limits(processor: dict[str, Any], least: int, most: int) -> tuple[int, int]:
-    """(least, most) pixels, under either of their names."""
-    size = _object(processor, "size")
-    return (
-        processor.get("min_pixels") or size.get("shortest_edge", least),
-        processor.get("max_pixels") or size.get("longest_edge", most),
-    )
+    rope = _object(vision, "rope_scaling") or _object(vision, "rope_parameters")
+    only("vision rope_type", rope.get("rope_type", rope.get("type", "axial")), "axial", "default")
+    theta = vision.get("rope_theta", VisionConfig.rope_theta)
+    return VisionConfig(**sizes, rope_theta=rope.get("rope_theta", theta))
 
 
 def _check(config: Config) -> None:
     """Kinds and sizes that cannot be: each gets its own line."""
     vision, text, processor = config.vision, config.text, config.processor
-    for part in (vision, text, processor, config):
+    for part in (vision, text, processor, config.video, config):
         for name, kind in part.__annotations__.items():
             _check_number(name, getattr(part, name), kind)
     if not isinstance(config.tie_word_embeddings, bool):
@@ -312,7 +347,7 @@ def _check_number(name: str, value: Any, kind: str) -> None:
         if not all(type(v) in (int, float) and math.isfinite(v) for v in value):
             raise UserError(f"{name} is {list(value)}, not finite numbers")
     elif kind in ("int", "index"):
-        least = 0 if kind == "index" or name.endswith("_id") else 1
+        least = 0 if kind == "index" or name.endswith(("_id", "_tokens")) else 1
         most = LARGEST.get(name, 2**31)
         if type(value) is not int or not least <= value <= most:
             raise UserError(f"{name} is {value!r}, not a whole number from {least} to {most}")

@@ -19,14 +19,16 @@ from .checkpoint import load_weights
 from .config import Config, load_config
 from .deprecated import old_names, warn
 from .dims import Array, Float, Int
-from .errors import UserError
+from .errors import UserError, note
 from .generate import Generation, Past
 from .image import preprocess
 from .image_cache import ImageCache
 from .media import IMAGE_KEYS, open_image, rgb
+from .messages import as_messages, warn_unread
 from .nn import ReferenceCache
 from .position import rope_index
 from .sampling import GREEDY, Sampling
+from .template import Template, load_template
 from .tokenizer import Tokenizer, load_tokenizer
 from .tracing import record, trace
 from .video import read_video
@@ -60,7 +62,7 @@ class Model:
     config: Config
     weights: Weights
     tokenizer: Tokenizer
-    template: str | None = None  # a chat template other than the published one
+    template: Template | None = None  # chat templates other than the published one
     dtype: Any = np.float32
     reference: bool = False
     image_cache: ImageCache | None = None  # asked first, where there is one
@@ -86,6 +88,7 @@ class Model:
         parse_special: bool = False,
         to_rgb: Callable[[Image], Image] = rgb,
         add_vision_id: bool = False,
+        **variables: Any,
     ) -> Inputs:
         """HF messages -> inputs. An image is a path, PIL image, array or data: URI under "image".
 
@@ -95,10 +98,10 @@ class Model:
         Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
         arguments', else the checkpoint's. ``parse_special`` obeys special tokens written inside
         text; ``to_rgb`` as in :func:`media.open_image`; ``add_vision_id`` as in
-        :func:`chat.render`.
+        :func:`chat.render`; ``variables`` (tools, documents) go to :meth:`Template.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
-        return self.prompt(messages, media, parse_special, add_vision_id)
+        return self.prompt(messages, media, parse_special, add_vision_id, **variables)
 
     def prompt(
         self,
@@ -106,13 +109,17 @@ class Model:
         media: dict[str, Any],
         parse_special: bool = False,
         add_vision_id: bool = False,
+        **variables: Any,
     ) -> Inputs:
         """HF messages whose ``media`` were read -> inputs; the flags as in :meth:`prepare`."""
         if self.template is not None:
-            pieces = chat.render_with_jinja(self.template, messages, add_vision_id)
+            variables |= {"add_vision_id": True} if add_vision_id else {}
+            pieces = self.template.render(messages, self.tokenizer, parse_special, **variables)
         else:
+            warn_unread(as_messages(messages), variables)
             pieces = chat.render(messages, add_vision_id=add_vision_id)
-        ids = self.encode(chat.obey(pieces) if parse_special else pieces, media)
+            pieces = chat.obey(pieces, self.tokenizer) if parse_special else pieces
+        ids = self.encode(pieces, media)
         ids = record("input_ids", ids)
         positions, delta = self.positions(ids, media)
         return Inputs(ids, positions, delta, **media)
@@ -350,8 +357,9 @@ def load(
             f"{list(config.eos_token_ids)} of the config; take the tokenizer of this checkpoint"
         )
     if not config.eos_token_ids:
+        note(f"{directory}: no file names a stop token; {chat.IM_END} ends an answer")
         config = replace(config, eos_token_ids=(tokenizer.token_id(chat.IM_END),))
-    template = chat.load_template(directory)
+    template = load_template(directory)
     return Model(config, weights, tokenizer, template, np.dtype(dtype).type, reference)
 
 

@@ -83,11 +83,23 @@ def limits_qwen_vl_utils(
 def limits_hf(
     frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> tuple[int, float]:
-    """(least, most) pixels of a frame, however many there are: those of the checkpoint's images.
+    """(least, most) pixels of a frame, however many there are, as the checkpoint's files say.
 
-    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it of a published checkpoint.
+    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it; of a published checkpoint that
+    has the limits of images. (With ``cap_pixels_per_frame`` all frames share one bound.)
     """
-    return config.processor.limits(min_pixels, max_pixels)
+    if not config.video.hf_limits:
+        return config.processor.limits(min_pixels, max_pixels)
+    bounds = dict(zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True))
+    least, most = config.video.hf_limits  # smart_resize refuses them where they cross
+    if min_pixels or max_pixels:
+        least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
+    if config.video.shared_tokens:
+        vision = config.vision
+        factor = vision.patch_size * vision.spatial_merge_size
+        shared = int(config.video.shared_tokens * factor * factor * 0.9)
+        most = max(min(most, shared * vision.temporal_patch_size // frames), int(least * 1.05))
+    return least, most
 
 
 class SamplingPolicy(NamedTuple):
@@ -95,11 +107,14 @@ class SamplingPolicy(NamedTuple):
 
     sample: Callable[..., Any]
     limits: Callable[..., tuple[int, float]]
+    by_time: bool = True  # of an uneven video, the frames shown at even instants
 
 
 SAMPLING_POLICIES = {
     "qwen-vl-utils": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils),
     "hf": SamplingPolicy(sample_hf, limits_hf),
+    "qwen-vl-utils-by-index": SamplingPolicy(sample_qwen_vl_utils, limits_qwen_vl_utils, False),
+    "hf-by-index": SamplingPolicy(sample_hf, limits_hf, False),
 }
 
 
@@ -120,16 +135,20 @@ def read_video(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     fps: float | None = None,
-    least: int = MIN_FRAMES,
-    most: int = MAX_FRAMES,
+    least: int | None = None,
+    most: int | None = None,
     policy: str = "qwen-vl-utils",
 ) -> Video:
     """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
 
-    ``fps`` is the rate to sample a clip at (default 2), or the rate of a list's frames, of which
-    all are used up to ``most``. An odd number of frames is made even by repeating the last.
+    ``fps`` is the rate to sample a clip at, or the rate of a list's frames, of which all are used
+    up to ``most``. What is not given is the checkpoint's (published: 2, 4 to 768 frames). An odd
+    number of frames is made even by repeating the last.
     """
-    fps = FPS if fps is None else fps
+    settings = config.video
+    fps = settings.fps if fps is None else fps
+    least = settings.min_frames if least is None else least
+    most = settings.max_frames if most is None else most
     if isinstance(fps, bool) or not isinstance(fps, numbers.Real) or not 1e-6 <= fps <= 1e6:
         raise UserError(f"fps is {fps!r}; it must be a number over 0")
     for name, count in (("min_frames", least), ("max_frames", most)):
@@ -148,12 +167,17 @@ def read_video(
         return _resized(clip, indices, limits, config), between
 
     if clip.uneven:
-        warn(f"{clip.name}: {clip.uneven}")
+        chosen = "time" if SAMPLING_POLICIES[policy].by_time else "index all the same"
+        warn(f"{clip.name}: {clip.uneven}; they are chosen by {chosen}")
+    for note in clip.notes:
+        warn(f"{clip.name}: {note}")
     try:
         frames, between = look(clip)
     except _Short as short:
         warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
-        frames, between = look(replace(clip, total=short.held))
+        frames, between = look(clip.cut_to(short.held))
+    for note in clip.decoding.messages():
+        warn(f"{clip.name}: {note}")
     step = config.vision.temporal_patch_size
     pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
     _, h, w = pairs[0][1]
@@ -170,7 +194,9 @@ def choose_frames(
     at, up to ``most``. Warns when there are more.
     """
     if clip.rate is not None:
-        indices = SAMPLING_POLICIES[policy].sample(clip.total, clip.rate, fps, least, most)
+        rule = SAMPLING_POLICIES[policy]
+        indices = rule.sample(clip.total, clip.rate, fps, least, most)
+        indices = clip.shown_instead(indices) if rule.by_time else indices
         if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
             warn(f"{clip.name} has {wanted} frames at {fps:g} a second; {len(indices)} are used")
     else:
@@ -191,7 +217,7 @@ class _Short(Exception):
 def _resized(
     clip: VideoSource, indices: list[int], limits: tuple[int, float], config: Config
 ) -> list[np.ndarray]:
-    """The frames of these rising indices at the size at which they are read, uint8 [H, W, 3] each.
+    """The frames of these indices (in order) at the size at which they are read, uint8 [H, W, 3].
 
     Frames are decoded one after another, no more than needed, and only these are kept, in room
     taken beforehand (small arrays kept between large ones would hold on to the large ones' memory).
@@ -210,12 +236,15 @@ def _resized(
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
             room = np.empty((len(indices), *size, 3), np.uint8)
         if frame.size != first:
-            raise UserError(
-                f"{clip.name}: one frame is {frame.width}x{frame.height} pixels, the first "
-                f"{first[0]}x{first[1]}; all frames of a video have one size"
+            both = (
+                f"one frame is {frame.width}x{frame.height} pixels, the first {first[0]}x{first[1]}"
             )
-        room[used] = resize(frame, *size)
-        used += 1
+            if clip.rate is None:
+                raise UserError(f"{clip.name}: {both}; all frames of a video have one size")
+            clip.decoding.note(f"{both}; all are read at the size of the first")
+        again = used + indices[used:].count(index)  # a frame that is shown for long
+        room[used:again] = resize(frame, *size)
+        used = again
         if used == len(indices):
             return list(room)
     if not held:

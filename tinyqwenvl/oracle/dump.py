@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import STORED_DTYPES, read_header, to_bfloat16, to_float
+from ..checkpoint import STORED_DTYPES, Spool, Stored, read_safetensors, to_bfloat16, to_float
 from ..cli import write_text
 from ..config import read_json
 from ..errors import UserError
@@ -31,7 +29,7 @@ DTYPES = STORED_DTYPES | {  # safetensors' names
     "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }  # fmt: skip
-_KINDS = {dtype: kind for kind, dtype in DTYPES.items() if kind != "BF16"}
+_WRITTEN = {dtype for kind, dtype in DTYPES.items() if kind != "BF16"}
 INPUTS = "inputs/"
 
 
@@ -148,21 +146,19 @@ def make_dump(
 
 def read_dump_file(path: Path) -> Dump:
     """A safetensors file, with or without a manifest (``.json`` beside it)."""
-    header, start = read_header(path, DTYPES)
+    stored = read_safetensors(path, None, DTYPES)
     manifest = read_manifest(path.with_suffix(".json"))
     lines = {line["key"]: line for line in manifest.get("stages", ())}
     order = {key: i for i, key in enumerate(lines)}
     entries = []
-    for key in sorted(header, key=lambda k: order.get(k, len(order))):
-        kind, shape = header[key]["dtype"], tuple(header[key]["shape"])
-        load = _Part(path, kind, shape, start + header[key]["data_offsets"][0])
-        dtype = "bfloat16" if kind == "BF16" else str(DTYPES[kind])
+    for key in sorted(stored, key=lambda k: order.get(k, len(order))):
+        load, shape, dtype = stored[key], stored[key].shape, str(DTYPES[stored[key].kind])
         line = lines.get(key, {})
         name, call = (current_key(key), 0) if key.startswith(INPUTS) else split_key(key)
         if isinstance(line.get("name"), str) and type(line.get("call")) is int:
             name, call = line["name"], line["call"]  # as it was written, whoever else uses the name
-            name = name if key_of(current_name(name), call) in header else current_name(name)
-        entries.append(Entry(name, call, shape, dtype, load, _current_line(line)))
+            name = name if key_of(current_name(name), call) in stored else current_name(name)
+        entries.append(Entry(name, call, shape, dtype, _Part(load), _current_line(line)))
     dump = make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
     notes = manifest.get("notes")
     dump.notes = (
@@ -180,16 +176,11 @@ def _current_line(line: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class _Part:
-    path: Path
-    kind: str
-    shape: tuple[int, ...]
-    offset: int
+    stored: Stored
 
     def __call__(self) -> np.ndarray:
-        if 0 in self.shape:
-            return np.zeros(self.shape, DTYPES[self.kind])
-        bits = np.memmap(self.path, DTYPES[self.kind], "r", self.offset, self.shape)
-        return to_float(bits, self.kind, np.dtype(np.float32)) if self.kind == "BF16" else bits
+        array = self.stored()
+        return to_float(array) if self.stored.kind == "BF16" else array
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -262,17 +253,14 @@ class Writer:
             raise UserError(f"{self.path}: the name of a dump ends in .safetensors")
         self.about = dict(about or {})
         self.calls: dict[str, int] = {}
-        self.header: dict[str, Any] = {}
         self.stages: list[dict[str, Any]] = []
-        self.offset = 0
 
     def __enter__(self) -> Writer:
         beside = self.path.with_suffix(".json")
         if beside.exists() and not read_manifest(beside):
             raise UserError(f"{beside} is there and is no manifest; give the dump another name")
-        self._whole_path = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:  # without a name, so that nothing can be left of it
-            self._data = tempfile.TemporaryFile(dir=self.path.parent)
+        try:
+            self._spool = Spool(self.path.parent)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
         return self
@@ -310,43 +298,29 @@ class Writer:
         return key
 
     def _write(self, key: str, array: np.ndarray, stored_as: str | None) -> None:
-        if key in self.header:
+        if key in self._spool:
             raise UserError(
                 f"{key} would stand twice in {self.path}; give one of them another name"
             )
         dtype = array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype
-        if dtype not in _KINDS or stored_as not in (None, str(array.dtype), "bfloat16"):
+        if dtype not in _WRITTEN or stored_as not in (None, str(array.dtype), "bfloat16"):
             raise UserError(f"{key} is of {stored_as or array.dtype}, which a dump cannot hold")
-        kind, data = _KINDS[dtype], array.astype(dtype, copy=False)
-        if stored_as == "bfloat16":
-            kind, data = "BF16", to_bfloat16(array)
+        data = to_bfloat16(array) if stored_as == "bfloat16" else array.astype(dtype, copy=False)
         try:
-            self._data.write(data.tobytes())
+            self._spool.add(key, data.dtype, array.shape, [data])
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
-        offsets = [self.offset, self.offset + data.nbytes]
-        self.header[key] = {"dtype": kind, "shape": array.shape, "data_offsets": offsets}
-        self.offset = offsets[1]
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         try:
             if kind is None:
-                self._finish()
+                self._spool.save(self.path)
+                write_manifest(self.path, self.about, self.stages)
         except OSError as failure:
-            raise UserError(f"cannot write {self.path}: {failure.strerror}") from None
+            reason = failure.strerror or failure
+            raise UserError(f"cannot write {self.path}: {reason}") from None
         finally:
-            self._data.close()
-            self._whole_path.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        text = json.dumps(self.header).encode()
-        text += b" " * (-len(text) % 8)
-        self._data.seek(0)
-        with self._whole_path.open("wb") as whole:
-            whole.write(len(text).to_bytes(8, "little") + text)
-            shutil.copyfileobj(self._data, whole, 1 << 24)
-        self._whole_path.replace(self.path)
-        write_manifest(self.path, self.about, self.stages)
+            self._spool.close()
 
 
 def write_manifest(path: Path, about: Mapping[str, Any], stages: list[dict[str, Any]]) -> None:

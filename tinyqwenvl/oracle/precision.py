@@ -29,7 +29,7 @@ def to_float16(x: np.ndarray) -> np.ndarray:
 
 def to_bf16(x: np.ndarray) -> np.ndarray:
     """Rounded to bfloat16 (8 bits, the range of float32), as float32."""
-    rounded = to_float(to_bfloat16(x), "BF16", np.dtype(np.float32))
+    rounded = to_float(to_bfloat16(x))
     return np.where(np.isfinite(x), rounded, x)
 
 

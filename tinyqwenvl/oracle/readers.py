@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..checkpoint import to_float
+from ..checkpoint import BFLOAT16, to_float
 from ..config import read_json, read_text
 from ..errors import UserError
 from .dump import Dump, Entry, make_dump, read_dump_file, split_key
@@ -119,7 +119,7 @@ def _header(file: BinaryIO, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _numbers(array: np.ndarray) -> np.ndarray:
     """bfloat16, which npy stores as two raw bytes, as float32; all else as it is."""
     if array.dtype == np.dtype("V2"):
-        return to_float(array.view("<u2"), "BF16", np.dtype(np.float32))
+        return to_float(array.view(BFLOAT16))
     return array
 
 
@@ -198,7 +198,7 @@ def _raw(path: Path, key: str, facts: Any) -> Entry:
 
     def load() -> np.ndarray:
         array = np.fromfile(path, _RAW[dtype]).reshape(shape)
-        return to_float(array, "BF16", np.dtype(np.float32)) if dtype == "bfloat16" else array
+        return to_float(array.view(BFLOAT16)) if dtype == "bfloat16" else array
 
     return _entry(key, tuple(shape), dtype, load)
 
