@@ -78,8 +78,8 @@ assert parts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # a step of 16 / 8
 
 # %% [markdown]
 # Both make the number of frames even (two of them are a patch), take at least 4 and at most 768,
-# and never more than there are. A video with uneven frame times is sampled by time instead: an index
-# stands for an instant, and the frame that is shown then is used.
+# and never more than there are. A video with uneven frame times is sampled by time instead: an
+# index stands for an instant, and the frame that is shown then is used.
 
 # %%
 for sample in (video.sample_qwen_vl_utils, video.sample_hf):
