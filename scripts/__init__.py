@@ -8,6 +8,7 @@
   ``checkpoint_files``.
 - Comparisons and measurements: ``compare_with_transformers``, ``benchmark``, ``benchmark_diff``,
   ``calibrate_oracle``, ``oracle_versions``, ``fuzz``, ``mutate``, ``count_code``.
-- Documentation: ``notebooks``, ``draw_figures``, ``build_docs``.
+- Documentation: ``notebooks``, ``refresh_figures`` (every committed figure; parts of it:
+  ``draw_figures``, ``cheat_sheet``), ``build_docs``.
 - Training of the embedded checkpoint: the folders with ``train.py``.
 """

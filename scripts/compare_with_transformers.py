@@ -1,13 +1,16 @@
 """A live comparison with transformers on freshly drawn configurations, weights and images.
 
-    python -m scripts.compare_with_transformers [--cases 6] [--settings 300] [--seed S] [--embedded]
+    python -m scripts.compare_with_transformers [--cases 6] [--settings 300] [--seed S]
+        [--embedded | --templates]
 
 For each case: pixel_values bit-equal, position ids equal, 32 greedy ids equal, with a repetition
 penalty too, logits within ten times transformers' own distance between float32 and float64. That is
 around 1e-11, and we stay under 1e-10 unless a random model is so sharp that transformers itself
 does not. The logits again for a conversation with a clip, at our positions. ``--embedded`` takes
-the embedded checkpoint instead, and fresh images. ``--settings`` random settings of images and
-videos are read as well (scripts.compare_settings). Exit code 1 when anything differs.
+the embedded checkpoint instead, and fresh images; ``--templates`` compares chat templates alone
+(scripts.compare_templates), of which each case without ``--embedded`` draws some too. So many
+random ``--settings`` of images and videos are read as well (scripts.compare_settings). Exit code 1
+when anything differs.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from PIL import Image
 
 import tinyqwenvl
 from scripts.compare_settings import compare_all_settings
+from scripts.compare_templates import compare_templates
 from scripts.random_checkpoint import random_image, tiny_config, write_checkpoint
 from scripts.witness import VERSIONS, Witness
 from tinyqwenvl.config import FAMILIES
@@ -166,10 +170,12 @@ def main() -> int:
     parser.add_argument("--settings", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--embedded", action="store_true", help="the embedded checkpoint")
+    parser.add_argument("--templates", action="store_true", help="chat templates alone")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
-    failed = 0
-    for case in range(args.cases):
+    cases, failed = 0 if args.templates else args.cases, 0
+    templates = 0 if args.embedded else compare_templates(args.seed, 10 * args.cases)[0]
+    for case in range(cases):
         rng = np.random.default_rng([args.seed, case])
         model_type = "embedded" if args.embedded else FAMILIES[case % 2]
         with tempfile.TemporaryDirectory() as folder:
@@ -178,11 +184,11 @@ def main() -> int:
         failed += not all(holds for _, holds in results)
         told = "; ".join(what if holds else f"NOT EQUAL: {what}" for what, holds in results)
         print(f"{case} {model_type}: {told}", flush=True)
-    print(f"{args.cases - failed} passed, {failed} failed")
-    if args.settings and not args.embedded:
+    print(f"{cases - failed} passed, {failed} failed; {templates} differences in templates")
+    if args.settings and not (args.embedded or args.templates):
         with tempfile.TemporaryDirectory() as folder:
             failed += compare_all_settings(args.seed, args.settings, Path(folder))
-    return int(failed > 0)
+    return int(failed + templates > 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Draw the figures of the README: one image on its way through the embedded checkpoint.
 
 python -m scripts.draw_figures --out docs/figures
+
+``scripts.refresh_figures`` draws these and all others that are committed.
 """
 
 import argparse
@@ -59,9 +61,14 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures().items():
         path = options.out / f"{name}.png"
-        figure.savefig(path, dpi=130)
-        Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+        save(figure, path)
         print(f"![{figure.alt}]({path})")
+
+
+def save(figure, path):
+    """A figure as a small PNG."""
+    figure.savefig(path, dpi=130)
+    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
 
 
 if __name__ == "__main__":

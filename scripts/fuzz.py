@@ -1,6 +1,6 @@
-"""Damaged files against all that reads files: safetensors headers, configs, tokenizers, images.
+"""Damaged files against all that reads files: headers, configs, tokenizers, images, videos.
 
-    python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|image]
+    python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|picture|video]
 
 Whatever a file holds, reading it either works or raises one UserError of one line: no other
 exception, no crash, no hang (one file may take 20 s) and no more memory than the limit. A failure
@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from scripts import fuzz_requests, odd_videos
 from scripts.odd_images import odd_images
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl import UserError
@@ -188,6 +189,27 @@ class Targets:
 
         return st.sampled_from(files).flatmap(damaged), read
 
+    def video(self) -> tuple[st.SearchStrategy, Callable]:
+        """Video files of every container that PyAV writes here; not without PyAV."""
+        folder = self.folder / "videos"
+        folder.mkdir()
+        files = [
+            (kind, odd_videos.write(folder / f"{pace.__name__}.{kind}", pace(9)).read_bytes())
+            for kind in odd_videos.CODECS
+            for pace in (odd_videos.even, odd_videos.uneven)
+        ]
+        whole = odd_videos.write(folder / "trimmed.mp4", odd_videos.even(9))
+        trimmed = odd_videos.turned(odd_videos.trimmed(whole, 80, 280), (0, 1, -1, 0))
+        files.append(("mp4", trimmed.read_bytes()))
+
+        def read(case: tuple[str, bytes]) -> None:
+            path = folder / f"damaged.{case[0]}"
+            path.write_bytes(case[1])
+            read_video(path, self.config, max_pixels=10**5, most=8)
+
+        each = [st.tuples(st.just(kind), damaged(data)) for kind, data in files]
+        return st.one_of(each), read
+
 
 def fuzz(name: str, target: tuple[st.SearchStrategy, Callable], seconds: float, start: int) -> int:
     """Read damaged files for a while; returns how many. What goes wrong is raised."""
@@ -225,7 +247,7 @@ def fuzz(name: str, target: tuple[st.SearchStrategy, Callable], seconds: float, 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    kinds = ("header", "config", "tokenizer", "picture")
+    kinds = ("header", "config", "tokenizer", "picture", "video", "request")
     parser.add_argument("--seconds", type=float, default=600, help="of all kinds together")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", choices=kinds)
@@ -246,6 +268,8 @@ def main() -> None:
         targets = Targets(Path(folder))
         makers = {"header": targets.header, "config": targets.setting}
         makers |= {"tokenizer": targets.tokenizer, "picture": targets.image}
+        makers |= {"video": targets.video}
+        makers |= {"request": lambda: fuzz_requests.target(targets.config, targets.folder)}
         for name in chosen:
             fuzz(name, makers[name](), args.seconds / len(chosen), args.seed)
 

@@ -264,6 +264,8 @@ def test_the_drawing_is_xml_and_says_the_shapes(words, tmp_path, capsys):
     texts = [e.text for e in ET.parse(path).iter() if e.text]
     found = walk(preset("qwen2-vl-2b"), [tuple(map(int, w.split("x"))) for w in words])
     assert str(list(found.row("visual").shape)) in texts
+    assert str([1, found.config.text.vocab_size]) in texts  # as its FLOPs: of one position
+    assert str(list(found.row("lm_head").shape)) not in texts
     assert [p.name for p in tmp_path.iterdir()] == ["a.svg"]
 
 

@@ -100,6 +100,43 @@ def test_vocabulary_and_merges(tmp_path):
     assert len(load_tokenizer(tmp_path)) == 257 + 14
 
 
+def added(content, **flags):
+    return {"content": content, "special": True, "normalized": False, **flags}
+
+
+def test_added_tokens_of_the_config_count_too(tmp_path):
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    listed = {
+        "278": added("<mine>", rstrip=True),
+        "279": added("<plain>", special=False),
+        str(TOKEN_IDS["<tool_call>"]): added("<tool_call>"),  # not special in tokenizer.json
+    }
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps({"added_tokens_decoder": listed}))
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer) == len(BYTES) + 2
+    assert {"<mine>", "<tool_call>", "<|im_end|>"} <= set(tokenizer.special_tokens)
+    assert "<plain>" not in tokenizer.special_tokens
+    pieces = tokenizer.split("a<mine> \n b<tool_call> c<plain>")
+    assert pieces == ["a", "<mine>", "b", "<tool_call>", " c", "<plain>"]
+    assert [isinstance(p, SpecialToken) for p in pieces] == [False, True] * 2 + [False, True]
+    assert len(tokenizer.encode("<mine>")) == 6  # typed: text
+    assert BYTES.split("a<mine><tool_call>") == ["a<mine>", "<tool_call>"]
+    for bad in (5, [1], {"x": 1}, {"300": added("<far>")}, {"278": {"special": True}}):
+        settings.write_text(json.dumps({"added_tokens_decoder": bad}))
+        with pytest.raises(UserError, match=r"cannot read the tokenizer|do not belong together"):
+            load_tokenizer(tmp_path)
+
+
+def test_split_takes_the_longest_token_and_whole_words():
+    backend = byte_tokenizer()
+    from tokenizers import AddedToken
+
+    backend.add_tokens([AddedToken("<|im_end|>>", special=True), AddedToken("w", single_word=True)])
+    assert Tokenizer(backend).split("<|im_end|>> wow w") == ["<|im_end|>>", " wow ", "w"]
+    assert Tokenizer(backend).split("") == []
+
+
 @needs_real
 @pytest.mark.parametrize("source", ["tokenizer.json", "vocab.json and merges.txt"])
 def test_the_real_tokenizer(source, tmp_path):

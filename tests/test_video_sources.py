@@ -13,7 +13,7 @@ from PIL import Image
 
 from scripts.odd_images import turned_file
 from scripts.random_checkpoint import random_image, tiny_config
-from tinyqwenvl import UserError, run, video, video_source
+from tinyqwenvl import UserError, run, video, video_file
 from tinyqwenvl.config import parse_config
 from tinyqwenvl.media import ImageWarning
 from tinyqwenvl.video import (
@@ -67,10 +67,10 @@ def test_animations(kind, tmp_path):
     np.testing.assert_allclose(found.patches, whole.patches, rtol=0, atol=off)
 
 
-def write_video(path, count, rate, size=(64, 48), codec="mpeg4"):
+def write_video(path, count, rate, size=(64, 48), codec="mpeg4", container=None):
     """A clip whose frames are grey of a level that says which they are."""
     av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=container) as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for i in range(count):
@@ -218,10 +218,10 @@ def test_a_still_is_a_video_of_one_frame_by_the_policy_of_images(tmp_path):
 
 def test_frames_of_too_many_pixels_are_refused_before_any_is_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "large.mp4", 2, 10)
-    monkeypatch.setattr(video_source, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(video_file, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
     with pytest.raises(UserError, match="frames of over 3,071 pixels"):
         open_video(path)
-    monkeypatch.setattr(video_source, "MAX_IMAGE_PIXELS", 64 * 48)
+    monkeypatch.setattr(video_file, "MAX_IMAGE_PIXELS", 64 * 48)
     assert open_video(path).total == 2
 
 

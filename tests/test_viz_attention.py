@@ -121,7 +121,13 @@ def test_attention_lies_where_its_tokens_are(grid, rows):
     for axes in figure.axes[: rows + 1]:
         assert list(axes.images[-1].get_extent()) == [0, grid[2] * 14, grid[1] * 14, 0]
         assert axes.get_xlim() == (0, grid[2] * 14) and axes.get_ylim() == (grid[1] * 14, 0)
-        assert {(p.get_x(), p.get_y(), p.get_width()) for p in axes.patches} == {(3, 5, 17)}
+        outlined = [p for p in axes.patches if p.get_gid() != "most"]
+        assert {(p.get_x(), p.get_y(), p.get_width()) for p in outlined} == {(3, 5, 17)}
+    for row, axes in zip(weights, figure.axes[1 : rows + 1], strict=True):
+        (framed,) = {p.get_xy() for p in axes.patches if p.get_gid() == "most"}
+        best = int(np.argmax(row))
+        assert framed == (28 * (best % across), 28 * (best // across))
+        assert axes.images[1].cmap(0.0)[3] == 0 and axes.images[1].cmap(1.0)[3] > 0.8
     y, x = divmod(int(np.argmax(weights[0])), across)
     assert f"word 0 most at row {y}, column {x} (" in figure.alt
 
@@ -357,3 +363,14 @@ def test_token_probabilities_have_a_bar_and_a_diamond_for_each_word(count):
     least = int(np.argmin(chosen))
     assert re.search(rf"w{least}, token {least}: after {chosen[least]:.1%}", figure.alt)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["before", "after"]
+
+
+def test_probabilities_near_one_are_drawn_on_a_logarithmic_axis():
+    """With 21 of 22 bars over 99 % the second tokens would all lie on the floor of a linear one."""
+    chosen = np.full(22, 0.999)
+    chosen[5] = 0.9
+    figure = read_well(viz.token_probabilities(["w"] * 22, chosen, 1 - chosen))
+    assert figure.axes[0].get_yscale() == "log" and "log scale" in figure.axes[0].get_ylabel()
+    assert figure.axes[0].get_ylim()[0] <= 100 * 0.001
+    even = read_well(viz.token_probabilities(["w"] * 22, np.full(22, 0.7), np.full(22, 0.2)))
+    assert even.axes[0].get_yscale() == "linear"

@@ -162,3 +162,13 @@ def test_spectrum_tells_white_from_flat():
     assert np.allclose(single.get_ydata(), [100, 0, 0], rtol=0, atol=off)
     assert even.get_linestyle() != single.get_linestyle()
     assert "white: the first has 10 %" in figure.alt and "one: the first has 100 %" in figure.alt
+
+
+def test_skills_mark_chance_and_say_where_a_cut_axis_begins():
+    figure = skills({"a": {"colour": 0.97, "count": 0.88}}, chance={"colour": 0.7})
+    axes = figure.axes[0]
+    (stroke,) = (line for line in axes.lines if line.get_label() == "chance level")
+    assert list(stroke.get_xdata()) == [70, 70] and np.mean(stroke.get_ydata()) == 0
+    begins = axes.get_xlim()[0]
+    assert 1 < begins < 70 and f"axis cut: begins at {begins:.0f}" in axes.get_xlabel()
+    assert "cut" not in skills({"a": {"x": 0.0, "y": 1.0}}).axes[0].get_xlabel()

@@ -219,16 +219,36 @@ def test_merge_groups_colour_blocks_and_never_a_neighbour_alike():
 
 
 def test_merge_groups_number_tokens_where_patches_are_small():
-    figure = FIGURES["merge, tokens"]()
+    figure = viz.merge_groups(np.array([[1, 10, 16]]))
     numbers = {place: int(t.get_text()) for place, t in texts(figure.axes[0]).items()}
     assert numbers == {
-        (2 * column + 1, 2 * row + 1): row * 30 + column
-        for row in range(16)
-        for column in range(30)
+        (2 * column + 1, 2 * row + 1): row * 8 + column for row in range(5) for column in range(8)
     }
-    assert "tokens are numbered, up to 479" in figure.alt
-    figure = FIGURES["merge, many"]()
-    assert [t.get_text() for t in figure.axes[0].texts] == ["0", "2399"]
+    assert "tokens are numbered, up to 39" in figure.alt
+
+
+def test_merge_groups_number_sparsely_where_tokens_are_many():
+    """The first token of at most about a dozen rows, and the last of all."""
+    figure = FIGURES["merge, tokens"]()
+    numbers = [int(t.get_text()) for t in figure.axes[0].texts]
+    assert numbers == [*range(0, 450, 60), 450, 479]
+    assert "some tokens are numbered, up to 479" in figure.alt
+    numbers = [int(t.get_text()) for t in FIGURES["merge, many"]().axes[0].texts]
+    assert len(numbers) <= 14 and numbers[0] == 0 and numbers[-1] == 2399
+
+
+def test_an_image_that_keeps_its_size_is_drawn_once():
+    figure = viz.patch_grid(some_image(112, 56))
+    (axes,) = figure.axes
+    assert lines_at(axes) == (set(range(0, 113, 14)), set(range(0, 57, 14)))
+    assert "112x56 keeps its size: 32 patches, 8 tokens" in figure.get_suptitle()
+    assert "is not resized" in figure.alt and "4 rows of 8 patches" in figure.alt
+
+
+def test_contours_of_the_map_are_at_their_counts():
+    figure = viz.tokens_by_size(784, 784 * 900, longest=2000, steps=40)
+    labels = {t.get_text() for t in figure.axes[0].texts}
+    assert {"10", "30", "100", "300"} <= labels
 
 
 def test_merge_groups_of_threes_and_over_images():

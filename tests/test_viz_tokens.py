@@ -266,6 +266,11 @@ def test_rules_compared_count_their_collisions():
     assert extents == [(0, 3), (3, 19), (22, 4), (0, 3), (3, 19), (5, 4)]
     assert len(figure.axes[0].lines) == 2 * 10  # a stroke for each frame pair
     assert "times of the spans 3, 5, 7, 9" in figure.alt
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text.split(":")[0] for text in legend] == [
+        "text", "image or video span", "time of a frame pair",
+    ]  # fmt: skip
+    assert figure.axes[0].get_xlabel() == "position"
 
 
 @pytest.mark.parametrize(("at", "expected"), [(3, 1), (4, 0)])

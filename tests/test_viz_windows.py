@@ -198,3 +198,18 @@ def test_attention_stays_in_the_frame_of_the_patch(looks):
     figure = viz.attention_from_patch(weights[:1] + 0.01, key_ranges, grids, CONFIG, 16, ["first"])
     assert figure.axes[0].images[0].get_array().shape == (6, 10)
     assert figure.alt.startswith("The patch in row 0, column 0 of 6 rows of 10 patches.")
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_window_masks_are_one_mask_in_two_orders(name):
+    expected = slow_windows(GRIDS[name])
+    of = {token: number for number, window in enumerate(expected) for token in window}
+    order = [token for window in expected for token in window]
+    figure = viz.window_masks(np.array(GRIDS[name]), CONFIG)
+    for axes, tokens in zip(figure.axes, (sorted(order), order), strict=True):
+        allowed = np.any(axes.images[0].get_array() != to_rgb("#eeeeee"), axis=-1)
+        assert allowed.tolist() == [[of[a] == of[b] for b in tokens] for a in tokens]
+        assert axes.get_xlabel().startswith("key position")
+    assert figure.axes[0].get_ylabel().startswith("query position")
+    pairs = sum(len(window) ** 2 for window in expected)
+    assert f"both allow {pairs:,} of {len(order) ** 2:,} pairs" in figure.alt

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +30,9 @@ PRETOKENS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+T = TypeVar("T")
 
 
 class SpecialToken(str):
@@ -73,6 +78,40 @@ class Tokenizer:
             raise UserError(f"the text is not Unicode: {error}") from None
         return self.backend.encode(text, add_special_tokens=False)
 
+    @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The added tokens that are marked special: those that a user cannot write as text."""
+        added = self.backend.get_added_tokens_decoder().values()
+        return tuple(token.content for token in added if token.special)
+
+    def split(self, text: str) -> list[str]:
+        """Text -> pieces, in which every added token of this tokenizer is special.
+
+        Spaces beside a token that takes them (its lstrip and rstrip) are left out.
+        """
+        pieces: list[str] = []
+        begin = 0
+        tokens, pattern = self._added
+        for found in pattern.finditer(text) if tokens else ():
+            pieces += [
+                text[begin : found.start()],
+                SpecialToken(tokens[(found.lastindex or 1) - 1]),
+            ]
+            begin = found.end()
+        return [piece for piece in (*pieces, text[begin:]) if piece]
+
+    @cached_property
+    def _added(self) -> tuple[list[str], re.Pattern[str]]:
+        """The added tokens, longest first, and a pattern with a group for each."""
+        added = self.backend.get_added_tokens_decoder().values()
+        added = sorted(added, key=lambda token: -len(token.content))
+        forms = []
+        for token in added:
+            form = f"({re.escape(token.content)})"
+            form = rf"(?<!\w){form}(?!\w)" if token.single_word else form
+            forms.append(r"\s*" * token.lstrip + form + r"\s*" * token.rstrip)
+        return [token.content for token in added], re.compile("|".join(forms))
+
     def token_id(self, token: str) -> int:
         """The id of one token. Raises UserError when the vocabulary lacks it."""
         number = self.backend.token_to_id(token)
@@ -103,14 +142,18 @@ class Tokenizer:
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` with their added tokens."""
+    settings = directory / "tokenizer_config.json"
+    listed = read_json(settings).get("added_tokens_decoder")  # older files list none
     if (directory / "tokenizer.json").exists():
-        return load_tokenizer_files(directory / "tokenizer.json")
+        tokenizer = load_tokenizer_files(directory / "tokenizer.json")
+        if listed:
+            backend = tokenizer.backend
+            _or_error(lambda: _add_tokens(backend, _added_tokens(settings), settings), settings)
+        return tokenizer
     vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
     if not vocabulary.exists() or not merges.exists():
         raise UserError(f"{directory} has no tokenizer.json and no vocab.json with merges.txt")
-    settings = directory / "tokenizer_config.json"
-    listed = "added_tokens_decoder" in read_json(settings)  # older files list none
-    return load_tokenizer_files(vocabulary, merges, settings if listed else None)
+    return load_tokenizer_files(vocabulary, merges, settings if listed is not None else None)
 
 
 def load_tokenizer_files(
@@ -123,12 +166,17 @@ def load_tokenizer_files(
     """
     from tokenizers import Tokenizer as Backend
 
+    if merges is None and added is not None:
+        raise UserError(f"{path}: a vocabulary needs its merges too")
+    if merges is None:
+        return _or_error(lambda: Tokenizer(Backend.from_file(str(path))), path)
+    tokens = _or_error(lambda: _added_tokens(added), path)
+    return _or_error(lambda: Tokenizer(_from_vocabulary(path, Path(merges), tokens)), path)
+
+
+def _or_error(made: Callable[[], T], path: Path) -> T:
     try:
-        if merges is None and added is None:
-            return Tokenizer(Backend.from_file(str(path)))
-        if merges is None:
-            raise UserError(f"{path}: a vocabulary needs its merges too")
-        return Tokenizer(_from_vocabulary(path, Path(merges), _added_tokens(added)))
+        return made()
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exception for files it cannot read
@@ -154,7 +202,7 @@ def _added_tokens(path: Path | str | None) -> list[dict[str, Any]]:
 
 
 def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]]) -> Any:
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
     from tokenizers import pre_tokenizers as pre
 
     backend = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
@@ -163,17 +211,32 @@ def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]
         [pre.Split(Regex(PRETOKENS), "isolated"), pre.ByteLevel(False, use_regex=False)]
     )
     backend.decoder = decoders.ByteLevel()
+    _add_tokens(backend, tokens, vocabulary)
+    return backend
+
+
+def _add_tokens(backend: Any, tokens: list[dict[str, Any]], source: Path) -> None:
+    """Add tokens with their flags, or change those of tokens that are there already."""
+    from tokenizers import AddedToken
+
+    flags = {"special": True, "lstrip": False, "rstrip": False, "single_word": False}
     backend.add_tokens(
-        [AddedToken(t["content"], special=t.get("special", True), normalized=False) for t in tokens]
+        [
+            AddedToken(
+                t["content"],
+                normalized=t.get("normalized", False),
+                **{name: t.get(name, default) for name, default in flags.items()},
+            )
+            for t in tokens
+        ]
     )
     for token in tokens:
         given = backend.token_to_id(token["content"])
         if token.get("id") not in (None, given):
             raise UserError(
-                f"{token['content']} should have the id {token['id']}, but {vocabulary} makes it "
+                f"{token['content']} should have the id {token['id']}, but {source} makes it "
                 f"{given}: these files do not belong together"
             )
-    return backend
 
 
 old_names(globals())

@@ -6,32 +6,25 @@ matter of :mod:`tinyqwenvl.video`.
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .errors import UserError
-from .image import MAX_IMAGE_PIXELS
 from .media import open_file, open_image, rgb
+from .video_file import read_file
+from .video_time import Decoding, VideoSource, timed
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 GIF_RATE = 10.0  # frames a second where an animation does not say, as browsers play it
-
-
-@dataclass(frozen=True)
-class VideoSource:
-    """A video that is not decoded yet. Every call of ``frames`` begins at the first again."""
-
-    name: str
-    total: int  # frames
-    rate: float | None  # frames a second; None for a list, which does not know
-    frames: Callable[[], Iterator[Image.Image]]
-    uneven: str = ""  # how unevenly an animation's frames follow, where that counts
+SHORTEST = 10  # ms; what says that it lasts no longer does not say, for browsers and FFmpeg
 
 
 def open_video(source: Any) -> VideoSource:
@@ -57,7 +50,7 @@ def open_video(source: Any) -> VideoSource:
     except UserError:
         if not os.path.isfile(path) or os.path.getsize(path) == 0:
             raise
-        return _of_pyav(path)
+        return read_file(path)
     return _of_animation(image, name, path)
 
 
@@ -80,78 +73,53 @@ def _of_frames(name: str, sources: Sequence[Any]) -> VideoSource:
 
 
 def _of_animation(image: Image.Image, name: str, path: str) -> VideoSource:
-    def frame(image: Image.Image, index: int) -> Image.Image:
-        try:
-            image.seek(index)
-            image.load()  # WebP tells the duration only then
-            return image
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's readers raise whatever comes of damaged bytes
-            raise UserError(f"{name} is cut or damaged at frame {index + 1}: {error}") from None
+    decoding = Decoding()
 
     def frames() -> Iterator[Image.Image]:
+        decoding.clear()
         with open_file(path)[0] as again:
-            for index in range(total):
-                yield rgb(frame(again, index).copy())
+            for index in range(len(lasts)):
+                yield rgb(_frame(again, name, index).copy())
 
+    lasts: list[Fraction] = []
+    notes: list[str] = []
     with image:
         try:
             total = getattr(image, "n_frames", 1)
-        except Exception as error:  # as above
-            raise UserError(f"{name} is cut or damaged: {error}") from None
+        except Exception:  # Pillow's readers raise whatever comes of damaged bytes
+            total = None  # as many as can be read
         if total == 1:  # a still: by the policy of images
             return VideoSource(name, 1, GIF_RATE, lambda: iter([open_image(path)]))
-        lengths = [frame(image, index).info.get("duration", 0) for index in range(total)]
-    durations = [length if isinstance(length, (int, float)) else 0 for length in lengths]
-    seconds = sum(durations) / 1000
-    rate = total / seconds if seconds > 0 else GIF_RATE
-    return VideoSource(name, total, rate, frames, _unevenness(durations))
-
-
-def _unevenness(durations: Sequence[float]) -> str:
-    """What is uneven about durations in ms; "" while no frame is half a mean duration off."""
-    mean = sum(durations) / len(durations)
-    begins = np.cumsum([0, *durations[:-1]])
-    off = float(np.max(np.abs(begins - mean * np.arange(len(durations)))))
-    if off <= mean / 2:
-        return ""
-    return (
-        f"frames last {min(durations):g} to {max(durations):g} ms, but are read as if each lasted "
-        f"the mean of {mean:.0f} ms; times may be off by {off / 1000:.2g} s"
-    )
-
-
-def _of_pyav(path: str) -> VideoSource:
-    try:
-        import av
-    except ImportError:
-        raise UserError(
-            f"{path} is no animation that Pillow can read; for other videos pip install av, or "
-            "give a folder of frames"
-        ) from None
-
-    def frames() -> Iterator[Image.Image]:
         try:
-            with av.open(path) as container:
-                for frame in container.decode(video=0):
-                    yield frame.to_image()
-        except (av.FFmpegError, ValueError) as error:
-            raise UserError(f"{path} is cut or damaged: {error}") from None
+            while total is None or len(lasts) < total:
+                lasts.append(_lasts(_frame(image, name, len(lasts))))
+        except UserError as error:
+            if not lasts:
+                raise
+            held = f"only its first {len(lasts)} frames are read"
+            notes.append(f"{held}; it {str(error).removeprefix(name + ' ')}")
+    *starts, end = accumulate(lasts, initial=Fraction())
+    return timed(name, starts, end, frames, notes=tuple(notes), decoding=decoding)
 
+
+def _frame(image: Image.Image, name: str, index: int) -> Image.Image:
+    """A frame of an animation, decoded."""
     try:
-        with av.open(path) as container:
-            stream = next(iter(container.streams.video), None)
-            if stream is None or stream.codec_context is None:
-                raise UserError(f"{path} holds no video that can be decoded")
-            if stream.width * stream.height > MAX_IMAGE_PIXELS:
-                raise UserError(f"{path} has frames of over {MAX_IMAGE_PIXELS:,} pixels")
-            rate = stream.guessed_rate or stream.average_rate
-            total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
-            if stream.duration and stream.time_base and total:  # the mean, where it varies too
-                rate = total / (stream.duration * stream.time_base)
-    except (av.FFmpegError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path} is not a video that can be read: {error}") from None
-    if not total or not rate:
-        raise UserError(f"{path} holds no frames; a video needs one at least")
-    return VideoSource(path, total, float(rate), frames)
+        image.seek(index)
+        image.load()  # WebP tells the duration only then
+        return image
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{name} is cut or damaged at frame {index + 1}: {reason}") from None
+
+
+def _lasts(image: Image.Image) -> Fraction:
+    """Seconds for which an animation's frame is shown: 0.1 where it says 10 ms or less.
+
+    So do browsers, and FFmpeg for GIF.
+    """
+    length = image.info.get("duration", 0)
+    known = isinstance(length, (int, float)) and SHORTEST < length < math.inf
+    return Fraction(length) / 1000 if known else Fraction(1) / int(GIF_RATE)

@@ -11,12 +11,9 @@ from scripts.train_scenes import drawing, language, world
 from scripts.train_scenes.hints import cell_labels
 from scripts.train_scenes.packing import Tree, Turn, image_medium, pack, video_medium
 from scripts.train_scenes.scene import TRAINING, Clip, Limits, Pair, generator
+from scripts.train_scenes.steering import JOINED, KINDS_OF_ITEM, MOST_JOINED
 
-KINDS_OF_ITEM = {  # how often a tree of each kind is begun
-    "image": 0.66, "pair": 0.14, "clip": 0.07, "talk": 0.1, "nothing": 0.03,
-}  # fmt: skip
 EASY_STEPS = 240  # at the beginning: single images with one or two shapes on plain paper
-JOINED = 0.15  # of the questions continue the branch before them
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def turn_of(question, media=()):
 
 
 def fill(rng, tree, asked, budget):
-    """Branches of questions until their tokens fill `budget`; now and then two in a row."""
+    """Branches of questions until their tokens fill `budget`; some continue the branch before."""
     texts, held, tries = set(), [], 0
     for question in asked:
         tries += 1
@@ -107,7 +104,7 @@ def fill(rng, tree, asked, budget):
         budget -= tree.length([turn])
         if budget < 0:
             break
-        if held and (len(held) > 1 or rng.random() >= JOINED):
+        if held and (len(held) >= MOST_JOINED or rng.random() >= JOINED):
             tree.add(held)
             held = []
         held.append(turn)
@@ -125,6 +122,10 @@ def talk_tree(rng, encoder, contents, media, budget):
     asked = [turn_of(t.question, new) for t, new in zip(turns, ((), *shown[1:]), strict=True)]
     tree.add(asked)
     first = [contents[i] for i in turns[0].images]
+    if len(contents) == 1:  # another conversation about the same image costs no image
+        more = [turn_of(turn.question) for turn in language.conversation(rng, contents)]
+        if more:
+            tree.add(more)
     if len(first) <= 1:
         about = first[0] if first else None
         fill(rng, tree, language.ask(rng, about), budget - sum(tree.runs[1:]))

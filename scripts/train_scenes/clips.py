@@ -8,6 +8,7 @@ from scripts.train_scenes import forms, layout
 from scripts.train_scenes.choices import LIMITS, palette, pick_forms, pick_ground, pick_sizes
 from scripts.train_scenes.scene import PAIRS, Clip
 
+LEAST_WALK = 8  # pixels
 RATES = (0.5, 1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 8.0)  # frames a second
 
 
@@ -27,12 +28,12 @@ def make_clip(rng, limits=LIMITS, training=True, pairs=PAIRS, times=None):
     """A clip: one or two shapes appear, another may move; one or two more may stay."""
     times = times or make_times(rng, limits)
     while True:
-        made = _clip(rng, limits, pairs, times)
+        made = _clip(rng, limits, pairs, times, training)
         if made is not None:
             return made
 
 
-def _clip(rng, limits, pairs, times):
+def _clip(rng, limits, pairs, times, training):
     area = limits.frame_area
     if rng.random() < 0.75:  # long videos are mostly of small frames, for speed
         area = min(area, 160_000 // len(times))
@@ -54,7 +55,10 @@ def _clip(rng, limits, pairs, times):
     moving, other_comes, other_stays, rest_stay = rng.random(4) < (0.55, 0.4, 0.5, 0.7)
     swept = (*np.min(path, 0)[:2].tolist(), *np.max(path, 0)[2:].tolist())
     others = [s.box for s in shapes if s is not mover]
+    comers = [comer.box] + [other.box] * bool(other_comes)
     if moving and rng.random() < 0.9 and not layout.fits(swept, others, [0] * len(others)):
+        return None
+    if moving and training and not is_seen(path, comers, swept):
         return None
     frames = []
     for index in range(length):
@@ -70,6 +74,13 @@ def _clip(rng, limits, pairs, times):
     if other_comes:
         appears[other.name] = times[second]
     return Clip(tuple(frames), times, appears, {mover.name: direction} if moving else {})
+
+
+def is_seen(path, comers, swept):
+    """Whether a walk is wide enough to be seen, and hides no shape that appears."""
+    first, last = path[0], path[-1]
+    far = max(abs(b - a) for a, b in zip(first, last, strict=True)) >= LEAST_WALK
+    return far and layout.fits(swept, comers, [0] * len(comers))
 
 
 def _path(rng, box, area, length):

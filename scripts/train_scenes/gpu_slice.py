@@ -6,6 +6,7 @@ It goes on from the compact state in the folder `--compact` if there is one, els
 in the repository; it draws on all cores but one, trains, and measures briefly.  The folder `--out`
 gets the compact state (`state/`, six files), `log.jsonl` and `evaluation.json`: eight files, each
 under 16 MB.  The state is written every minute, so that a slice that is killed leaves a whole one.
+With `--final 0.3` the rates fall to nothing over the last three tenths of the training.
 """
 
 import argparse
@@ -60,6 +61,8 @@ def train(options, end):
     words += ["--device", options.device, "--threads", 2]
     if (options.compact / "state.json").is_file():
         words += ["--compact", options.compact]
+    if options.final is not None:
+        words += ["--final", options.final]
     if options.from_run:
         words += ["--from-run", options.from_run]
     status, new = None, ["--new"] if options.new else []
@@ -115,6 +118,9 @@ def main(arguments=None):
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--n", type=int, default=64, help="cases of each skill in the evaluation")
+    parser.add_argument(
+        "--final", type=float, metavar="SHARE", help="let the rates fall over this last share"
+    )
     parser.add_argument("--no-evaluation", action="store_true")
     parser.add_argument("--compile", action="store_true", help="compile the blocks")
     options = parser.parse_args(arguments)

@@ -129,6 +129,7 @@ class Learner:
 
     def step(self, batch, layout, rate=1.0):
         """One update with a share `rate` of the constant rates."""
+        given = rate
         alone = rate if self.is_warming_up() else 0.0  # the head needs no warm-up of its own
         rate *= min(1.0, (self.since_restart() + 1) / WARM_UP)
         for optimiser in self.optimisers:
@@ -145,7 +146,7 @@ class Learner:
             optimiser.step()
         self.counters["steps"] += 1
         self.counters["images"] += layout["images"]
-        self.mean.update(self.counters["steps"])
+        self.mean.update(self.counters["steps"], given)
         with torch.no_grad():
             self.sums[0].index_add_(0, skills, losses.detach())
             self.sums[1].index_add_(0, skills, torch.ones_like(losses))

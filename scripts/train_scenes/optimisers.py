@@ -88,9 +88,14 @@ class RunningMean:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, steps):
-        """Take in the present weights after so many steps; the first ones are soon forgotten."""
-        decay = min(self.decay, (1 + steps) / (10 + steps))
+    def update(self, steps, rate=1.0):
+        """Take in the present weights after so many steps; the first ones are soon forgotten.
+
+        rate: share of the constant rates.  Where they fall, the mean looks back less far, so that
+        it ends with the weights of small rates: over a tenth of its steps in the end.
+        """
+        decay = 1 - (1 - self.decay) / max(rate, 0.1)
+        decay = min(decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - decay)
 
     def state(self):

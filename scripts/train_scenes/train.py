@@ -11,7 +11,8 @@ tokenizer and its seed:
 
 The state folder holds the whole run: weights, momenta, the running mean of the weights (which is
 what is exported), counters and log.  Rates are constant after a short warm-up, so that no slice
-needs to know how many follow; only the last one, with `--final`, lets them fall to nothing.
+needs to know how many follow; only the last one, with `--final`, lets them fall to nothing, over
+the whole slice or, with `--final 0.25`, over its last quarter.
 Ctrl-C ends a slice early and saves.
 """
 
@@ -192,6 +193,11 @@ class Slice:
         """Share of the slice's time that has passed."""
         return (time.monotonic() - self.began) / self.options.seconds
 
+    def rate(self):
+        """Share of the constant rates: 1, and in the end of a final slice a straight line to 0."""
+        final = self.options.final
+        return min(1.0, max(0.0, 1 - self.progress()) / final) if final else 1.0
+
     def save(self):
         """The whole state, and the compact one where it is asked for."""
         learner = self.learner
@@ -231,7 +237,7 @@ class Slice:
             events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if cuda else None
             if cuda:
                 events[0].record()
-            learner.step(batch, layout, 1 - self.progress() if options.final else 1.0)
+            learner.step(batch, layout, self.rate())
             if cuda:
                 events[1].record()
             meter.step(layout, events)
@@ -263,7 +269,10 @@ def parse(arguments=None):
     parser.add_argument("--device", choices=tuple(RATES), help="default: the GPU if there is one")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
     parser.add_argument("--threads", type=int, help="of PyTorch")
-    parser.add_argument("--final", action="store_true", help="let the rates fall to nothing")
+    parser.add_argument(
+        "--final", type=float, nargs="?", const=1.0, metavar="SHARE",
+        help="let the rates fall to nothing over this share of the slice (default: all of it)",
+    )  # fmt: skip
     parser.add_argument(
         "--compile", action="store_true", help="compile the blocks, if images come fast enough"
     )
@@ -284,6 +293,8 @@ def parse(arguments=None):
     options = parser.parse_args(arguments)
     if options.seconds <= 0 or options.workers < 1 or (options.threads or 1) < 1:
         parser.error("--seconds, --workers and --threads must be above 0")
+    if options.final is not None and not 0 < options.final <= 1:
+        parser.error("--final must be above 0 and at most 1")
     return options
 
 

@@ -18,6 +18,29 @@ WORDS = (
 ).split()
 
 
+SYLLABLES = ("bcdfghjkmnprstvwyz", "aeiou", "nrstmkdp")  # begins, middles, ends
+CAPITAL_SYLLABLES = ("BCDFGHJKLMNPRSTVWYZ", "AEU", "NRSTMKDPL")
+
+
+def make_training_text(rng):
+    """As `make_text`, but a quarter are made-up words of syllables, which end in no certain way."""
+    if rng.random() >= 0.25:
+        return make_text(rng)
+    while True:
+        capitals = rng.random() < 0.4
+        begins, middles, ends = CAPITAL_SYLLABLES if capitals else SYLLABLES
+        text, length = "", int(rng.integers(3, 9))
+        while len(text) < length:
+            text += begins[rng.integers(len(begins))] + middles[rng.integers(len(middles))]
+            if rng.random() < 0.3:
+                text += ends[rng.integers(len(ends))]
+        text = text[:length]
+        if not capitals and rng.random() < 0.2 and text[0] not in "io":
+            text = text[0].upper() + text[1:]
+        if set(text) - ALIKE:
+            return text
+
+
 def make_text(rng):
     """One to eight characters: a word, letters, or letters and digits (no two digits in a row).
 
@@ -42,12 +65,13 @@ def make_text(rng):
             return text
 
 
-def place_word(rng, area, low=14, high=90):
+def place_word(rng, area, low=14, high=90, training=False):
     """A word somewhere in a free area, its ink between `low` and `high` pixels high."""
     x1, y1, x2, y2 = area
-    text, font = make_text(rng), int(rng.integers(len(fonts.FONTS)))
+    make = make_training_text if training else make_text
+    text, font = make(rng), int(rng.integers(len(fonts.FONTS)))
     while 8 * len(text) > x2 - x1 - 4:  # too narrow to be read
-        text = make_text(rng)
+        text = make(rng)
     width, height = fonts.measure(text, font)
     most = min((x2 - x1 - 4) / width, (y2 - y1 - 4) / height, high / height)
     least = min(most, max(low / height, 9 * len(text) / width))
@@ -58,7 +82,7 @@ def place_word(rng, area, low=14, high=90):
     return Word(text, (x, y, x + w, y + h), font)
 
 
-def place_labels(rng, area):
+def place_labels(rng, area, training=False):
     """(words in a band at one side, what is left to shapes)."""
     x1, y1, x2, y2 = area
     band = 2 * round(rng.uniform(20, 36) / 2)
@@ -71,4 +95,4 @@ def place_labels(rng, area):
     edges = np.linspace(x1, x2, count + 1)
     cells = [(2 * int(a / 2), strip[1], 2 * int(b / 2) - 6, strip[3])
              for a, b in pairwise(edges)]  # fmt: skip
-    return tuple(place_word(rng, cell, 10, band - 4) for cell in cells), rest
+    return tuple(place_word(rng, cell, 10, band - 4, training) for cell in cells), rest

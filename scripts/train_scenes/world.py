@@ -13,11 +13,12 @@ from scripts.train_scenes.choices import LIMITS, palette, pick_forms, pick_groun
 from scripts.train_scenes.clips import make_clip
 from scripts.train_scenes.pairs import CHANGES, make_pair
 from scripts.train_scenes.scene import KINDS, PAIRS, Refusal
+from scripts.train_scenes.steering import COUNTS, FAMILY_SHARES
 from scripts.train_scenes.words import place_labels, place_word
 
 __all__ = ["CHANGES", "FAMILIES", "LIMITS", "make_clip", "make_image", "make_pair"]
 
-SHARES = {  # family: share of images
+SHARES = {  # family: share of images in the evaluation; FAMILY_SHARES holds those of training
     "easy": 0.25,  # one to three shapes, mostly upright: the first edition's world
     "free": 0.19,  # one to six shapes of any form, size and place
     "crowd": 0.14,  # four to fourteen shapes, random or in rows, columns and grids
@@ -32,7 +33,10 @@ SHARES = {  # family: share of images
     "blank": 0.025,
 }
 FAMILIES = tuple(SHARES)
-_STEPS = np.cumsum(list(SHARES.values()))
+_STEPS = {
+    False: np.cumsum(list(SHARES.values())),
+    True: np.cumsum([FAMILY_SHARES[family] for family in SHARES]),
+}
 CROWDED = np.arange(4, 15)
 CROWDED_SHARES = np.array([5, 5, 5, 5, 5, 5, 5, 3.5, 2.5, 1.5, 1.5]) / 44
 
@@ -43,21 +47,22 @@ def make_image(rng, limits=LIMITS, training=True, family=None, pairs=PAIRS):
     With `training` false, photographs are those held out; pairs: the (colour, kind) that occur.
     """
     if family is None:
-        family = FAMILIES[min(int(np.searchsorted(_STEPS, rng.random())), len(FAMILIES) - 1)]
+        steps = _STEPS[training]
+        family = FAMILIES[min(int(np.searchsorted(steps, rng.random())), len(FAMILIES) - 1)]
     size = layout.image_size(rng, limits.image_area, limits)
     if family in ("photograph", "noise", "blank"):
         return Refusal(*size, family, held_out=not training)
     if family == "word":
-        return _word_image(rng, size)
-    count = _count(rng, family)
+        return _word_image(rng, size, training)
+    count = _count(rng, family, training)
     for attempt in itertools.count():
-        scene = _shapes_image(rng, size, family, max(1, count - attempt // 20), pairs)
+        scene = _shapes_image(rng, size, family, max(1, count - attempt // 20), pairs, training)
         if scene is not None:
             return scene
         size = layout.image_size(rng, limits.image_area, limits)
 
 
-def _count(rng, family):
+def _count(rng, family, training=False):
     if family == "easy":
         return int(rng.choice((1, 2, 3), p=(0.2, 0.35, 0.45)))
     if family == "big":
@@ -70,7 +75,7 @@ def _count(rng, family):
         return int(rng.integers(2, 6))
     if family == "labelled":
         return int(rng.integers(1, 4))
-    return int(rng.choice((1, 2, 3, 4, 5, 6), p=(0.15, 0.2, 0.25, 0.17, 0.13, 0.10)))
+    return int(rng.choice((1, 2, 3, 4, 5, 6), p=COUNTS[training]))
 
 
 def _unnamed(rng, names, shaped):
@@ -104,7 +109,7 @@ def _boxes(rng, size, area, family, sizes, aspects, gaps, clear):
     return layout.place(rng, size, area, sizes, aspects, gaps, clear)
 
 
-def _shapes_image(rng, size, family, count, pairs):
+def _shapes_image(rng, size, family, count, pairs, training):
     """A scene of a family, or None when its shapes do not fit."""
     ground = pick_ground(rng, words=family == "labelled")
     area = layout.free_area(ground, *size)
@@ -117,7 +122,7 @@ def _shapes_image(rng, size, family, count, pairs):
     shaped, paints = pick_forms(rng, family, names), [None] * count
     if family == "unnamed":
         names, shaped, paints = _unnamed(rng, names, shaped)
-    words, area = place_labels(rng, area) if family == "labelled" else ((), area)
+    words, area = place_labels(rng, area, training) if family == "labelled" else ((), area)
     sizes, aspects = pick_sizes(rng, family, count, area), [f.aspect for f in shaped]
     boxes = _boxes(
         rng, size, area, family, sizes, aspects, _gaps(rng, family, names), clear
@@ -140,7 +145,7 @@ def _unlike_neighbours(rng, names, pairs):
     return names
 
 
-def _word_image(rng, size):
+def _word_image(rng, size, training):
     ground = pick_ground(rng, words=True)
-    word = place_word(rng, layout.free_area(ground, *size))
+    word = place_word(rng, layout.free_area(ground, *size), training=training)
     return replace(layout.close_scene(*size, (), (word,), ground), clear=False)

@@ -17,6 +17,7 @@ from tinyqwenvl.oracle.check import inputs_of
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import MEASURED, Job, job_from_file, record
+from tinyqwenvl.template import Template
 
 IMAGES = [random_image(1, 150, 210), random_image(2, 70, 240)]
 
@@ -93,7 +94,7 @@ def test_a_video_under_another_template_is_run_again(model, place):
     template = "<|im_start|>" + json.loads(
         (tinyqwenvl.model.EMBEDDED / "chat_template.json").read_text()
     )["chat_template"].replace("You are a helpful assistant.", "Be brief.")
-    other = replace(model, template=template)
+    other = replace(model, template=Template({"default": template}))
     first = record(other, job, place / "template.safetensors", floors=["float32"])
     assert first.get("lm_head").info["floor"]["float32"]["entire"]["nmse"] > 0
 

@@ -252,7 +252,7 @@ def test_either_of_two_images():
         "picture 2": "1",
     }
     found = 0
-    for _, q in asked([pair(change)] * 40, 30):
+    for _, q in asked([pair(change)] * 40, 120):
         if (
             q.skill == "count"
             and re.search(r"\b(shapes|objects|figures|things|items)\b", q.text)

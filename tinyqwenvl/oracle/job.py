@@ -11,6 +11,7 @@ import numpy as np
 from .. import chat
 from ..config import Config
 from ..errors import UserError
+from ..messages import as_messages
 from ..model import Inputs, Model
 from ..tracing import record as show
 from .dump import Dump
@@ -170,7 +171,7 @@ def messages_as_json(messages: Sequence[dict[str, Any]] | None) -> list[dict[str
     """Messages for a manifest, images by their number."""
     found: list[dict[str, Any]] = []
     count = 0
-    for message in messages or ():
+    for message in as_messages(messages or ()):
         items: list[dict[str, Any]] = []
         for item in chat.content_items(message):
             kind = chat.media_kind(item)

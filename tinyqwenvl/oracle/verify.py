@@ -247,15 +247,16 @@ def _their_pixels(directory: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _their_ids(directory: Path, count: int) -> list[int]:
     """The prompt by their tokenizer and the checkpoint's template."""
     from transformers import AutoTokenizer
+    from transformers.processing_utils import ProcessorMixin
 
     tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    template = read_json(directory / "chat_template.json").get("chat_template")
-    jinja = directory / "chat_template.jinja"
-    if jinja.exists():
-        template = jinja.read_text(encoding="utf-8")
-    items = [{"type": "image"}, {"type": "text", "text": PROMPT}]
-    if not isinstance(template, str):
+    settings, _ = ProcessorMixin.get_processor_dict(directory)  # chooses among the files
+    template = settings.get("chat_template")
+    if isinstance(template, dict):
+        template = template["default"]
+    if template is None:  # where there is none, ours is the published one
         template = read_json(ASSETS / "checkpoint" / "chat_template.json")["chat_template"]
+    items = [{"type": "image"}, {"type": "text", "text": PROMPT}]
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": items}], chat_template=template, tokenize=False,
         add_generation_prompt=True,

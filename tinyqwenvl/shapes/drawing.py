@@ -1,4 +1,7 @@
-"""A walk as an image (SVG) for slides: the stages as boxes, and where parameters and FLOPs go."""
+"""A walk as an image (SVG) for slides: stages as boxes, and the shares of parameters and FLOPs.
+
+The LM head is drawn for one position, as decoding needs it and as :class:`~.walk.Walk` counts it.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ def as_svg(name: str, found: Walk) -> str:
     """One self-contained SVG of 1280 x 720, on white."""
     config, tokens = found.config, found.tokens
     shape = {row.name: list(row.shape) for row in found.rows}
-    top = [("the prompt's text", f"{tokens['text']} tokens", "", WORDS)]
+    top = [("text of the prompt", f"{tokens['text']} tokens", "", WORDS)]
     if found.images:
         sizes = [f"{p['size'][0]} x {p['size'][1]}" for p in found.images]
         read = [f"{p['resized'][0]} x {p['resized'][1]}" for p in found.images]
         blocks = f"{config.vision.depth} vision blocks"
         full = len(config.vision.fullatt_block_indexes)
-        look = f"{full} see the whole frame" if full < config.vision.depth else "all see the frame"
+        windowed = config.vision.depth - full
+        attention = f"{windowed} windowed, {full} full" if windowed else "full attention in all"
         vision = config.vision
         patch, merge = vision.patch_size, vision.spatial_merge_size
         cut = f"{vision.temporal_patch_size} frames x {patch} x {patch} x 3"
@@ -31,17 +35,17 @@ def as_svg(name: str, found: Walk) -> str:
             (_plural(len(sizes), "image"), _some(sizes), "width x height", PIXELS),
             ("resized", _some(read), f"sides: multiples of {patch * merge}", PIXELS),
             ("patches", str(shape["pixel_values"]), cut, PIXELS),
-            (blocks, str(shape["visual.patch_embed"]), look, VISION),
-            ("merger", str(shape["visual.merger"]), f"{merge} x {merge} patches a token", VISION),
-            ("image tokens", str(shape["visual"]), "in raster order", VISION),
+            (blocks, str(shape["visual.patch_embed"]), attention, VISION),
+            ("merger", str(shape["visual.merger"]), f"{merge} x {merge} patches per token", VISION),
+            ("image tokens", str(shape["visual"]), "raster order again", VISION),
         ]
     bottom = [
         ("ids", str(tokens["total"]), f"{tokens['image']} image + {tokens['text']} text", WORDS),
-        ("embeddings", str(shape["model.embed_tokens"]), "image tokens put in", WORDS),
+        ("embeddings", str(shape["model.embed_tokens"]), "image tokens scattered", WORDS),
         (f"{config.text.num_hidden_layers} decoder layers", str(shape["model.norm"]),
-         f"{config.text.num_attention_heads} heads, {config.text.num_key_value_heads} for keys",
+         f"{config.text.num_attention_heads} heads, {config.text.num_key_value_heads} KV heads",
          DECODER),
-        ("lm_head", str(shape["lm_head"]), "a score for every word", HEAD),
+        ("lm_head", str([1, *shape["lm_head"][1:]]), "logits of the last token", HEAD),
     ]  # fmt: skip
     left, right = (MARGIN + i * (BOX + GAP) + BOX // 2 for i in (1, 5))
     about = f"{tokens['total']} tokens; {found.parameters['total']:,} parameters"
@@ -60,8 +64,8 @@ def as_svg(name: str, found: Walk) -> str:
         *_bar("FLOPs", {"vision": found.flops["vision"], "decoder": found.flops["decoder"],
                         "lm_head": found.flops["lm_head"]}, 590,
               {"vision": VISION, "decoder": DECODER, "lm_head": HEAD}),
-        _text(MARGIN, 696, "FLOPs: until the first new token; one multiply-add is 2; matrix "
-              "products and attention only.", 15),
+        _text(MARGIN, 696, "FLOPs to the first new token: lm_head for the last position only; one "
+              "multiply-add is 2; matrix products and attention only.", 15),
         "</svg>",
     ]  # fmt: skip
     return "\n".join(parts) + "\n"

@@ -4,6 +4,8 @@ Each figure takes what the stage takes and returns, and gives a matplotlib figur
 that says in words what there is to see. One file per stage, in the order of the data:
 
 =====================  =======================================================================
+``strip``              you are here: the pipeline, with one stage highlighted
+``model_map``          the whole model in one figure, with the shapes of a run
 ``image``              sizes: what ``smart_resize`` chooses, how many tokens follow
 ``image_patches``      the nine axes of patchify, merge groups, the values of one patch
 ``video``              the frames that are sampled, frame pairs, their temporal positions
@@ -25,8 +27,8 @@ that says in words what there is to see. One file per stage, in the order of the
 ``learning``           training curves, skills, the spectrum of a layer's outputs
 =====================  =======================================================================
 
-Shared by all: ``style`` (colours, titles, alt text), ``words`` (tokens as labels), ``source`` (the
-library's own source in a notebook).
+Shared by all: ``style`` (colours, titles, alt text), ``words`` (tokens as labels), ``icons``
+(small drawings of stages), ``source`` (the library's own source in a notebook).
 """
 
 from ..deprecated import old_names
@@ -58,13 +60,15 @@ from .learning import (
     skills,
     spectrum,
 )
+from .model_map import model_map
 from .oracle import distance_profile, error_map
 from .position import mrope_sections, mrope_timeline, positions_compared, span_cells
 from .sampling import next_token, token_probabilities
 from .source import Source, source
+from .strip import here
 from .style import COLOURS, Drawing, drawing, show_image
 from .video import frame_pairs, temporal_positions, video_strip
-from .vision_attention import attention_from_patch, attention_mask
+from .vision_attention import attention_from_patch, attention_mask, window_masks
 from .vision_embedding import kernel_images, matrix_product, responses
 from .vision_layers import change_propagation, curves, vectors_as_bars
 from .vision_merger import gelu_variants, merge_group_to_token, patch_groupings, token_map
@@ -104,6 +108,7 @@ __all__ = [
     "gallery",
     "gelu_variants",
     "grouped_query_heads",
+    "here",
     "id_map",
     "image_row",
     "kernel_images",
@@ -114,6 +119,7 @@ __all__ = [
     "matrix_product",
     "merge_group_to_token",
     "merge_groups",
+    "model_map",
     "mrope_sections",
     "mrope_timeline",
     "next_token",
@@ -141,6 +147,7 @@ __all__ = [
     "tokens_by_size",
     "vectors_as_bars",
     "video_strip",
+    "window_masks",
     "window_order",
 ]
 

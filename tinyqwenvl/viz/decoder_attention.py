@@ -9,7 +9,18 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ..dims import Array, Float
-from .style import COLOURS, FAINT, INK, PAPER, SEQUENTIAL, Drawing, drawing, show_image
+from .style import (
+    COLOURS,
+    FAINT,
+    INK,
+    OVERLAY,
+    PAPER,
+    SEQUENTIAL,
+    Drawing,
+    draw_border,
+    drawing,
+    show_image,
+)
 from .words import readable
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
@@ -95,9 +106,9 @@ def attention_over_image(
     ``weights`` are rows of any head of any layer (:meth:`Model.attention_weights`), cut to the
     keys that are image tokens; ``labels`` names each row. ``grid`` is (t, h, w) in patches;
     with t > 1, ``image`` is a list of t images, and each time has its own column. All rows share
-    one scale, and over each is the share of its attention that goes to the image at all. ``boxes``,
-    in pixels of the resized image, are outlined everywhere. Look for rows that light up where
-    the word that comes next has its shape.
+    one scale, from transparent to red, and over each is the share of its attention that goes to
+    image tokens at all; the largest weight is framed. ``boxes``, in pixels of the resized image,
+    are outlined everywhere. Look for rows that turn red where the noun of the next token is.
     """
     t, down, across = grid[0], grid[1] // merge, grid[2] // merge
     images = list(image) if isinstance(image, (list, tuple)) else [image] * t
@@ -117,21 +128,28 @@ def attention_over_image(
     heatmap = None
     for panel, axis in enumerate(panels[t : t * (1 + len(weights))]):
         row, time = divmod(panel, t)
-        grey = np.mean(np.asarray(images[time])[..., :3], axis=-1)
-        axis.imshow(grey, cmap="gray", vmin=-200, vmax=255, extent=extent)
+        show_stretched(axis, images[time], extent, "")
         heatmap = axis.imshow(
             100 * maps[row, time],
-            **{"cmap": SEQUENTIAL, "vmin": 0, "vmax": 100 * np.max(weights)},
-            **{"extent": extent, "alpha": 0.7, "interpolation": "nearest"},
+            **{"cmap": OVERLAY, "vmin": 0, "vmax": 100 * np.max(weights)},
+            **{"extent": extent, "interpolation": "nearest"},
         )
+        draw_border(axis, extent[1], extent[2])
+        y, x = np.unravel_index(np.argmax(maps[row, time]), (down, across))
+        corner = (float(x * merge * patch), float(y * merge * patch))
+        side = merge * patch
+        for colour, width in ((PAPER, 2.6), (INK, 1.2)):
+            frame = Rectangle(corner, side, side, fill=False, ec=colour, lw=width, gid="most")
+            axis.add_patch(frame)
         named = f"{readable(labels[row])}\n{np.sum(maps[row, time]):.0%} of its attention is here"
         axis.set_title(named, fontsize=8, color=INK)
     for axis in panels[: t * (1 + len(weights))]:
         for box in boxes:
             _outline(axis, box)
+    figure.supxlabel("framed: the largest weight", fontsize=8, color=INK)
     if heatmap is not None:
         bar = figure.colorbar(heatmap, ax=panels, shrink=0.8, aspect=30, pad=0.02)
-        bar.set_label("% of its attention", fontsize=8)
+        bar.set_label("attention weight, %", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     return figure
 

@@ -51,13 +51,15 @@ def patch_grid(
 ) -> Drawing:
     """An image before and after resizing, with its patches (thin lines) and tokens (thick lines).
 
-    Both are drawn at one scale, in pixels. The first token is filled. Thin lines are left out when
-    the patches would be under 4 points wide.
+    Both are drawn at one scale, in pixels; an image that keeps its size is drawn once. The first
+    token is hatched. Thin lines are left out when the patches would be under 4 points wide.
     """
     size = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
     height, width = size
     resized = resize_image(image, height, width)
     tokens = (height // patch // merge) * (width // patch // merge)
+    if size == (image.height, image.width):
+        return _unresized(image, patch, merge, tokens)
     beside = height + image.height > width + image.width
     arranged: dict[str, Any] = {"columns": 2} if beside else {"rows": 2}
     wide = image.width + width if beside else max(image.width, width)
@@ -79,19 +81,47 @@ def patch_grid(
     ):
         show_image(each, pixels, f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels")
         draw_border(each, pixels.shape[1], pixels.shape[0])
-    figure.supxlabel(
-        f"thick lines: tokens of {patch * merge} pixels (the first is hatched); "
-        f"thin lines: patches of {patch}",
-        fontsize=9,
-        color=INK,
-    )
+    figure.supxlabel(_legend_of_lines(patch, merge), fontsize=9, color=INK)
     axes[0].set(xlim=(-2, max(image.width, width) + 2), ylim=(max(image.height, height) + 2, -2))
-    if patch * inches * 72 >= 4:
-        _grid(axes[1], width, height, patch, 0.5)
-    _grid(axes[1], width, height, patch * merge, 1.3)
-    first = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * patch * merge
-    axes[1].fill(*first.T, facecolor=COLOURS[6], alpha=0.75, edgecolor=INK, hatch="//")
+    _patches_and_tokens(axes[1], width, height, patch, merge, inches)
     return figure
+
+
+def _unresized(image: Image.Image, patch: int, merge: int, tokens: int) -> Drawing:
+    """:func:`patch_grid` of an image whose size is allowed as it is: one panel."""
+    width, height = image.size
+    inches = min(6.4 / width, 5.6 / height)
+    figure, axes = drawing(
+        f"{width}x{height} keeps its size: {tokens * merge**2} patches, {tokens} tokens",
+        f"An image of {width}x{height} pixels, which is not resized, under a grid: "
+        f"{height // patch} rows of {width // patch} patches of {patch} pixels, and thicker lines "
+        f"around the {tokens} tokens of {patch * merge} pixels.",
+        size=(7.5, min(7.2, height * inches + 0.95)),
+    )
+    show_image(axes, image)
+    draw_border(axes, width, height)
+    axes.set(xlim=(-2, width + 2), ylim=(height + 2, -2))
+    _patches_and_tokens(axes, width, height, patch, merge, inches)
+    figure.supxlabel(_legend_of_lines(patch, merge), fontsize=9, color=INK)
+    return figure
+
+
+def _legend_of_lines(patch: int, merge: int) -> str:
+    return (
+        f"thick lines: tokens of {patch * merge} pixels (the first is hatched); "
+        f"thin lines: patches of {patch}"
+    )
+
+
+def _patches_and_tokens(
+    axes: Axes, width: int, height: int, patch: int, merge: int, inches: float
+) -> None:
+    """The lines of patches and tokens over an image, the first token hatched."""
+    if patch * inches * 72 >= 4:
+        _grid(axes, width, height, patch, 0.5)
+    _grid(axes, width, height, patch * merge, 1.3)
+    first = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * patch * merge
+    axes.fill(*first.T, facecolor=COLOURS[6], alpha=0.75, edgecolor=INK, hatch="//")
 
 
 def _grid(axes: Axes, width: int, height: int, step: int, line: float) -> None:
@@ -222,9 +252,9 @@ def tokens_by_size(
 ) -> Drawing:
     """Tokens of an image of any width and height, up to ``longest`` pixels a side.
 
-    Colour says how many; hatched sizes are refused, as they are over 200 times as long as wide. The
-    two lines are areas of ``min_pixels`` and ``max_pixels``. ``marked``: name -> (height, width) of
-    images to show.
+    Colour says how many; so do contours, between the two lines, which are areas of ``min_pixels``
+    and ``max_pixels``. Hatched sizes are refused: they are over 200 times as long as wide.
+    ``marked``: name -> (height, width) of images to show.
     """
     sides = np.unique(np.round(np.geomspace(1, longest, steps)).astype(int))
     counts = np.full((len(sides), len(sides)), np.nan)
@@ -245,6 +275,14 @@ def tokens_by_size(
         size=(6.6, 5.2),
     )
     shown = axes.pcolormesh(sides, sides, np.log10(counts), cmap=SEQUENTIAL, shading="nearest")
+    levels = [n for e in range(1, 6) for n in (10**e, 3 * 10**e) if least < n < most]
+    if levels:
+        area = np.multiply.outer(sides, sides)
+        outside = (area < min_pixels) | (area > max_pixels) | refused
+        smooth = np.ma.masked_where(outside, area / factor**2)
+        lines = axes.contour(sides, sides, smooth, levels, colors=PAPER, linewidths=0.9)
+        for mark in axes.clabel(lines, fmt="{:,.0f}".format, fontsize=7.5, colors=INK):
+            mark.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.9})
     axes.contourf(
         sides, sides, refused.astype(float), [0.5, 1.5], colors="none", hatches=["///"]
     ) if refused.any() else None

@@ -29,6 +29,7 @@ NINE = (
 )
 NINE_SOURCE = (0, 0, 1, 2, 2, 2, 3, 3, 3)  # of F, C, H, W, the axis that each of the nine is cut of
 NINE_ORDER = (0, 3, 6, 4, 7, 2, 1, 5, 8)  # as in image.patchify
+MOST_NUMBERS = {"patches": 100, "tokens": 40}  # that are written into a figure
 
 
 def merge_groups(
@@ -38,9 +39,9 @@ def merge_groups(
 
     One panel per frame pair of each image. Neighbours in the order
     are joined by a line; the ``merge`` x ``merge`` patches of a token share a colour and a thick
-    border. Where patches are too small for their numbers, tokens are numbered instead, and where
-    those are too small too, the first and the last one. ``images`` (one for each panel) are
-    drawn pale underneath.
+    border. Where patches are too many or too small for their numbers, tokens are numbered instead;
+    where those are, too, the first token of some rows and the last token. ``images``
+    (one for each panel) are drawn pale underneath.
     """
     places = vision.patch_positions(grid_thw, merge)
     panels = [(i, t, h, w) for i, (many, h, w) in enumerate(grid_thw.tolist()) for t in range(many)]
@@ -77,14 +78,14 @@ def merge_groups(
 
 
 def _numbered(points: float, merge: int, patches: int) -> str:
-    """What there is room to number, at 7 points of text."""
+    """What there is room to number, at 7 points of text, and not too many to read."""
     for counted, what, room in (
         (patches, "patches", points),
         (patches // merge**2, "tokens", points * merge),
     ):
-        if room >= max(4.6 * len(str(counted - 1)) + 2, 10):
+        if counted <= MOST_NUMBERS[what] and room >= max(4.6 * len(str(counted - 1)) + 2, 10):
             return what
-    return "first and last tokens"
+    return "some tokens"
 
 
 def _merge_panel(
@@ -110,14 +111,16 @@ def _merge_panel(
     axes.vlines(np.arange(0, width + 1, merge), 0, height, color=INK, linewidth=border)
     axes.hlines(np.arange(0, height + 1, merge), 0, width, color=INK, linewidth=border)
     corners = places[:: merge**2]  # the first patch of a group is its upper left one
+    last = int(np.max(corners[:, 0]))
+    step = max(1, -(-(last // merge + 1) // 12))  # at most about a dozen rows are numbered
     for k, (y, x) in enumerate(corners.tolist()):
         token = start // merge**2 + k
         if numbers == "tokens":
             _label(axes, x + merge / 2, y + merge / 2, token)
-        elif numbers != "patches" and k == 0:
-            _label(axes, x, y + merge / 2, token, "left")
-        elif numbers != "patches" and k == len(corners) - 1:
-            _label(axes, x + merge, y + merge / 2, token, "right")
+        elif numbers != "patches" and x == 0 and (y // merge % step == 0 or y == last):
+            _label(axes, 0.1, y + merge / 2, token, "left")
+        elif k == len(corners) - 1 and numbers != "patches":
+            _label(axes, x + merge - 0.1, y + merge / 2, token, "right")
     axes.plot(places[:, 1] + 0.5, places[:, 0] + 0.5, color=COLOURS[0], linewidth=0.7, alpha=0.6)
     axes.vlines(np.arange(width + 1), 0, height, color=INK, linewidth=0.25)
     axes.hlines(np.arange(height + 1), 0, width, color=INK, linewidth=0.25)

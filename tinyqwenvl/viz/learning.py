@@ -80,12 +80,14 @@ def _medians(values: Any, smooth: int) -> Any:
 def skills(
     figures: Mapping[str, Mapping[str, float]],
     title: str = "Measured skills",
-    label: str = "percent right, or mean overlap of boxes in percent",
+    label: str = "correct answers or mean IoU of boxes, %",
+    chance: Mapping[str, float] | None = None,
 ) -> Drawing:
     """Measured skills {column: {skill: share from 0 to 1}}: rows are skills, markers columns.
 
     Markers differ in form as well as in colour. Look for the distance between those of one row:
-    what is lost when scenes are of another kind.
+    what is lost when scenes are of another kind. ``chance`` {skill: share} is marked by a stroke:
+    the score of guessing. An axis that does not begin at 0 says so.
     """
     names = list(dict.fromkeys(skill for column in figures.values() for skill in column))
     lowest = min(
@@ -106,7 +108,13 @@ def skills(
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [n.replace("_", " ") for n in names], fontsize=8.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
+    for skill, share in (chance or {}).items():
+        place = names.index(skill)
+        axes.plot([100 * share] * 2, [place - 0.35, place + 0.35], color=INK, linewidth=2,
+                  label="chance level" if skill == next(iter(chance or {})) else None)  # fmt: skip
     axes.set_xlim(right=101)
+    if (begins := axes.get_xlim()[0]) > 1:
+        label = f"{label} (axis cut: begins at {begins:.0f})"
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(label, fontsize=9, color=INK)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8, frameon=False)
@@ -145,8 +153,8 @@ def branch_attention_mask(
     if count <= 40:
         for row, column in np.argwhere(mask):
             _number(axes, row, column, int(branch[row]))
-    axes.set_ylabel("query", fontsize=9, color=INK)
-    axes.set_xlabel("key", fontsize=9, color=INK)
+    axes.set_ylabel("query position", fontsize=9, color=INK)
+    axes.set_xlabel("key position", fontsize=9, color=INK)
     return figure
 
 
@@ -185,7 +193,7 @@ def spectrum(
     summary = "; ".join(
         f"{name}: the first has {shares[0]:.0f} %" for name, shares in found.items()
     )
-    alt = f"Falling lines of the shares of the directions. {summary}."
+    alt = f"Falling lines of the shares of the principal components. {summary}."
     figure, axes = drawing(title, alt, size=(7.0, 3.8))
     for number, (name, shares) in enumerate(found.items()):
         colour, line = COLOURS[(0, 1, 3, 7)[number % 4]], ("-", "--", "-.", ":")[number % 4]
@@ -195,8 +203,10 @@ def spectrum(
     least = min(shares[:largest].min() for shares in found.values())
     axes.set_ylim(bottom=max(least / 2, 1e-6))  # what lies under that is rounding
     shown = min(largest, max(map(len, found.values())))
-    axes.set_xlabel(f"direction, from the strongest (the first {shown})", fontsize=9, color=INK)
-    axes.set_ylabel("share of the power, %", fontsize=9, color=INK)
+    axes.set_xlabel(
+        f"principal component, largest first (the first {shown})", fontsize=9, color=INK
+    )
+    axes.set_ylabel("share of the power, % (log scale)", fontsize=9, color=INK)
     axes.legend(fontsize=8.5, frameon=False)
     return figure
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..config import TextConfig
@@ -18,7 +19,7 @@ from .style import COLOURS, FAINT, INK, PAPER, Drawing, drawing, show_image
 
 AXES = ("time", "height", "width")
 _COLOURS, _MARKERS, _HATCHES = COLOURS[:3], ("o", "^", "s"), ("", "///", "...")
-_SHADE = "#eeeeee"
+_SHADE, _TEXT, _MEDIA = "#eeeeee", "#dcedf8", "#f3c766"
 
 
 class Run(NamedTuple):
@@ -158,11 +159,10 @@ def positions_compared(
         f"{clashes[name]} text tokens at positions of a span."
         for name, positions in rules.items()
     )
-    figure, axes = drawing(title or "One prompt, several rules", alt, size=(7.5, 1 + len(rules)))
+    figure, axes = drawing(title or "One prompt, several rules", alt, size=(7.5, 1.3 + len(rules)))
     end = max(int(np.max(p, initial=0)) for p in rules.values()) + 1
     axes.set(xlim=(-0.5, end + 0.5), ylim=(len(rules) - 0.05, -0.35))
-    label = "position (a bar: the range of a run over all axes; a stroke: the time of a frame pair)"
-    axes.set_xlabel(label, fontsize=9)
+    axes.set_xlabel("position", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -173,6 +173,13 @@ def positions_compared(
         axes.text(end, y - 0.05, said, fontsize=8, color=INK, ha="right", va="bottom")
         for run in runs:
             _lane(axes, y, run, positions[:, run.first : run.end])
+    handles = [
+        Patch(facecolor=_TEXT, edgecolor=INK, label="text: range of positions"),
+        Patch(facecolor=_MEDIA, edgecolor=INK, label="image or video span: range over all axes"),
+        Line2D([], [], color=COLOURS[0], linewidth=0, marker="|", markersize=9,
+               markeredgewidth=2.5, label="time of a frame pair"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 
@@ -268,7 +275,7 @@ def _times(positions: Int[Array, "3 S"], runs: Sequence[Run]) -> str:
 
 def _lane(axes: Axes, y: int, run: Run, part: Int[Array, "3 S"]) -> None:
     low, high = int(np.min(part)), int(np.max(part)) + 1
-    colour, line = ("#f3c766", 0.42) if run.media else ("#dcedf8", 0.2)
+    colour, line = (_MEDIA, 0.42) if run.media else (_TEXT, 0.2)
     box = Rectangle((low, y + line), high - low, 0.2, facecolor=colour, edgecolor=INK)
     box.set_linewidth(0.8)
     axes.add_patch(box)

@@ -65,8 +65,9 @@ def token_probabilities(
     """The probability of each token of an answer, and of the second most probable one.
 
     ``words`` are the tokens' texts; ``chosen`` (bars) and ``second`` (diamonds) are probabilities
-    [S], or any two to be compared, by their ``labels``. Look for low bars: there another
-    answer was almost as probable.
+    [S], or any two to be compared, by their ``labels``. Where over 80% of the bars stand above
+    99%, the axis is logarithmic, so that the second ones can be compared. Look for diamonds near
+    their bar: there another answer was almost as probable.
     """
     names = [readable(word) for word in words]
     least = int(np.argmin(chosen))
@@ -84,5 +85,10 @@ def token_probabilities(
     axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_ylabel("probability, %", fontsize=9)
     axes.set_ylim(-3, 105)
+    if len(words) > 3 and np.mean(chosen > 0.99) > 0.8:
+        low = max(float(np.min(second[second > 0], initial=1.0)) * 50, 1e-7)
+        axes.set_yscale("log")
+        axes.set_ylim(low, 300)
+        axes.set_ylabel("probability, % (log scale)", fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure

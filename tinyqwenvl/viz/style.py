@@ -1,7 +1,7 @@
 """What all figures share: colours, a title, text for those who cannot see the image.
 
 Figures are ordinary matplotlib figures (``savefig``, ``axes`` work). They are drawn on white, so
-that they read on dark pages too, in colours that the colour-blind can tell apart.
+that they read on dark pages too, in colours that the colour-blind can distinguish.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ try:
     from matplotlib import colormaps
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
     raise UserError(
         "figures are drawn by matplotlib, which is missing: pip install 'tinyqwenvl[notebooks]'"
     ) from error
 
-# Okabe & Ito, "Color Universal Design": eight colours, told apart with every kind of colour vision.
+# Okabe & Ito, "Color Universal Design": eight colours, distinct for every kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 INK, PAPER, FAINT = "#222222", "#ffffff", "#bbbbbb"
-SEQUENTIAL = "cividis"  # from little to much: even in brightness, for all eyes
+SEQUENTIAL = "cividis"  # from low to high: even in brightness, for all eyes
+OVERLAY = LinearSegmentedColormap.from_list(  # from nothing to red: an image stays visible under it
+    "overlay", [(0.84, 0.05, 0.05, 0.0), (0.84, 0.05, 0.05, 0.45), (0.78, 0.0, 0.0, 0.9)]
+)
 
 
 class Drawing(Figure):

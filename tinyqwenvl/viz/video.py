@@ -37,7 +37,8 @@ def _row(clip: VideoSource, config: Config, fps: float, policy: str) -> Row:
     newer = config.model_type == "qwen2_5_vl"
     pace = (step * between, vision.tokens_per_second) if newer else (1.0, 1.0)
     times = span_positions(0, grid, merge, *pace)[0].tolist()
-    return Row(fps, indices, [i / rate for i in indices], 1 / rate, step * between, times)
+    starts = [clip.begins(index, fps) for index in indices]
+    return Row(fps, indices, starts, 1 / rate, step * between, times)
 
 
 def video_strip(

@@ -45,9 +45,45 @@ def attention_mask(key_ranges: Any, keys: int, title: str = "Attention mask") ->
             axes.hlines(np.arange(len(mask) + 1) - 0.5, *extent[:2], color=PAPER, lw=0.6)
             axes.vlines(np.arange(keys + 1) - 0.5, *extent[2:], color=PAPER, lw=0.6)
         axes.set_title(f"{name}\n{counts[name]}".strip(), fontsize=8.5, color=INK)
-        axes.set_xlabel("key", fontsize=8, color=INK)
+        axes.set_xlabel("key position", fontsize=8, color=INK)
         axes.locator_params(integer=True, nbins=4 if len(mask) > 24 else 9)
-    panels[0, 0].set_ylabel("query", fontsize=8, color=INK)
+    panels[0, 0].set_ylabel("query position", fontsize=8, color=INK)
+    return figure
+
+
+def window_masks(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Drawing:
+    """The attention mask of a windowed block, with merged tokens in raster and in window order.
+
+    Both panels allow the same pairs. Left, queries and keys stand in raster order, and the pairs of
+    a window are scattered in stripes; right, the same mask with rows and columns reordered by
+    ``vision.window_index``: every window is one square on the diagonal, so a key range (first, end)
+    says all. A position is a merged token: four patches.
+    """
+    index, boundaries = vision.window_index(grid_thw, vision_config)
+    lengths = np.diff(boundaries) // vision_config.merged_patches
+    window = np.repeat(np.arange(len(lengths)), lengths)
+    reordered = window[:, None] == window
+    number = window[np.argsort(index)]
+    raster = number[:, None] == number
+    runs = int(np.max(np.sum(np.diff(raster.astype(int), prepend=0, axis=1) == 1, axis=1)))
+    alt = (
+        f"Two attention masks of {len(index)} merged tokens in {len(lengths)} windows; both allow "
+        f"{int(np.sum(raster)):,} of {raster.size:,} pairs. In raster order the keys of a query "
+        f"are scattered over up to {runs} runs; in window order each window is one square on the "
+        "diagonal."
+    )
+    figure, panels = drawing("Attention mask of a windowed block", alt, 1, 2, (7.5, 4.1))
+    names = ("raster order: scattered keys", "window order: one key range per query")
+    colours = np.array([to_rgb(COLOURS[n % 7]) for n in range(len(lengths))])
+    for axes, mask, of, name in zip(panels, (raster, reordered), (number, window), names,
+                                    strict=True):  # fmt: skip
+        shown = np.where(mask[..., None], colours[of][:, None], to_rgb("#eeeeee"))
+        axes.imshow(shown, interpolation="nearest")
+        axes.set_title(name, fontsize=9, color=INK)
+        axes.set_xlabel("key position (merged token)", fontsize=8, color=INK)
+        axes.locator_params(integer=True, nbins=6)
+    panels[0].set_ylabel("query position (merged token)", fontsize=8, color=INK)
+    figure.supxlabel("colours: windows; grey: masked", fontsize=8, color=INK)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Two of a kind, side by side: functions of one number, vectors, and how far a change spreads."""
+"""Activation functions and norms compared, and how far a change of one patch propagates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DASHES = ("-", "--", ":", "-.")
 def curves(
     functions: Mapping[str, Callable[[Any], Any]], low: float = -4.0, high: float = 4.0
 ) -> Drawing:
-    """Functions of one number, such as activations, and the difference of each from the first.
+    """Functions of a scalar, such as activations, and the difference of each from the first.
 
     ``functions`` are names -> functions of an array; each is drawn from ``low`` to ``high``.
     """

@@ -19,7 +19,7 @@ GAP = 0.6  # between frames that stand below each other, in tokens
 MOST_ROWS = 24  # windows that are listed one by one
 
 
-def _tint(number: int, much: float = 0.45) -> Any:
+def tint(number: int, much: float = 0.45) -> Any:
     """The colour of a window: one of seven, made light enough to write on."""
     colour = np.array(to_rgb(COLOURS[number % 7]))
     return 1 - much * (1 - colour)
@@ -45,7 +45,7 @@ def _number_size(cell: float, largest: int) -> float:
 def _cells(axes: Any, places: Any, numbers: Any, windows: Any, size: float) -> None:
     """Numbered cells in the colours of their windows."""
     for (x, y), number, window in zip(places, numbers, windows, strict=True):
-        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=_tint(window), edgecolor=PAPER, lw=0.8))
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=tint(window), edgecolor=PAPER, lw=0.8))
         if size:
             axes.text(x + 0.5, y + 0.53, f"{number}", fontsize=size, color=INK, ha="center",
                       va="center")  # fmt: skip

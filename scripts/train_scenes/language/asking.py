@@ -18,6 +18,7 @@ from scripts.train_scenes.language.facts import Facts
 from scripts.train_scenes.language.grammar import Voice
 from scripts.train_scenes.language.question import denies
 from scripts.train_scenes.scene import Clip, Pair, Refusal, Scene
+from scripts.train_scenes.steering import MORE_SHAPES, QUESTIONS
 
 SCENE = {  # skill: (asks, how often)
     "describe": (seen.ask_describe, 1.0), "list": (seen.ask_list, 0.7),
@@ -62,8 +63,20 @@ FIRST = (("describe", 0.5), ("list", 0.2), ("locate_all", 0.25), ("locate", 0.5)
 PATIENCE = 400  # fruitless tries after which nothing is left to ask
 
 
+@cache
+def _steered(skills_and_entries):
+    return {
+        s: (asks, share * QUESTIONS.get(s, (1, ""))[0]) for s, (asks, share) in skills_and_entries
+    }
+
+
+def steered(table):
+    """A table with the shares of training: see `steering.py`."""
+    return _steered(tuple(table.items()))
+
+
 def table_of(content):
-    """{skill: (asks, how often)} for a content."""
+    """{skill: (asks, how often)} for a content, as the evaluation asks."""
     if content is None:
         return NO_IMAGE
     if isinstance(content, Pair):
@@ -94,9 +107,14 @@ def seen_by(content):
     return content.what if isinstance(content, Refusal) else content
 
 
+def is_scenes(table, skill):
+    """Whether a table asks a skill as one does about a scene."""
+    return skill in SCENE and table[skill][0] is SCENE[skill][0]
+
+
 def once(voice, content, facts, table, skill, fair=True):
     """One question of a skill about a content, or None."""
-    more, share = RARE.get(skill, (None, 0)) if table.get(skill) is SCENE.get(skill) else (None, 0)
+    more, share = RARE.get(skill, (None, 0)) if is_scenes(table, skill) else (None, 0)
     asks = more if more and voice.chance(share) else table[skill][0]
     question = asks(voice, facts)
     if question is None or question.text is None or (fair and denies(question, content)):
@@ -108,7 +126,8 @@ def ask_either(voice, pair):
     """A question about the first or the second of two images."""
     index = int(voice.chance(0.5))
     scene = (pair.before, pair.after)[index]
-    table = {skill: entry for skill, entry in table_of(scene).items() if skill not in ALONE}
+    table = table_of(scene) if voice.held_out else steered(table_of(scene))
+    table = {skill: entry for skill, entry in table.items() if skill not in ALONE}
     skill = voice.weighted({skill: entry[1] for skill, entry in table.items()})
     voice = voice.about(voice.pick(EARLIER[index]))
     return once(voice, scene, seen_by(scene), table, skill, fair=False)
@@ -125,14 +144,16 @@ def ask(rng, content, held_out=False, fair=True, skills=None, own=None):
     skills: only these.  Ends when nothing can be asked.
     """
     voice = Voice(rng, held_out, own)
-    table = table_of(content)
+    table = steered(table_of(content)) if fair else table_of(content)
     if skills is not None:
         table = {skill: entry for skill, entry in table.items() if skill in skills}
     if not table:
         return
     names, shares = _weighted(tuple((skill, entry[1]) for skill, entry in table.items()))
     facts = seen_by(content)
-    first = [s for s, share in FIRST if s in table and voice.chance(share)]
+    many = fair and isinstance(content, Scene) and len(content.shapes) >= 4
+    shares_first = MORE_SHAPES if many else FIRST
+    first = [s for s, share in shares_first if s in table and voice.chance(share)]
     tries = 0
     while tries < PATIENCE:
         skill = first.pop(0) if first else names[bisect(shares, voice.random() * shares[-1])]

@@ -9,8 +9,10 @@ from functools import cache
 from scripts.train_scenes.language import chinese, french, german, spanish
 from scripts.train_scenes.language.compared import missing, present
 from scripts.train_scenes.language.facts import HELD_COLOUR, MOST
+from scripts.train_scenes.language.foreign_later import REQUESTS as LATER
 from scripts.train_scenes.language.grammar import compile_template, split
 from scripts.train_scenes.language.question import Question
+from scripts.train_scenes.language.rewordings import without, wordings
 from scripts.train_scenes.language.seen import by_kind, mention_to_count
 from scripts.train_scenes.scene import COLOURS, KINDS
 
@@ -18,11 +20,27 @@ LANGUAGES = {"chinese": chinese, "german": german, "french": french, "spanish": 
 
 
 @cache
-def _pools(language, held_out):
+def texts_of(language, held_out=False):
+    """{key: texts} of a language: those held out, or those of training with the later ones."""
+    requests = LANGUAGES[language].REQUESTS
+    halves = {key: split(f"{language}.{key}", texts) for key, texts in requests.items()}
+    if held_out:
+        return {key: half[1] or requests[key] for key, half in halves.items()}
+    hidden = {text for half in halves.values() for text in half[1]}
+    forbidden, later = wordings(hidden), LATER[language]
     return {
-        key: tuple(map(compile_template, split(f"{language}.{key}", texts)[held_out] or texts))
-        for key, texts in LANGUAGES[language].REQUESTS.items()
+        key: (
+            *(text for text in half[0] if text not in hidden),
+            *(line for text in later[key] for line in without(text, forbidden)),
+        )
+        for key, half in halves.items()
     }
+
+
+@cache
+def _pools(language, held_out):
+    texts = texts_of(language, held_out)
+    return {key: tuple(map(compile_template, lines)) for key, lines in texts.items()}
 
 
 @cache

@@ -8,7 +8,14 @@ import re
 import zlib
 from functools import cache
 
-from scripts.train_scenes.language import english, english_compare, english_more, manners
+from scripts.train_scenes.language import (
+    english,
+    english_compare,
+    english_later_more,
+    english_more,
+    manners,
+    rewordings,
+)
 
 REQUESTS = {**english.REQUESTS, **english_compare.REQUESTS, **english_more.REQUESTS}
 _PART = re.compile(r"\[([^]]*)\]|\{(\w+)\}")
@@ -62,17 +69,49 @@ def split_requests():
 
 
 @cache
+def forbidden():
+    """What training must not say: the wordings of the held-out requests."""
+    return rewordings.wordings(text for lines in split_requests()[1].values() for text in lines)
+
+
+def training_texts(key):
+    """[texts]: for each training template of a key, itself twice and the same in other words.
+
+    The first lists and, after them, the later ones.
+    """
+    found = []
+    for text in split_requests()[0][key]:
+        others = [rewordings.without(other, forbidden()) for other in rewordings.exchanged(text)]
+        found.append((text, text, *(line for lines in others for line in lines[:2])))
+    later = (rewordings.without(text, forbidden()) for text in rewordings.LATER.get(key, ()))
+    return [*found, *filter(None, later)]
+
+
+def compile_choice(texts):
+    """Parts of a template that is one of some texts."""
+    return [tuple(map(compile_template, texts))]
+
+
+@cache
 def pools(held_out=False):
     """{key: compiled templates} of training, or of the held-out quarter."""
-    texts = split_requests()[held_out]
-    return {key: tuple(map(compile_template, texts[key])) for key in texts}
+    if held_out:
+        return {k: tuple(map(compile_template, texts)) for k, texts in split_requests()[1].items()}
+    return {key: tuple(map(compile_choice, training_texts(key))) for key in REQUESTS}
 
 
 @cache
 def decorations(held_out=False):
     """{name: wordings} of `manners.py`, of training or held out."""
     names = ("COMMANDS", "QUESTIONS", "LETTERS", "YES_NO", "ONE_WORD", "NUMBER")
-    return {name: split(name, getattr(manners, name))[held_out] for name in names}
+    halves = {name: split(name, getattr(manners, name)) for name in names}
+    if held_out:
+        return {name: half[1] for name, half in halves.items()}
+    later = english_later_more.MANNERS
+    return {
+        name: (*half[0], *(t for t in later.get(name, ()) if t not in half[1]))
+        for name, half in halves.items()
+    }
 
 
 class Voice:

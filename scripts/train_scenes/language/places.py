@@ -30,6 +30,7 @@ SIDES = {  # words: (rows, columns) of the 3 x 3 grid
     "in the lower right corner": (2, 2), "in the bottom right": (2, 2), "bottom right": (2, 2),
 }  # fmt: skip
 PLACES = tuple(SIDES)
+TRIES = 12  # pairs of shapes
 
 
 def ask_place(voice, facts):
@@ -116,10 +117,11 @@ def ask_between(voice, facts):
     """The shape between two others."""
     if len(facts.single) < 2 or len(facts.shapes) < 3 or not facts.named:
         return None
-    (m1, first), (m2, second) = voice.pick(facts.single), voice.pick(facts.single)
-    if first is second:
-        return None
-    shape = facts.between(first, second)
+    for _ in range(1 if voice.held_out else TRIES):  # most pairs have nothing between them
+        (m1, first), (m2, second) = voice.pick(facts.single), voice.pick(facts.single)
+        shape = None if first is second else facts.between(first, second)
+        if shape:
+            break
     if not shape:
         return None
     text = voice.say("between", first=refer(voice, *m1).said, second=refer(voice, *m2).said)

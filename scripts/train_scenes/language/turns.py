@@ -3,7 +3,7 @@
 import json
 
 from scripts.train_scenes.language import compared, places, seen
-from scripts.train_scenes.language.asking import ALONE, once, seen_by, table_of
+from scripts.train_scenes.language.asking import ALONE, once, seen_by, steered, table_of
 from scripts.train_scenes.language.english_more import EARLIER
 from scripts.train_scenes.language.facts import Facts
 from scripts.train_scenes.language.grammar import Voice
@@ -11,6 +11,7 @@ from scripts.train_scenes.language.grounding import FORMS, one
 from scripts.train_scenes.language.names import refer, sentence
 from scripts.train_scenes.language.question import Question, Turn, denies
 from scripts.train_scenes.scene import Refusal, Scene
+from scripts.train_scenes.steering import TURNS
 
 MOST_TURNS = 6
 TRIES = 60
@@ -138,7 +139,7 @@ class Conversation:
     def ordinary(self, about, subject=""):
         """A question of any skill; with a subject, only of skills that can say it."""
         content = self.contents[about]
-        table = table_of(content)
+        table = steered(table_of(content)) if self.fair else table_of(content)
         voice = self.voice
         if subject:
             table = {k: v for k, v in table.items() if k not in ALONE}
@@ -205,7 +206,7 @@ def conversation(rng, contents, held_out=False, fair=True, turns=None):
     """
     voice = Voice(rng, held_out)
     talk = Conversation(voice, contents, fair)
-    wanted = turns or voice.pick((2, 2, 2, 3, 3, 3, 4, 4, 5, 6))
+    wanted = turns or voice.pick(TURNS)
     both = (
         len(contents) > 1 and all(isinstance(c, Scene) for c in contents[:2]) and voice.chance(0.15)
     )

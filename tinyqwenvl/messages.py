@@ -1,0 +1,144 @@
+"""Messages as people bring them -> a list of dicts, the only form that a chat template reads.
+
+A single message, dataclasses, pydantic models and other objects with a role are accepted; keys that
+are None (Arrow adds them to every row) are dropped. What a template would drop is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from .errors import UserError
+
+KINDS = {  # by type
+    "image": "image",
+    "image_url": "image",
+    "video": "video",
+    "video_url": "video",
+    "text": "text",
+}
+AS_GIVEN = ("image", "video", "content")  # keys whose values are read elsewhere
+BESIDE_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+
+
+def as_messages(messages: Any) -> list[dict[str, Any]]:
+    """A conversation, a message or a list of them -> dicts without keys that are None.
+
+    Each has a "role". The "content" is a string or a list of dicts; it may be missing only beside
+    tool calls or reasoning. Raises UserError.
+    """
+    messages = (
+        messages if isinstance(messages, Mapping) else getattr(messages, "messages", messages)
+    )
+    if isinstance(messages, Mapping) or hasattr(messages, "role"):
+        messages = [messages]
+    if not isinstance(messages, (list, tuple)):
+        raise UserError("messages are a list of dicts with 'role' and 'content'")
+    return [_message(message) for message in messages]
+
+
+def _message(value: Any) -> dict[str, Any]:
+    message = as_dict(value)
+    if message is None or not isinstance(message.get("role"), str):
+        raise UserError("a message is a dict with 'role' and 'content'")
+    content = message.get("content")
+    if isinstance(content, (list, tuple)):
+        items = [as_dict(item) for item in content]
+        if all(item is not None for item in items):
+            return {**message, "content": items}
+    elif isinstance(content, str) or (content is None and _says_more(message)):
+        return message
+    raise UserError("the content of a message is a string or a list of items (dicts)")
+
+
+def _says_more(message: Mapping[str, Any]) -> bool:
+    return any(message.get(key) is not None for key in BESIDE_CONTENT)
+
+
+def as_dict(value: Any) -> dict[str, Any] | None:
+    """A dict, or an object with attributes, as a dict without keys that are None; else None."""
+    if isinstance(value, Mapping):
+        found = dict(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif callable(dump := getattr(value, "model_dump", None)):  # pydantic
+        found = dump()
+    elif hasattr(value, "role") or isinstance(getattr(value, "type", None), str):
+        found = {k: v for k, v in vars(value).items() if not k.startswith("_")}
+    else:
+        return None
+    return {
+        key: value if key in AS_GIVEN and not isinstance(value, str) else _inside(value)
+        for key, value in found.items()
+        if value is not None
+    }
+
+
+def _inside(value: Any) -> Any:
+    """Objects inside a message (tool calls, an image_url) as dicts; None stays, and so do media."""
+    if isinstance(value, str):
+        return str.__str__(value)  # the value of an enum, not its name
+    if isinstance(value, Mapping):
+        return {key: _inside(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_inside(item) for item in value]
+    dump: Callable[[], Any] | None = getattr(value, "model_dump", None)
+    if callable(dump):
+        return _inside(dump())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _inside(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+# ------------------------------------------------------------------ content items
+
+
+def media_kind(item: dict[str, Any]) -> str:
+    """What an item of a message's content is: "image", "video" or "text"."""
+    kind = item.get("type")
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"a content item is of type image, video or text, not {kind!r}")
+    held = {key for key, value in item.items() if value is not None}  # None: a table's empty cell
+    if KINDS.get(kind or "") == "image" or held & {"image", "image_url"}:
+        return "image"
+    if KINDS.get(kind or "") == "video" or held & {"video", "video_url"}:
+        return "video"
+    if "text" in held:
+        return "text"
+    raise UserError(f"a content item needs image, video or text; this one has {', '.join(item)}")
+
+
+def all_items(messages: Any) -> list[dict[str, Any]]:
+    """The content items of a whole conversation, in order."""
+    return [item for message in as_messages(messages) for item in _items(message)]
+
+
+def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """A message's content as a list of items; a string is one text item."""
+    return _items(_message(message))
+
+
+def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content", [])
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def warn_unread(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> None:
+    """Warn of what the published template does not write, as transformers drops it silently.
+
+    Raises UserError for variables of other templates, which are misspelt options more often.
+    """
+    if unknown := [name for name in variables if name not in ("tools", "documents")]:
+        raise UserError(f"the published chat template has no variable {unknown[0]}")
+    given = [name for name in ("tools", "documents") if variables.get(name)]
+    given += [key for key in BESIDE_CONTENT if any(message.get(key) for message in messages)]
+    if given:
+        warnings.warn(
+            f"the published chat template does not write {' and '.join(given)}: the model does "
+            "not get them",
+            UserWarning,
+            stacklevel=4,
+        )
