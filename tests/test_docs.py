@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.build_docs import faults
+from scripts.draw_badges import FOLDER, badges
 from scripts.draw_figures import figures
 from scripts.first_edition import measure
 from tinyqwenvl.model import ASSETS, EXAMPLE_IMAGE
@@ -52,12 +53,20 @@ def test_the_example_in_the_readme_is_true():
     assert EXAMPLE_IMAGE.with_suffix(".txt").read_text(encoding="utf-8") in readme
 
 
-def test_the_figures_of_the_readme_show_what_it_says():
+def test_the_figures_of_the_pipeline_show_what_it_says():
     """Each is there, with the alt text of what the package draws today."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
     for name, figure in figures().items():
-        assert f"![{figure.alt}](docs/figures/{name}.png)" in readme
+        assert f"![{figure.alt}](figures/{name}.png)" in page
         assert (ROOT / "docs" / "figures" / f"{name}.png").stat().st_size < 100_000
+
+
+def test_the_badges_state_what_pyproject_states():
+    """`python -m scripts.draw_badges` draws them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, svg in badges().items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == svg
+        assert f"](docs/static/{name})" in readme
 
 
 def test_the_model_card_holds_the_measured_figures():

@@ -32,6 +32,7 @@ from .template import Template, load_template
 from .tokenizer import Tokenizer, load_tokenizer
 from .tracing import record, trace
 from .video import read_video
+from .video_request import VIDEO_SOURCES, media_of, pixel_limits, resized_size, video_options
 from .weights import Weights
 
 ASSETS = Path(__file__).parent / "assets"
@@ -92,13 +93,14 @@ class Model:
     ) -> Inputs:
         """HF messages -> inputs. An image is a path, PIL image, array or data: URI under "image".
 
-        A video is a path, a folder or a list of frames under "video", with its "fps"
-        (:func:`video.read_video`, which also takes "min_frames", "max_frames", "sampling_policy").
+        A video is a path, a folder or a list of frames under "video", with its "fps" and the other
+        keys of :data:`video_request.VIDEO_KEYS`.
 
         Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
-        arguments', else the checkpoint's. ``parse_special`` obeys special tokens written inside
-        text; ``to_rgb`` as in :func:`media.open_image`; ``add_vision_id`` as in
-        :func:`chat.render`; ``variables`` (tools, documents) go to :meth:`Template.render`.
+        arguments', else the checkpoint's; "resized_height" and "resized_width" ask for a size.
+        ``parse_special`` obeys special tokens written inside text; ``to_rgb`` as in
+        :func:`media.open_image`; ``add_vision_id`` as in :func:`chat.render`; ``variables`` (tools,
+        documents) go to :meth:`Template.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
         return self.prompt(messages, media, parse_special, add_vision_id, **variables)
@@ -133,23 +135,20 @@ class Model:
     ) -> dict[str, Any]:
         """The fields of :class:`Inputs` that hold the images and videos of messages."""
         processor = self.config.processor
-        images, videos = [], []
+        images, resized, videos = [], [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
-            if unread := [key for key in NOT_READ if key in item]:
-                raise UserError(f"{unread[0]} of a {kind} is not read here; see docs/video.md")
-            asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
+            asked = pixel_limits(item, min_pixels, max_pixels)
             if kind == "image":
-                image = open_image(_source(item, IMAGE_KEYS), to_rgb)
+                image = open_image(media_of(item, IMAGE_KEYS), to_rgb)
                 images.append((image, *processor.limits(*asked)))
+                resized.append(resized_size(item))
             elif kind == "video":
-                extra = {here: item[there] for there, here in VIDEO_KEYS.items() if there in item}
-                videos.append(
-                    read_video(_source(item, VIDEO_SOURCES), self.config, *asked, **extra)
-                )
+                source = media_of(item, VIDEO_SOURCES)
+                videos.append(read_video(source, self.config, *asked, **video_options(item)))
         media: dict[str, Any] = {}
         if images:
-            pixels, grids = preprocess(images, processor, self.config.vision)
+            pixels, grids = preprocess(images, processor, self.config.vision, resized)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
             grids = record("image_grid_thw", grids)
             media |= {"pixel_values": pixels, "image_grid_thw": grids}
@@ -301,31 +300,6 @@ def user_message(images: Any, prompt: str) -> list[dict[str, Any]]:
         images = [images]
     items: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
-
-
-VIDEO_SOURCES = ("video", "path", "url")
-VIDEO_KEYS = {
-    "fps": "fps",
-    "min_frames": "least",
-    "max_frames": "most",
-    "recipe": "policy",  # the key of version 0.1; today's wins where both are given
-    "sampling_policy": "policy",
-}
-
-NOT_READ = (
-    "nframes",
-    "video_start",
-    "video_end",
-    "total_pixels",
-    "resized_height",
-    "resized_width",
-)
-
-
-def _source(item: dict[str, Any], names: Sequence[str]) -> Any:
-    """The image or video of a content item."""
-    source = next((item[n] for n in names if n in item), None)
-    return source.get("url") if isinstance(source, dict) else source
 
 
 # ------------------------------------------------------------------ loading
