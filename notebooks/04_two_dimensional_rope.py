@@ -5,7 +5,7 @@
 # it was. **How does attention distinguish a patch on the left from one below?**
 #
 # Before this: [02](02_nine_dimensions.ipynb), [03](03_patch_embedding.ipynb). You need: sine and
-# cosine, the dot product. 14 minutes.
+# cosine, the dot product. 13 minutes.
 
 # %%
 import numpy as np

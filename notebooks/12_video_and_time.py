@@ -5,7 +5,7 @@
 # however many frames it was given?**
 #
 # Before this: [02](02_nine_dimensions.ipynb) (patches) and [09](09_mrope.ipynb) (positions). You
-# need: NumPy. 25 minutes.
+# need: NumPy. 32 minutes.
 
 # %%
 from dataclasses import replace
