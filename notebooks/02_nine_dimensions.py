@@ -7,6 +7,11 @@
 # Before this: [01](01_smart_resize.ipynb). You need: `np.reshape`, `np.transpose`. 17 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("image.patches")
+
+# %%
 import numpy as np
 
 import tinyqwenvl

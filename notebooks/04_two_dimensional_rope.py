@@ -5,7 +5,12 @@
 # it was. **How does attention distinguish a patch on the left from one below?**
 #
 # Before this: [02](02_nine_dimensions.ipynb), [03](03_patch_embedding.ipynb). You need: sine and
-# cosine, the dot product. 13 minutes.
+# cosine, the dot product. 14 minutes.
+
+# %%
+from tinyqwenvl.viz import here
+
+here("vision.rope")
 
 # %%
 import numpy as np

@@ -39,7 +39,7 @@ SHAPES = ["756x476", "--preset", "qwen2.5-vl-3b", "--max-pixels", "307200"]
 SETTINGS = {"svg.hashsalt": "tinyqwenvl", "pdf.fonttype": 42}
 BY_HAND = """\
 Written by hand, of the embedded checkpoint (each command names what is no longer true):
-  pytest -n 0 tests/test_docs.py tests/test_guides.py tests/test_facts.py    README, docs, model card
+  pytest -n 0 tests/test_docs.py tests/test_guides.py tests/test_facts.py  README, docs, card
   python -m scripts.notebooks --run                                          notebooks"""
 
 
