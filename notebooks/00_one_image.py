@@ -10,6 +10,11 @@
 # Before this: nothing. You need: Python, and what a NumPy array is. 16 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("model")
+
+# %%
 from dataclasses import replace
 
 import numpy as np

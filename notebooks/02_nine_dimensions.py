@@ -4,7 +4,12 @@
 # **An image is rows and columns of pixels; the model wants a sequence of patches. How does one
 # reshape cut it up, and why do the patches come in such an unusual order?**
 #
-# Before this: [01](01_smart_resize.ipynb). You need: `np.reshape`, `np.transpose`. 16 minutes.
+# Before this: [01](01_smart_resize.ipynb). You need: `np.reshape`, `np.transpose`. 17 minutes.
+
+# %%
+from tinyqwenvl.viz import here
+
+here("image.patches")
 
 # %%
 import numpy as np

@@ -7,6 +7,11 @@
 # Before this: [02](02_nine_dimensions.ipynb). You need: matrix products. 11 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("vision.patch_embed")
+
+# %%
 import numpy as np
 
 import tinyqwenvl

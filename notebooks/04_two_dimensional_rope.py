@@ -8,6 +8,11 @@
 # cosine, the dot product. 14 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("vision.rope")
+
+# %%
 import numpy as np
 from PIL import Image
 

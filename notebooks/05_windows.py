@@ -9,6 +9,11 @@
 # indexing one array with another. 12 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("vision.windows")
+
+# %%
 import numpy as np
 from PIL import Image
 

@@ -8,6 +8,11 @@
 # products, the exponential function. 20 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("vision.attention")
+
+# %%
 from dataclasses import replace
 from types import SimpleNamespace
 

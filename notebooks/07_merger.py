@@ -8,6 +8,11 @@
 # need: matrix products. 11 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("vision.merger")
+
+# %%
 import numpy as np
 from PIL import Image
 

@@ -7,6 +7,11 @@
 # Before this: [07](07_merger.ipynb). You need: lists and strings. 21 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("prompt.tokens")
+
+# %%
 import json
 
 import numpy as np

@@ -9,6 +9,11 @@
 # embedding. You need: sines and cosines. 21 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("decoder.mrope")
+
+# %%
 from dataclasses import replace
 
 import numpy as np

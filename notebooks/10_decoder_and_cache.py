@@ -8,6 +8,11 @@
 # matrix products and softmax. 26 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("decoder.layers")
+
+# %%
 from dataclasses import replace
 
 import numpy as np

@@ -8,6 +8,11 @@
 # probabilities. 23 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("answer.decoding")
+
+# %%
 from dataclasses import replace
 
 import numpy as np

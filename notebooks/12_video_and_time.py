@@ -5,7 +5,12 @@
 # however many frames it was given?**
 #
 # Before this: [02](02_nine_dimensions.ipynb) (patches) and [09](09_mrope.ipynb) (positions). You
-# need: NumPy. 25 minutes.
+# need: NumPy. 28 minutes.
+
+# %%
+from tinyqwenvl.viz import here
+
+here("video")
 
 # %%
 from dataclasses import replace
@@ -50,12 +55,6 @@ config = model.config
 clip = video.open_video(EXAMPLE_VIDEO)
 assert (clip.total, clip.rate) == (16, 4.0)
 video_strip(EXAMPLE_VIDEO, config, fps=(4,), events={"the ring appears": 2.0})
-
-# %%
-source(video.open_video)
-
-# %%
-source(video.VideoSource)
 
 # %% [markdown]
 # ## Which frames
@@ -391,3 +390,17 @@ assert len({answers["counting", fps] for fps in prompts}) > 1
 # %% [markdown]
 # Time is one of the things in which Qwen2.5-VL differs from Qwen2-VL. All of them are compared in
 # [13](13_two_generations.ipynb).
+
+# %% [markdown]
+# ## Appendix: opening a video and sizing a frame
+#
+# What `open_video` returns, and how the size of a frame follows from its limits:
+
+# %%
+source(video.open_video)
+
+# %%
+source(video.VideoSource)
+
+# %%
+source(video.frame_size)

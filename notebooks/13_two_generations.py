@@ -9,6 +9,11 @@
 # minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("editions")
+
+# %%
 import math
 import sys
 import tempfile

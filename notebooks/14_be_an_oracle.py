@@ -8,6 +8,11 @@
 # correlation. 26 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("oracle")
+
+# %%
 import codecs
 import tempfile
 from pathlib import Path

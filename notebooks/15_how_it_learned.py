@@ -8,6 +8,11 @@
 # the repository (the training scripts are not part of the installed package). 27 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("training")
+
+# %%
 import ast
 import json
 import sys

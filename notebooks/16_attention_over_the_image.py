@@ -8,6 +8,11 @@
 # (attention). You need: softmax and probabilities. 17 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("answer.decoding")
+
+# %%
 from dataclasses import replace
 
 import numpy as np

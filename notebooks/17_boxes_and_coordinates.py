@@ -9,6 +9,11 @@
 # You need: nothing more. 13 minutes.
 
 # %%
+from tinyqwenvl.viz import here
+
+here("answer.boxes")
+
+# %%
 import json
 
 import numpy as np
