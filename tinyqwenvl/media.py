@@ -84,6 +84,8 @@ def _open(source: Any) -> tuple[Image.Image, str, str | bytes]:
     name, data = path_or_bytes(unwrapped(source))
     if isinstance(data, str):
         data = checked_file(name, data)
+    if not data:
+        raise UserError(f"{name} is empty")
     head = head_of(data)
     kind = kind_of(head)
     if kind is not None and kind.medium in ("video", "audio"):

@@ -85,7 +85,9 @@ def path_or_bytes(source: Any, what: str = "image") -> tuple[str, str | bytes]:
 
 
 def shown(path: str, most: int = 200) -> str:
-    """A name as a message has it: in one line, and not too long."""
+    """A name as a message has it: in one line, not too long, and to be seen."""
+    if not path.strip():
+        return "an empty name"
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in path[: most + 1])
     return text if len(path) <= most else text[:most] + "..."
 

@@ -109,7 +109,13 @@ def limits_qwen_vl_utils(
     least, most = config.video_limits
     least = min_pixels or min(least, max_pixels or least)
     even = -(-frames // 2) * 2
-    shared = max(min(most, (total_pixels or ALL_PIXELS) / even * 2), int(least * 1.05))
+    share, lowest = (total_pixels or ALL_PIXELS) / even * 2, int(least * 1.05)
+    shared = max(min(most, share), lowest)
+    if total_pixels and share < lowest and not (max_pixels and max_pixels <= share):
+        warn(
+            f"total_pixels {total_pixels:,} of a video of {frames} frames: a frame has at least "
+            f"{least:,.0f} pixels, so more are read"
+        )
     if max_pixels and max_pixels > shared:
         warn(
             f"max_pixels {max_pixels:,} of a video of {frames} frames: at most {shared:,.0f} "
@@ -318,10 +324,14 @@ def frame_size(frame: Image.Image, factor: int, limits: FrameLimits) -> tuple[in
     That the budget of all frames is not met to the pixel is no one's wish, and nothing is said.
     """
     least, most = limits.least, limits.most
-    asked = limits.min_pixels == least or limits.max_pixels == most
-    if limits.resized is None and not asked:
+    asked = (
+        limits.min_pixels if limits.min_pixels == least else None,
+        limits.max_pixels if limits.max_pixels == most else None,
+    )
+    if limits.resized is None and asked == (None, None):
         return smart_resize(frame.height, frame.width, factor, least, most)
-    return size_to_read(frame.height, frame.width, factor, (least, most), limits.resized, "a frame")
+    size = frame.height, frame.width
+    return size_to_read(*size, factor, (least, most), limits.resized, "a frame", asked)
 
 
 class _Short(Exception):
