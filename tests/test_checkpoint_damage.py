@@ -66,6 +66,14 @@ DAMAGE = {
         NO_FILE,
     ),
     "garbage": (lambda d: (d / "model.safetensors").write_bytes(b"GGUF" * 100), NO_FILE),
+    "LFS pointer": (
+        lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec"),
+        "not a safetensors file but a Git LFS pointer, .* git lfs pull",
+    ),
+    "web page": (
+        lambda d: (d / "model.safetensors").write_text("<!DOCTYPE html><html>no</html>"),
+        "not a safetensors file but an HTML page",
+    ),
     "offsets outside": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[0, 10**12])),
         NO_FILE,

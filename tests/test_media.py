@@ -135,7 +135,7 @@ JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
         ("data:image/png;base64,!!!", "not base64"),
         ("data:image/png;base64,aaaa", "not an image"),
         ("https://example.org/a.png", "not fetched"),
-        (b"", "not an image"),
+        (b"", "is empty"),
         ("a" * 3000, "File name too long|no such image|cannot read"),
         ("a\0b", "cannot read"),
         ("data:image/png;base64,é", "not base64"),

@@ -249,6 +249,7 @@ def test_limits_of_any_type_of_number(clip):
         ((336, 224), {"min_pixels": 1000, "max_pixels": 1000}, "over max_pixels 1,000|under min"),
         ((100, 104), {"min_pixels": 10_000, "max_pixels": 10_500}, "under min_pixels 10,000"),
         ((336, 224), {"max_pixels": 784}, None),
+        ((112, 112), {"max_pixels": 10_000}, None),  # the checkpoint's own minimum gives way
         ((336, 224), {"min_pixels": 10**6}, None),
         ((2000, 10), {}, None),
         ((1, 1), {}, None),
@@ -272,6 +273,12 @@ def test_a_limit_of_a_video_that_cannot_be_met_is_said(clip, recwarn):
     assert "at most 602,112 pixels per frame" in str(recwarn.pop(ImageWarning).message)
     read_video(clip, CONFIG, policy="hf", total_pixels=10**6)
     assert "total_pixels is not used by the sampling policy hf" in str(recwarn.pop().message)
+    read_video(clip, CONFIG, total_pixels=10)
+    assert "a frame has at least 100,352 pixels" in str(recwarn.pop(ImageWarning).message)
+    read_video(clip, CONFIG, total_pixels=10, max_pixels=784)
+    assert "a frame has at least 784 pixels" in str(recwarn.pop(ImageWarning).message)
+    read_video(clip, CONFIG, total_pixels=10**7)
+    read_video(frames(4, 300, 400), CONFIG, max_pixels=20_000)  # under the minimum that gave way
     read_video(clip, CONFIG)
     assert not recwarn.list
 

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from .config import Config, read_json
 from .errors import UserError, note
 from .finetuned import explain_names, other_directory, quantised_error
+from .media_kinds import kind_of_file
 from .weights import Weights, nest
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -97,6 +98,8 @@ def read_safetensors(
     except FileNotFoundError:
         raise UserError(f"{path} is missing: get the whole of it again") from None
     except (OSError, ValueError, SafetensorError) as error:
+        if (kind := kind_of_file(path)) and kind.medium == "other":
+            raise UserError(f"{path} is not a safetensors file but {kind}") from None
         raise UserError(
             f"{path} is cut or is not a safetensors file ({_line(error)}): get it again"
         ) from None

@@ -113,7 +113,8 @@ def media_kind(item: dict[str, Any]) -> str:
 
 def warn_unwritten(item: Mapping[str, Any], kind: str) -> None:
     """Warn of what an item holds besides its image or video: templates write one of them only."""
-    held = {KINDS[key] for key in KINDS if item.get(key) not in (None, "")}
+    given = {key: item.get(key) for key in KINDS}
+    held = {KINDS[k] for k, v in given.items() if not (v is None or (isinstance(v, str) and not v))}
     if kind != "text" and (more := sorted(held - {kind})):
         warnings.warn(
             f"a content item holds {kind} and {' and '.join(more)}: only the {kind} is read; give "

@@ -222,7 +222,8 @@ def read_video(
 
     def look(clip: VideoSource) -> tuple[list[np.ndarray], float]:
         at = wanted.rate_of(clip, fps, sample_fps)
-        indices, between = choose_frames(clip, at, least, most, policy, wanted)
+        here = wanted if clip.rate is None else wanted.or_number(settings.num_frames)
+        indices, between = choose_frames(clip, at, least, most, policy, here)
         found = SAMPLING_POLICIES[policy].limits(len(indices), config, *limits, budget)
         return _resized(clip, indices, FrameLimits(*found, *limits, resized), config), between
 

@@ -66,6 +66,11 @@ def read_file(path: str) -> VideoSource:
             f"{path} is no animation that Pillow can read; for other videos pip install av, or "
             "give a folder of frames"
         ) from None
+    if head_of(path)[4:8] in (b"ftyp", b"wide", b"mdat") and b"moov" not in _boxes(path):
+        raise UserError(
+            f"{path} is cut: its index (moov), which such a file may hold at its end, is not "
+            "there; fetch it again"
+        )
     try:
         with _opened(path) as container:
             stream = _video_stream(container, path)
@@ -104,12 +109,6 @@ def read_file(path: str) -> VideoSource:
 
 def _not_read(path: str, error: Exception) -> UserError:
     """Why a file cannot be opened; FFmpeg's own numbers and quotes are left out."""
-    head = head_of(path)
-    if head[4:8] == b"ftyp" and b"moov" not in _boxes(path):
-        return UserError(
-            f"{path} is cut: its index (moov), which such a file may hold at its end, is not "
-            "there; fetch it again"
-        )
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return UserError(f"{path} is not a video that can be read: {reason}")
 

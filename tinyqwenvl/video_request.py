@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -174,6 +174,11 @@ class Wanted:
         number = None if nframes is None else count("nframes", nframes)
         times = seconds("video_start", start), seconds("video_end", end)
         return cls(number, *times, all_frames=every, fps_given=fps is not None)
+
+    def or_number(self, nframes: int | None) -> Wanted:
+        """With the checkpoint's number of frames, where neither that nor a rate is asked for."""
+        asked = self.nframes is not None or self.fps_given or self.all_frames
+        return self if asked or nframes is None else replace(self, nframes=nframes)
 
     def rate_of(self, clip: Any, fps: Any, sample_fps: Any) -> float:
         """Frames per second at which to sample a clip, or at which a list was taken."""
