@@ -68,11 +68,7 @@ DAMAGE = {
     "garbage": (lambda d: (d / "model.safetensors").write_bytes(b"GGUF" * 100), NO_FILE),
     "LFS pointer": (
         lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec"),
-        "not a safetensors file but a Git LFS pointer, .* git lfs pull",
-    ),
-    "web page": (
-        lambda d: (d / "model.safetensors").write_text("<!DOCTYPE html><html>no</html>"),
-        "not a safetensors file but an HTML page",
+        "is a Git LFS pointer, not the file itself: git lfs pull",
     ),
     "offsets outside": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[0, 10**12])),

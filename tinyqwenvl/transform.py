@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from . import chat, training_messages
-from .checkpoint import BFLOAT16
 from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .errors import UserError
 from .image import preprocess
@@ -82,7 +82,7 @@ class ImageTransform:
 
 def _dtype(name: str) -> np.dtype:
     if name == "bfloat16":
-        return BFLOAT16
+        return np.dtype(ml_dtypes.bfloat16)
     if name != "float32":
         raise UserError(f"dtype is {name!r}; it must be float32 or bfloat16")
     return np.dtype(np.float32)
