@@ -160,6 +160,18 @@ def test_bad_images_are_one_line(source, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_exif_that_cannot_be_read_is_said_once(recwarn):
+    """A description that is said to be numbers: Pillow cannot write it again, nor turn."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "hello"
+    damaged = exif.tobytes().replace(b"\x01\x0e\x00\x02", b"\x01\x09\x00\x02")
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "JPEG", exif=damaged)
+    assert open_image(buffer.getvalue()).size == (30, 20)
+    said = [str(w.message) for w in recwarn]
+    assert said == ["the image has EXIF that cannot be read; it is not turned"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
 def test_a_pipe_is_read_to_its_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")

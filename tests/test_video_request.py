@@ -201,7 +201,7 @@ def test_keys_without_a_value_are_absent(clip):
         ({"nframes": 4, "do_sample_frames": False}, "do_sample_frames is false; give one"),
         ({"nframes": 1}, "nframes is 1, which is 0 as an even number"),
         ({"nframes": 42}, "nframes is 42, .* has 40 frames"),
-        ({"nframes": 0}, "nframes is 0; it must be a whole number, at least 1"),
+        ({"nframes": 0}, "nframes is 0; it must be an integer, at least 1"),
         ({"nframes": -4}, "nframes is -4"),
         ({"nframes": 4.5}, "nframes is 4.5"),
         ({"nframes": "4"}, "nframes is '4'"),

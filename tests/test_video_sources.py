@@ -1,6 +1,7 @@
 """Videos from lists, folders, animations and files, right and bad."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -195,6 +196,7 @@ def test_files_of_other_kinds_are_named(name, data, complaint, tmp_path):
         assert "Errno" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
 def test_links_to_nothing(tmp_path):
     for name, target in (("gone.mp4", "nowhere.mp4"), ("loop.mp4", "loop.mp4")):
         (tmp_path / name).symlink_to(target)
@@ -212,6 +214,9 @@ def test_a_video_that_holds_fewer_frames_than_it_says(monkeypatch):
     with pytest.warns(ImageWarning, match="says that it has 10 frames, but holds 7"):
         found = read_video("a.mp4", CONFIG, fps=10, **SMALL)
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / (6 / 7 * 10))
+    with pytest.warns(ImageWarning) as caught:
+        read_video("a.mp4", CONFIG, fps=10, max_pixels=10)
+    assert ["is read at 28x28" in str(w.message) for w in caught] == [True, False]
     nothing = VideoSource("a.mp4", 10, 10.0, lambda: iter([]))
     monkeypatch.setattr(video, "open_video", lambda source: nothing)
     with pytest.raises(UserError, match="holds no frames"):

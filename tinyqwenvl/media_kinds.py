@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-HEAD = 4096  # bytes of a file that are looked at
+HEAD = 4096  # bytes of a file that are read for this
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .m2v .mpv .vob .wmv .asf .flv .f4v .3gp .3g2 "
     ".ts .mts .m2ts .ogv .ogm .mxf .rm .rmvb .divx .dv .y4m .ivf .nut .wtv .h264 .264 .h265 .265 "

@@ -1,7 +1,7 @@
 """Whatever holds an image or a video -> a path, the bytes of a file, or an array of bytes.
 
 Accepted is what transformers' ``load_image`` and ``load_video``, qwen_vl_utils and the Hugging Face
-datasets hand around: paths, ``file://`` and ``data:`` URIs, base64, bytes, file objects, the dict
+datasets pass: paths, ``file://`` and ``data:`` URIs, base64, bytes, file objects, the dict
 ``{"bytes", "path"}``, arrays and tensors in either layout. Nothing is decoded here.
 """
 

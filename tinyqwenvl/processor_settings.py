@@ -43,7 +43,7 @@ class ProcessorConfig:
         for asked in (min_pixels, max_pixels):
             if asked is not None and (type(asked) is not int or asked < 1):
                 raise UserError(
-                    f"a limit of {asked!r} pixels: it must be a whole number, at least 1"
+                    f"a limit of {asked!r} pixels: it must be an integer, at least 1"
                 )
             if asked is not None and asked > MOST_PIXELS:
                 raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; ask for fewer pixels")
@@ -127,7 +127,7 @@ def read_video_settings(
             raise UserError(f"videos have another {name} than images; only one is supported")
     frames = settings.get("num_frames")
     if frames is not None and (type(frames) is not int or frames < 1):
-        raise UserError(f"num_frames is {frames!r}, not a whole number of at least 1")
+        raise UserError(f"num_frames is {frames!r}, not an integer of at least 1")
     names = ("fps", "num_frames", "min_frames", "max_frames")
     given = {name: settings[name] for name in names if settings.get(name) is not None}
     if settings.get("cap_pixels_per_frame"):

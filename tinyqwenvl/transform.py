@@ -56,7 +56,7 @@ class ImageTransform:
         for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
-                raise UserError(f"{name} is {value!r}; it must be a whole number, at least 1")
+                raise UserError(f"{name} is {value!r}; it must be an integer, at least 1")
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
             if len(values) != 3 or (name == "image_std" and 0 in values):

@@ -66,7 +66,7 @@ def pixel_limits(
 
 
 def pixels(value: Any) -> Any:
-    """A limit on pixels as an int where it is a whole number of any type; else as it is."""
+    """A limit on pixels as an int where it is an integer of any type; else as it is."""
     try:
         return value if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -105,10 +105,10 @@ def video_options(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count(name: str, value: Any) -> int:
-    """A whole number of at least 1. Raises UserError."""
+    """An integer of at least 1. Raises UserError."""
     whole = pixels(value)
     if type(whole) is not int or whole < 1:
-        raise UserError(f"{name} is {_said(value)}; it must be a whole number, at least 1")
+        raise UserError(f"{name} is {_said(value)}; it must be an integer, at least 1")
     if whole > MOST:
         raise UserError(f"{name} is over {MOST:,}; give a smaller number")
     return whole
@@ -215,7 +215,7 @@ class Wanted:
         return first, last - first + 1
 
     def note_unused(self, name: str) -> None:
-        """Say what is not used of a list of frames, all of which are looked at."""
+        """Say what is not used of a list of frames, all of which are read."""
         asked = {"nframes": self.nframes, "video_start": self.start, "video_end": self.end}
         if unused := [key for key, value in asked.items() if value is not None]:
             warn(f"{' and '.join(unused)} of a list is not used: all of its frames are ({name})")
