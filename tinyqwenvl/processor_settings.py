@@ -42,9 +42,7 @@ class ProcessorConfig:
         """(least, most) pixels: what is asked for, else the checkpoint's, which gives way."""
         for asked in (min_pixels, max_pixels):
             if asked is not None and (type(asked) is not int or asked < 1):
-                raise UserError(
-                    f"a limit of {asked!r} pixels: it must be an integer, at least 1"
-                )
+                raise UserError(f"a limit of {asked!r} pixels: it must be an integer, at least 1")
             if asked is not None and asked > MOST_PIXELS:
                 raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; ask for fewer pixels")
         least = min_pixels or min(self.min_pixels, max_pixels or self.min_pixels)
