@@ -13,7 +13,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import tinyqwenvl  # noqa: E402
-from scripts import class_fields, landing, reference_pages, site_notebooks  # noqa: E402
+from scripts import (  # noqa: E402
+    class_fields,
+    landing,
+    reference_pages,
+    search_terms,
+    site_notebooks,
+)
 from tinyqwenvl import dims  # noqa: E402
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -133,7 +139,7 @@ def change_source(app, docname, text):
         text[0] = landing.landing(text[0])
         for title, pages in CONTENTS.items():
             text[0] += table_of_contents(pages, title)
-    text[0] = to_highlighted_source(text[0])
+    text[0] = to_highlighted_source(search_terms.with_entries(docname, text[0]))
 
 
 def shape_as_written(array_type, item):

@@ -4,6 +4,10 @@ The text is README's own. ``landing`` puts the figure, the commands with their a
 three ways in side by side (``docs/static/site.css``); what follows stays as it is.
 """
 
+import json
+import re
+from pathlib import Path
+
 FIGURE, WAYS, SECTION = "](docs/figures/model.png)", "- **Learn**", "## Install and run"
 EXAMPLE = "![the example image]"
 AFTER = "## The embedded checkpoint"  # heads what README says in the same section, after the answer
@@ -30,8 +34,15 @@ PANELS = """\
 
 
 def enlarged(figure):
-    """The figure as a link to its drawing, as it is shown smaller than it was drawn."""
-    return f"[{figure}](docs/figures/model.svg)"
+    """The figure with a link to itself, as it is shown smaller than it was drawn."""
+    alt, file = re.fullmatch(r"!\[(.*)\]\((.*)\)", figure, re.DOTALL).groups()
+    options = f":alt: {json.dumps(alt, ensure_ascii=False)}\n:target: _images/{Path(file).name}"
+    return f":::{{image}} {file}\n{options}\n:::"
+
+
+def as_titles(ways):
+    """``**Learn**: notebooks`` as a title, and the sentence below it."""
+    return re.sub(r"\*\*: (\[?\w)", lambda m: f"** {m[1].upper()}", ways.strip())
 
 
 def one(paragraphs, mark):

@@ -7,6 +7,7 @@ the fields of dataclasses. ``docs/reference.md`` is the index: it groups the mod
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -65,9 +66,10 @@ def pages():
 
 
 def summary(name):
-    """The first sentence of a module's docstring."""
+    """The first paragraph of a module's docstring; roles (``:func:``) as code."""
     docstring = ast.get_docstring(ast.parse(public_modules()[name].read_text(encoding="utf-8")))
-    return " ".join(docstring.split("\n\n")[0].split())
+    text = " ".join(docstring.split("\n\n")[0].split())
+    return re.sub(r":\w+:`~?\.*([^`]+)`", r"`\1`", text)
 
 
 def write():
