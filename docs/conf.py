@@ -162,5 +162,6 @@ def setup(app):
     type(dims.Float).__getitem__ = shape_as_written
     app.connect("source-read", change_source)
     app.connect("autodoc-process-docstring", class_fields.add_to_docstring)
+    app.connect("autodoc-process-signature", class_fields.readable_signature)
     app.connect("autodoc-skip-member", class_fields.skip_fields)
     app.connect("build-finished", add_files)

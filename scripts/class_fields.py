@@ -74,6 +74,13 @@ def add_to_docstring(app, what, name, item, options, lines):
         lines.extend(described(item))
 
 
+def readable_signature(app, what, name, item, options, signature, result):
+    """Sphinx's event ``autodoc-process-signature``: it cannot parse Python's ``<factory>``."""
+    if signature and "<factory>" in signature:
+        return signature.replace("=<factory>", " = ...").replace("<factory>", "..."), result
+    return None
+
+
 def skip_fields(app, what, name, item, skip, options):
     """Sphinx's event ``autodoc-skip-member``: fields are described already.
 

@@ -49,9 +49,7 @@ def one(paragraphs, mark):
     """The index of the only paragraph that holds a mark; ValueError where README has changed."""
     found = [number for number, text in enumerate(paragraphs) if mark in text]
     if len(found) != 1:
-        raise ValueError(
-            f"{len(found)} paragraphs of README hold {mark!r}; the landing page needs 1"
-        )
+        raise ValueError(f"{len(found)} paragraphs of README hold {mark!r} instead of one")
     return found[0]
 
 
@@ -64,7 +62,5 @@ def landing(readme):
     figure, ways = head.pop(one(head, FIGURE)), head.pop(one(head, WAYS))
     head = [text for text in head if BADGE not in text]
     run = "\n\n".join(paragraphs[section + 1 : end])
-    panels = PANELS.format(
-        figure=enlarged(figure), run=run, ways=ways.strip().replace("**: ", "** ")
-    )
+    panels = PANELS.format(figure=enlarged(figure), run=run, ways=as_titles(ways))
     return "\n\n".join(["---\nhide-toc: true\n---", *head, panels, AFTER, *paragraphs[end:]])

@@ -1,7 +1,7 @@
 """Notebooks on the site: as pages, and as files to download, without outputs and with them.
 
-A page links to both files. A file with outputs links back to its page, by the site's address where
-that is known, otherwise by the path within the site.
+A page links to both files. Each file links back to its page, by the site's address where that is
+known, otherwise by the path within the site.
 """
 
 import json
@@ -37,10 +37,10 @@ def as_page(name):
     return below_title(executed(name), FILES.format(name=name, outputs=OUTPUTS))
 
 
-def as_download(name, address=""):
-    """A notebook with outputs, with a link to its page on the site."""
+def as_download(name, text, address=""):
+    """The JSON of a notebook, with a link to its page on the site."""
     folder = address.rstrip("/") or ".."
-    return below_title(executed(name), f"[This notebook as a page]({folder}/notebooks/{name}.html)")
+    return below_title(text, f"[This notebook as a page]({folder}/notebooks/{name}.html)")
 
 
 def publish(site, names, address=""):
@@ -49,7 +49,9 @@ def publish(site, names, address=""):
     with zipfile.ZipFile(site / f"{OUTPUTS}.zip", "w", zipfile.ZIP_DEFLATED) as whole:
         for name in names:
             file = f"{name}.ipynb"
-            (site / "notebooks" / file).write_bytes((NOTEBOOKS / file).read_bytes())
-            text = as_download(name, address)
+            committed = (NOTEBOOKS / file).read_text(encoding="utf-8")
+            text = as_download(name, committed, address)
+            (site / "notebooks" / file).write_text(text, encoding="utf-8")
+            text = as_download(name, executed(name), address)
             (site / OUTPUTS / file).write_text(text, encoding="utf-8")
             whole.writestr(f"{OUTPUTS}/{file}", text)
