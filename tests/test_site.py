@@ -25,6 +25,10 @@ PAGES = sorted(
     str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_modules" not in path.parts
 )
 WIDTHS = (400, 1280)
+LOADS = [  # pages of the reference are alike; a narrow screen finds what is too wide
+    (name, width) for name in PAGES for width in WIDTHS
+    if width == 400 or not name.startswith("docs/reference/")
+]  # fmt: skip
 WIDER_THAN_THE_PAGE = """() => {
     const page = document.documentElement, wide = [];
     if (page.scrollWidth > page.clientWidth) wide.push(`page ${page.scrollWidth}`);
@@ -63,8 +67,7 @@ def scheme(request):
     return request.param
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name, width", LOADS)
 def test_a_page_loads_whole(address, browser, name, width):
     """No console errors, nothing from elsewhere, every figure there, nothing wider than a page."""
     page = browser.new_page(viewport={"width": width, "height": 800})
