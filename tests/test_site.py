@@ -158,7 +158,9 @@ def test_notebooks_with_outputs_hold_outputs():
     assert [f.name for f in files] == [f.name for f in sources_in("notebooks")]
     for file in files:
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        assert sum(bool(cell.get("outputs")) for cell in cells) >= 3, file.name
+        shown = [o.get("data", {}) for cell in cells for o in cell.get("outputs", ())]
+        assert sum("image/png" in data for data in shown) >= 2, file.name
+        assert not any("<img" in "".join(data.get("text/html", "")) for data in shown), file.name
 
 
 def sources_in(folder):

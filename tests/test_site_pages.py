@@ -131,3 +131,16 @@ def test_notebooks_and_their_pages_link_to_each_other(tmp_path):
             assert f"]({link}/notebooks/{name}.html)" in notebook.cells[0].source
     with zipfile.ZipFile(tmp_path / "notebooks-with-outputs.zip") as whole:
         assert whole.namelist() == [f"notebooks-with-outputs/{name}.ipynb"]
+
+
+def test_figures_of_notebooks_with_outputs_are_png():
+    text = '<img alt="3 &lt; 4" width="50" style="height: auto" src="data:image/png;base64,iVBO">'
+    figure = {"data": {"text/html": [text], "text/plain": ["<Figure>"]}, "metadata": {}}
+    table = {"data": {"text/html": "<table></table>"}, "metadata": {}}
+    cells = [{"outputs": [figure, table]}, {"source": "text"}]
+    changed, kept = json.loads(site_notebooks.with_png(json.dumps({"cells": cells})))["cells"][0][
+        "outputs"
+    ]
+    assert changed["data"] == {"image/png": "iVBO", "text/plain": "3 < 4"}
+    assert changed["metadata"] == {"image/png": {"alt": "3 < 4", "width": 50}}
+    assert kept == table
