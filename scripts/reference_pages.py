@@ -3,7 +3,8 @@
     python -m scripts.reference_pages    # write them; ``build_docs`` does so too
 
 A page names its module and its source file; Sphinx fills in the docstrings, and ``class_fields``
-the fields of dataclasses. ``docs/reference.md`` is the index: it groups the modules by stage.
+the fields of dataclasses. ``docs/reference.md`` is the index: it groups the modules by stage. A new
+module gets its line there below those of its package; move it to where it belongs.
 """
 
 import ast
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tinyqwenvl"
 PAGES = ROOT / "docs" / "reference"
 INDEX = ROOT / "docs" / "reference.md"
+
+LINE = re.compile(r"- \[`tinyqwenvl\.([\w.]+)`\]\(reference/.*\)")
 
 # No pages of their own: doors to commands, which docs/command_line.md describes; the two packages
 # whose names are read from the package itself have one page for all their files.
@@ -72,8 +75,24 @@ def summary(name):
     return re.sub(r":\w+:`~?\.*([^`]+)`", r"`\1`", text)
 
 
+def listed(line):
+    """The module that a line of the index lists, or None."""
+    match = LINE.fullmatch(line)
+    return match and match[1]
+
+
+def completed(index, names):
+    """The text of the index with a line for every module, and none for those that are gone."""
+    lines = [line for line in index.splitlines() if listed(line) in {None, *names}]
+    for name in sorted({*names} - {*map(listed, lines)}):
+        package = re.compile(re.escape(name.rpartition(".")[0]) + r"\.?[^.]+")
+        beside = [n for n, line in enumerate(lines) if package.fullmatch(listed(line) or "")]
+        lines.insert(beside[-1] + 1, f"- [`tinyqwenvl.{name}`](reference/{name}.md)")
+    return "\n".join(lines) + "\n"
+
+
 def write():
-    """Write every page, and remove those of modules that are gone."""
+    """Write every page and the lines of the index; remove those of modules that are gone."""
     wanted = pages()
     PAGES.mkdir(exist_ok=True)
     for path in set(PAGES.glob("*.md")) - set(wanted):
@@ -81,6 +100,8 @@ def write():
     for path, text in wanted.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+    index = INDEX.read_text(encoding="utf-8")
+    INDEX.write_text(completed(index, public_modules()), encoding="utf-8")
     return wanted
 
 

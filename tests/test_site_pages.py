@@ -33,6 +33,18 @@ def test_every_public_module_has_its_page_and_its_line_in_the_index():
     }
 
 
+def test_the_index_is_completed():
+    """A new module's line stands below those of its package; a module that is gone has none."""
+    index = reference_pages.INDEX.read_text("utf-8")
+    assert reference_pages.completed(index, MODULES) == index
+    line = "- [`tinyqwenvl.{0}`](reference/{0}.md)\n".format
+    more = reference_pages.completed(index, [*MODULES, "oracle.new", "new"])
+    assert f"{line('oracle.verify')}{line('oracle.new')}\n## Figures" in more
+    assert more.endswith(line("viz") + line("new"))
+    fewer = reference_pages.completed(index, set(MODULES) - {"model"})
+    assert fewer == index.replace(line("model"), "")
+
+
 def test_what_has_no_page_is_a_door_a_command_or_part_of_a_page():
     package = ROOT / "tinyqwenvl"
     without = {
