@@ -58,7 +58,7 @@ def page(name, path):
     module = f".. automodule:: tinyqwenvl.{name}\n   :ignore-module-all:\n"  # no names of others
     body = WHOLE.get(name.replace(".", "/"), module)
     return (
-        f"# tinyqwenvl.{name}\n\nSource: [{file}](../../{file}). All modules: "
+        f"# tinyqwenvl.{name}\n\nSource: [`{file}`](../../{file}). All modules: "
         f"[API reference](../reference.md).\n\n```{{eval-rst}}\n{body}```\n"
     )
 
