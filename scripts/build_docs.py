@@ -83,7 +83,8 @@ def main():
             print(f"{source.name}: {seconds} s")
     shutil.rmtree(SITE, ignore_errors=True)
     strict = ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env"]
-    if code := sphinx([*strict, "-c", str(ROOT / "docs"), str(ROOT), str(SITE)]):
+    places = ["-d", str(SITE.parent / "doctrees"), "-c", str(ROOT / "docs"), str(ROOT), str(SITE)]
+    if code := sphinx([*strict, *places]):
         return code
     wrong = sorted(set(faults(SITE)))
     print(f"{processor_seconds():.0f} seconds of the processor")
