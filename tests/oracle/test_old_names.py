@@ -112,7 +112,7 @@ def test_old_and_new_dumps_are_compared(model, old, new):
         found = compare(*pair)
         assert {v.verdict for v in found.verdicts} == {"equal"} and found.extra == []
         assert as_html(found)
-    with apply("no_causal_mask"):
+    with apply("vision_no_rope"):
         assert single(model, open_dump(old), open_dump(old)).first is not None
 
 

@@ -325,12 +325,3 @@ def comparison_of(
             "record --floors measures them"
         )
     return found
-
-
-def __getattr__(name: str) -> Any:
-    """``single``, which stands in a module of its own today."""
-    if name == "single":
-        from .single import single
-
-        return single
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
