@@ -47,7 +47,10 @@ def largest_ratio(found: Comparison, steps: bool) -> tuple[float, str]:
     for verdict in found.compared:
         if verdict.distance is None or is_step(entries[verdict.name]) != steps:
             continue
-        nmse, cosine, largest = band(entries[verdict.name], found.precision, multiple=1.0)
+        limits = band(
+            entries[verdict.name], found.precision, multiple=1.0, reference=found.reference
+        )
+        nmse, cosine, largest = limits
         far = verdict.distance
         ratio = max(far.nmse / nmse, far.cosine_error / cosine, (far.max_error / largest) ** 2)
         worst = max(worst, (ratio, verdict.name))

@@ -91,6 +91,11 @@ class Memo:
         self.features = features
         self.known: dict[tuple[bytes, bytes], Any] = {}
 
+    def on(self, model: Model) -> Model:
+        """The model, with this in place of its vision encoder."""
+        cache: Any = self
+        return replace(model, image_cache=cache)
+
     def __call__(self, pixels: np.ndarray, grids: np.ndarray) -> Any:
         """Patches and grids -> image tokens."""
         key = pixels.tobytes(), grids.tobytes()

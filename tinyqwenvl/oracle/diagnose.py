@@ -111,8 +111,8 @@ class _Case:
 def _ids(ours: np.ndarray, theirs: np.ndarray, model: Model | None) -> Iterator[str]:
     """The pieces of text in which two lists of ids differ."""
     a, b = ours.tolist(), theirs.tolist()
-    matcher = difflib.SequenceMatcher(None, *(list(map(str, _repeats(x))) for x in (a, b)), False)
     left, right = _repeats(a), _repeats(b)
+    matcher = difflib.SequenceMatcher(None, left, right, False)
     for kind, i, j, k, m in matcher.get_opcodes():
         if kind != "equal":
             before = _text(left[max(0, i - CONTEXT) : i], model)
@@ -244,7 +244,7 @@ class _Runs:
         with suppress(Exception):  # the prompt is prepared once
             job = _prepared(job, model)
         if not case.entry.name.startswith("visual"):  # and the vision encoder is run once
-            self.model = replace(model, image_cache=Memo(model.image_features))
+            self.model = Memo(model.image_features).on(model)
         self.job, self.passed = job, list[tuple[str, int]]()
 
     def value(self, model: Model | None = None, **changes: Any) -> Any:
@@ -276,11 +276,15 @@ def _rounded(case: _Case, runs: _Runs) -> str | None:
             value = runs.value(edits={stage: rounding})
             if value is not None and case.is_given_by(value):
                 return f"it agrees when {stage[0]} is rounded to {name} first"
-        weights = change(runs.model.weights, lambda _, leaf, r=rounding: r(np.asarray(leaf)))
+        weights = change(runs.model.weights, _rounding_leaves(rounding))
         value = runs.value(replace(runs.model, weights=weights))
         if value is not None and case.is_given_by(value):
             return f"it agrees when the weights are rounded to {name}"
     return None
+
+
+def _rounding_leaves(rounding: Callable[[np.ndarray], np.ndarray]) -> Callable[[str, Any], Any]:
+    return lambda _, leaf: rounding(np.asarray(leaf))
 
 
 def _eps(case: _Case, runs: _Runs) -> str | None:

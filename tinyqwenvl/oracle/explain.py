@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -179,7 +178,7 @@ class _Search:
         follow, model = _Follow(self.comparison, self.stages), self.model
         if base is not None and vision is not None:
             follow.known = {key for key in base.reproduced if part_of(key) == "vision"}
-            model = replace(model, image_cache=vision)
+            model = vision.on(model)
         # A bug may break the run, or diverge; what was reproduced until then counts.
         with suppress(Exception), apply(*names), watching(follow), np.errstate(all="ignore"):
             run(model, self.job)

@@ -226,7 +226,9 @@ def pixels_not_rescaled():
     """Bytes are normalised without dividing them by 255."""
 
     def normalise(frames: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
-        return (frames.astype(np.float32) - np.float32(mean)) / np.float32(std)
+        return (frames.astype(np.float32) - np.asarray(mean, np.float32)) / np.asarray(
+            std, np.float32
+        )
 
     return for_images_and_videos(normalise=normalise)
 
