@@ -16,6 +16,8 @@ import numpy as np
 from ..errors import UserError
 from ..model import Model
 from ..tracing import watching
+from .align import align
+from .bits import format_of_dump
 from .dump import Dump, Entry
 from .metrics import Distance, distance
 from .record import EveryCall, following, like, run
@@ -167,7 +169,11 @@ def precision_of(dump: Dump, reference: Dump | None = None) -> str:
         if known is not None and not known.exact:
             stored.add(entry.dtype)
     coarse = [p for p in ("bfloat16", "float16") if p in stored]
-    return coarse[0] if coarse else "float32"
+    if coarse:
+        return coarse[0]
+    names = {entry.name for entry in dump if reference is None or reference.get(entry.name)}
+    by_bits = format_of_dump(dump, names)
+    return by_bits if by_bits in BANDS else "float32"
 
 
 # ------------------------------------------------------------------ one stage
@@ -247,6 +253,7 @@ def compare(
     stored), ``multiple`` how far over the noise floor a stage may be (None: :data:`MULTIPLE`).
     Raises UserError when the two hold no stage in common.
     """
+    reference, candidate = align(reference, candidate)
     precision = _precision(reference, candidate, precision)
     verdicts = []
     for entry in _ordered(reference):
@@ -292,13 +299,13 @@ def _comparison(
             f"no stage that {candidate.source} holds can be judged in {precision}: rounding alone "
             "moves them as much; compare in float32"
         )
-    if asked_of := {e.dtype for e in candidate if not e.exact} - {precision}:
-        wide = asked_of & {"float32", "float64"}
-        if wide and precision in ("float16", "bfloat16"):
-            found.notes.append(
-                f"some tensors of the candidate are {min(wide)}; all are judged as {precision}, "
-                "the coarsest (--precision)"
-            )
+    stored = {e.dtype for e in candidate if not e.exact}
+    wide = stored & {"float32", "float64"}
+    if wide and precision in stored & {"float16", "bfloat16"}:
+        found.notes.append(
+            f"some tensors of the candidate are {min(wide)}; all are judged as {precision}, "
+            "the coarsest (--precision)"
+        )
     for dump in (reference, candidate):
         found.notes += [f"{dump.source}: {note}" for note in dump.notes]
     if precision != "float32":
@@ -330,6 +337,7 @@ def single(
     has. This separates a stage that is wrong from one that inherits an upstream error. Between
     stages that the candidate does not hold, ours are run.
     """
+    reference, candidate = align(reference, candidate)
     precision = _precision(reference, candidate, precision)
     watch = _Steer(reference, candidate, precision, multiple)
     job = following(reference, candidate, model.config)
@@ -366,9 +374,9 @@ class _Steer(EveryCall):
         if theirs is None:
             return None
         limits = added(self.run) if self.run else None
-        expected = np.asarray(value) if follows else None
+        expected = ours.of(np.asarray(value)) if follows else None
         self.verdicts[ours.key] = judge(ours, theirs, self.precision, limits, expected)
         if ours.exact or fit(theirs, ours.shape)[0] != ours.shape:
             return None
         self.run = []
-        return like(np.reshape(theirs.read(), ours.shape), value)
+        return like(ours.put(value, np.reshape(theirs.read(), ours.shape)), value)

@@ -95,6 +95,20 @@ class Entry:
                 f"{self.key} cannot be read any more ({error}): write it again"
             ) from None
 
+    def of(self, value: Any) -> Any:
+        """The rows of a stage's whole ``value`` that this entry holds (``info["rows"]``)."""
+        rows = self.info.get("rows")
+        return value if rows is None else np.take(value, rows[1], axis=rows[0])
+
+    def put(self, value: Any, ours: np.ndarray) -> np.ndarray:
+        """The whole ``value`` of a stage, with ``ours`` as the rows that this entry holds."""
+        rows = self.info.get("rows")
+        if rows is None:
+            return ours
+        whole = np.array(value)
+        whole[(slice(None),) * rows[0] + (np.asarray(rows[1]),)] = ours
+        return whole
+
 
 @dataclass
 class Dump:

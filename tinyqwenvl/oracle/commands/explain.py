@@ -9,6 +9,7 @@ from .. import report
 from ..diff import BANDS, compare
 from ..explain import explain
 from ..readers import open_dump, read_map
+from ..row_order import undone
 from .checkpoint import model_of
 
 HELP = """\
@@ -35,7 +36,11 @@ def run(argv: list[str]) -> int:
     reference = open_dump(args.reference)
     candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
     found = compare(reference, candidate, args.precision)
-    reasons = explain(found, model_of(reference, args.model))
+    model = model_of(reference, args.model)
+    reasons = explain(found, model)
+    if (ordered := undone(found.reference, found.candidate)) is not None:
+        again = compare(found.reference, ordered, args.precision)
+        reasons = sorted(reasons + explain(again, model), key=lambda line: -line["score"])[:5]
     if args.json:
         print(json.dumps(reasons, indent=1))
     elif found.first is None:
