@@ -292,7 +292,7 @@ class _Work:
 
 def _layer_of(name: str) -> str:
     """The number of the decoder layer that a stage belongs to, or ""."""
-    return name.split(".")[2] if re.match(r"model\.layers\.\d+(\.|$)", name) else ""
+    return name.split(".")[2] if re.match(r"model\.layers\.\d{1,6}(\.|$)", name) else ""
 
 
 def _stages(count: int) -> str:

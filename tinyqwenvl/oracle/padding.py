@@ -129,7 +129,12 @@ def _calls(dump: Dump) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             windows = np.repeat(grids[:, 1] * grids[:, 2], grids[:, 0])
         else:
             windows = np.diff(np.reshape(bounds.read(), -1))
-        yield windows, grids
+        if (
+            len(windows)
+            and np.all(windows > 0)
+            and np.sum(windows) == np.sum(np.prod(grids, axis=1))
+        ):
+            yield windows, grids
 
 
 def _images(windows: np.ndarray, grids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

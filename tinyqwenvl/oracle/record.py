@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..nn import KVCache
 from ..tracing import current_name, watching
 from ..tracing import record as show
 from . import dump as dumps
-from .dump import Dump, Writer, key_of
+from .dump import Dump, Entry, Writer, key_of
 from .job import (
     LARGEST_GRID,
     MEDIA,
@@ -35,6 +36,7 @@ from .metrics import Distance, distance
 from .precision import Rounded, in_precision, inputs_in, rounded
 from .stages import BEGINNINGS
 
+HELD = 1 << 28  # bytes of a dump that is held in memory while its floors are measured
 SMALL = 100_000_000  # weights up to which noise floors are measured unasked
 MEASURED = ("float32", "float16", "bfloat16", "int8")
 
@@ -158,13 +160,15 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
     manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     job = job_from_file(reference, model.config)
     found: dict[str, dict[str, Any]] = {}
+    size = sum(math.prod(entry.shape) * 4 for entry in reference)
+    held: dict[str, np.ndarray] | None = {} if size <= HELD else None
     for precision in precisions:
         # A float32 dump is held against the truth; one of the truth against float32.
         truth = precision == "float32" and np.dtype(model.dtype) == np.float32
         run_in = "float64" if truth else precision
         other = in_precision(model, run_in)
         for scope in ("entire", "single"):
-            watch = _Measure(reference, scope == "single")
+            watch = _Measure(reference, scope == "single", held)
             with watching(watch), np.errstate(over="ignore", invalid="ignore"):
                 run(other, job, run_in)
             for key, far in watch.found.items():
@@ -194,18 +198,26 @@ class EveryCall:
 class _Measure(EveryCall):
     """Distances of a run from a dump. A single run goes on with what the dump holds."""
 
-    def __init__(self, reference: Dump, single: bool):
+    def __init__(self, reference: Dump, single: bool, held: dict[str, np.ndarray] | None):
         super().__init__()
-        self.reference, self.single = reference, single
+        self.reference, self.single, self.held = reference, single, held
         self.found: dict[str, dict[str, float]] = {}
+
+    def expected(self, entry: Entry) -> np.ndarray:
+        """A stage of the dump; small dumps are read once for all runs."""
+        if self.held is None:
+            return entry.read()
+        if entry.key not in self.held:
+            self.held[entry.key] = entry.read()
+        return self.held[entry.key]
 
     def observe(self, name: str, call: int, value: Any) -> Any:
         """Measure a stage."""
         entry = self.reference.get(name, call)
         if entry is None or entry.exact or entry.shape != np.shape(value):
             return None
-        expected = entry.read()
-        self.found[entry.key] = floor_of(distance(np.asarray(value), expected))
+        expected = self.expected(entry)
+        self.found[entry.key] = floor_of(distance(np.asarray(value), expected, ulp=False))
         return like(expected, value) if self.single else None
 
 

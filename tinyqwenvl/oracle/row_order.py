@@ -106,7 +106,7 @@ def orders(entry: Entry, reference: Dump) -> Mapping[str, np.ndarray]:
     family = str(reference.about.get("model_type", "qwen2_5_vl"))
     axes, order = about(entry.name, family)
     grids, window = geometry(entry, reference)
-    if grids is None:
+    if grids is None or np.any(grids % (1, 2, 2)):
         return {}
     patches, rows = "N" in axes, entry.shape[_axis(entry, family)]
     if rows * (1 if patches else 4) != int(np.sum(np.prod(grids, axis=1))):
