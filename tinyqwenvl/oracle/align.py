@@ -65,6 +65,7 @@ class Rows:
     shape: tuple[int, ...]  # the candidate's, with as many axes as the reference's
     axis: int
     keep: tuple[int, ...] | None = None  # None: all
+    heads: int = 0  # given as [rows, heads * d], where the reference has [heads, rows, d]
 
     @property
     def count(self) -> int:
@@ -73,7 +74,10 @@ class Rows:
 
     def read(self) -> np.ndarray:
         """The rows."""
-        array = np.reshape(self.entry.read(), self.shape)
+        array = self.entry.read()
+        if self.heads:
+            array = np.swapaxes(np.reshape(array, (self.shape[1], self.heads, -1)), 0, 1)
+        array = np.reshape(array, self.shape)
         return array if self.keep is None else np.take(array, self.keep, axis=self.axis)
 
 
@@ -91,8 +95,21 @@ def as_rows(entry: Entry, like: tuple[int, ...], axis: int) -> Rows | None:
         shape = (*shape[:axis], 1, *shape[axis:])
     if len(shape) == len(like) + 1 and axis == 0 and shape[2:] == rest:
         shape = (shape[0] * shape[1], *rest)
+    if axis == 1 and len(like) == 3 and (heads := _side_by_side(entry, like)) is not None:
+        return heads
     fits = len(shape) == len(like) and shape[:axis] + shape[axis + 1 :] == rest
     return Rows(entry, shape, axis) if fits else None
+
+
+def _side_by_side(entry: Entry, like: tuple[int, ...]) -> Rows | None:
+    """Heads in one row, [rows, heads * d], as rows of [heads, rows, d]."""
+    shape = entry.shape
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    heads, _, size = like
+    if heads == 1 or len(shape) != 2 or shape[1] != heads * size:
+        return None
+    return Rows(entry, (heads, shape[0], size), 1, heads=heads)
 
 
 def spread(rows: Sequence[int], wanted: Sequence[int]) -> list[list[int]] | None:
@@ -129,6 +146,7 @@ class _Work:
     last: list[str] = field(default_factory=list)  # stages of which the last rows are there
     empty: list[str] = field(default_factory=list)
     split: int = 0
+    heads: int = 0  # stages whose heads stood in one row
     plans: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)  # letter -> calls
 
     def __post_init__(self) -> None:
@@ -250,6 +268,7 @@ class _Work:
             if not parts:
                 continue
             self.joined[len(parts)] += len(parts) > 1
+            self.heads += parts[0].heads > 0
             axis, first = parts[0].axis, parts[0]
             count = sum(p.count for p in parts) - (len(parts) - 1) * (name in BOUNDS)
             shape = (*first.shape[:axis], count, *first.shape[axis + 1 :])
@@ -282,6 +301,8 @@ class _Work:
             lines.append(
                 f"last rows only in {_stages(len(self.last))} ({some}): these are compared"
             )
+        if self.heads:
+            lines.append(f"heads in one row in {_stages(self.heads)}: read as [heads, rows, d]")
         if self.empty:
             some = ", ".join(self.empty[:3]) + (", ..." if len(self.empty) > 3 else "")
             lines.append(f"empty tensors left out in {_stages(len(self.empty))} ({some})")
