@@ -7,7 +7,6 @@ import pytest
 import safetensors.numpy
 
 from tinyqwenvl.oracle.__main__ import main
-from tinyqwenvl.oracle.align import spread
 from tinyqwenvl.oracle.bits import format_of
 from tinyqwenvl.oracle.diff import compare, single
 from tinyqwenvl.oracle.dump import Entry, make_dump
@@ -16,6 +15,7 @@ from tinyqwenvl.oracle.precision import to_bf16, to_float16
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import record
 from tinyqwenvl.oracle.row_order import orders, undone
+from tinyqwenvl.oracle.rows import spread
 from tinyqwenvl.oracle.stages import about
 
 

@@ -16,13 +16,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .dump import Dump, Entry, geometry
+from .dump import Dump, Entry
 from .padding import Padding
+from .rows import BOUNDS, Groups, Joined, One, Rows, as_rows, caches, narrowed, picked, spread
 from .stages import BEGINNINGS, about
 
 ROWS = ("S", "K", "N", "M", "I", "G")  # letters of axes along which calls are joined
-BOUNDS = ("visual.cu_seqlens", "visual.cu_window_seqlens")
-OFFSET = (*BOUNDS, "visual.window_index")  # values that count from the start of a call
 
 
 def align(reference: Dump, candidate: Dump) -> tuple[Dump, Dump]:
@@ -54,85 +53,6 @@ def _by_name(dump: Dump) -> dict[str, list[Entry]]:
     return {name: found[name] for name in order}
 
 
-# ------------------------------------------------------------------ rows
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one call of a candidate: ``keep`` of them along ``axis`` of ``shape``."""
-
-    entry: Entry
-    shape: tuple[int, ...]  # the candidate's, with as many axes as the reference's
-    axis: int
-    keep: tuple[int, ...] | None = None  # None: all
-    heads: int = 0  # given as [rows, heads * d], where the reference has [heads, rows, d]
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        return self.shape[self.axis] if self.keep is None else len(self.keep)
-
-    def read(self) -> np.ndarray:
-        """The rows."""
-        array = self.entry.read()
-        if self.heads:
-            array = np.swapaxes(np.reshape(array, (self.shape[1], self.heads, -1)), 0, 1)
-        array = np.reshape(array, self.shape)
-        return array if self.keep is None else np.take(array, self.keep, axis=self.axis)
-
-
-def as_rows(entry: Entry, like: tuple[int, ...], axis: int) -> Rows | None:
-    """A call as rows of the reference's shape, or None when another axis differs.
-
-    Leading axes of one are dropped, a missing row axis is added, and windows as a batch
-    ([windows, rows, D]) are read one after the other.
-    """
-    shape = entry.shape
-    while len(shape) > len(like) and shape[0] == 1:
-        shape = shape[1:]
-    rest = like[:axis] + like[axis + 1 :]
-    if len(shape) == len(like) - 1 and shape == rest:
-        shape = (*shape[:axis], 1, *shape[axis:])
-    if len(shape) == len(like) + 1 and axis == 0 and shape[2:] == rest:
-        shape = (shape[0] * shape[1], *rest)
-    if axis == 1 and len(like) == 3 and (heads := _side_by_side(entry, like)) is not None:
-        return heads
-    fits = len(shape) == len(like) and shape[:axis] + shape[axis + 1 :] == rest
-    return Rows(entry, shape, axis) if fits else None
-
-
-def _side_by_side(entry: Entry, like: tuple[int, ...]) -> Rows | None:
-    """Heads in one row, [rows, heads * d], as rows of [heads, rows, d]."""
-    shape = entry.shape
-    while len(shape) > 2 and shape[0] == 1:
-        shape = shape[1:]
-    heads, _, size = like
-    if heads == 1 or len(shape) != 2 or shape[1] != heads * size:
-        return None
-    return Rows(entry, (heads, shape[0], size), 1, heads=heads)
-
-
-def spread(rows: Sequence[int], wanted: Sequence[int]) -> list[list[int]] | None:
-    """Which calls of ``rows`` rows make up each call of ``wanted`` rows, in order; None: they do
-    not add up. Calls may be left over; calls that are wanted may be missing at the end.
-    """
-    groups: list[list[int]] = []
-    number = 0
-    for need in wanted:
-        group: list[int] = []
-        while need > 0 and number < len(rows):
-            group.append(number)
-            need -= rows[number]
-            number += 1
-        if need and group:
-            return None
-        groups.append(group)
-    return groups
-
-
-# ------------------------------------------------------------------ the work
-
-
 @dataclass
 class _Work:
     """What was found out so far, and the entries of the aligned dumps."""
@@ -146,6 +66,7 @@ class _Work:
     last: list[str] = field(default_factory=list)  # stages of which the last rows are there
     empty: list[str] = field(default_factory=list)
     split: int = 0
+    no_rows: int = 0  # windows without rows
     heads: int = 0  # stages whose heads stood in one row
     plans: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)  # letter -> calls
 
@@ -177,13 +98,18 @@ class _Work:
         if len(filled) < len(theirs):
             self.empty.append(name)
             self.changed = True
+        if name in BOUNDS:
+            filled = [self._without_empty(e) for e in filled]
+            if self.fits(ours, filled):
+                self.keep(filled)
+                return
         axes = about(name, self.family).axes
         letter = next((a for a in axes if a in ROWS), None)
         if letter is None or len(axes) != len(ours[0].shape):
             self.keep(filled)
             return
         axis = axes.index(letter)
-        found = [as_rows(e, ours[0].shape, axis) for e in theirs if 0 not in e.shape]
+        found = [as_rows(e, ours[0].shape, axis) for e in filled]
         rows = [r for r in found if r is not None]
         if len(rows) < len(found) or not rows:  # of another width: a shape verdict
             self.keep(filled)
@@ -195,25 +121,33 @@ class _Work:
         self.changed = True
         self._write(name, ours, groups)
 
+    def _without_empty(self, bounds: Entry) -> Entry:
+        """Bounds without windows of no rows, which some keep: the same bound twice."""
+        array = np.reshape(bounds.read(), -1)
+        kept = array[np.append(True, np.diff(array) != 0)]
+        if len(kept) == len(array):
+            return bounds
+        self.changed = True
+        self.no_rows += len(array) - len(kept)
+        return replace(bounds, shape=kept.shape, load=One(kept))
+
     def _groups(
         self, name: str, letter: str, ours: Sequence[Entry], rows: list[Rows], given: int
-    ) -> list[tuple[list[Rows], tuple[int, ...] | None]] | None:
-        """For every call of the reference the candidate's parts, and which rows they are (None:
-        all); further parts are calls of their own.
-        """
+    ) -> Groups | None:
+        """Which of the candidate's rows make up which call of the reference; None: none do."""
         axis = rows[0].axis
         wanted = [e.shape[axis] for e in ours]
         if name in BOUNDS:  # each call begins with a 0
             groups = spread([r.count - 1 for r in rows], [n - 1 for n in wanted])
-            return _picked(rows, groups)
+            return picked(rows, groups)
         groups = spread([r.count for r in rows], wanted)
         if groups is not None:
             self._plan(letter, groups, [r.count for r in rows])
-            return _picked(rows, groups)
-        if letter == "K" and (caches := _caches(rows, wanted)):
+            return picked(rows, groups)
+        if letter == "K" and (caches := caches(rows, wanted)):
             return caches
         if (unpadded := self.padding.left_out(name, letter, ours, rows)) is not None:
-            return _picked(unpadded, spread([r.count for r in unpadded], wanted))
+            return picked(unpadded, spread([r.count for r in unpadded], wanted))
         if not self.ends.fullmatch(name):
             return None
         return self._last_rows(name, letter, rows, wanted, given)
@@ -232,7 +166,7 @@ class _Work:
 
     def _last_rows(
         self, name: str, letter: str, rows: list[Rows], wanted: Sequence[int], given: int
-    ) -> list[tuple[list[Rows], tuple[int, ...] | None]] | None:
+    ) -> Groups | None:
         """Only the last rows of each call, as where a runtime computes just the logits it needs."""
         whole = [(call, 0, count) for call, count in enumerate(wanted)]
         plan = self.plans.get("S" if letter == "K" else letter, whole)
@@ -244,7 +178,7 @@ class _Work:
         plan = plan if len(rows) == len(plan) else ends[: len(rows)]
         if len(plan) < len(rows):
             return None
-        groups: list[tuple[list[Rows], tuple[int, ...] | None]] = [([], ()) for _ in wanted]
+        groups: Groups = [([], ()) for _ in wanted]
         for part, (call, start, stop) in zip(rows, plan, strict=True):
             if part.count > stop - start:
                 return None
@@ -261,7 +195,7 @@ class _Work:
         self,
         name: str,
         ours: Sequence[Entry],
-        groups: list[tuple[list[Rows], tuple[int, ...] | None]],
+        groups: Groups,
     ) -> None:
         """The aligned calls of a stage."""
         for call, (parts, at) in enumerate(groups):
@@ -272,7 +206,7 @@ class _Work:
             axis, first = parts[0].axis, parts[0]
             count = sum(p.count for p in parts) - (len(parts) - 1) * (name in BOUNDS)
             shape = (*first.shape[:axis], count, *first.shape[axis + 1 :])
-            entry = replace(first.entry, call=call, shape=shape, load=_Joined(name, tuple(parts)))
+            entry = replace(first.entry, call=call, shape=shape, load=Joined(name, tuple(parts)))
             self.entries[name, call] = entry
             if at is not None and call < len(ours):
                 self.narrowed[name, call] = narrowed(ours[call], axis, at)
@@ -285,7 +219,7 @@ class _Work:
         ids = np.reshape(theirs[0].read(), -1)
         self.changed, self.split = True, len(ids)
         for call in range(len(ids)):
-            part = replace(theirs[0], call=call, shape=(1,), load=_One(ids[call : call + 1]))
+            part = replace(theirs[0], call=call, shape=(1,), load=One(ids[call : call + 1]))
             self.entries["generated", call] = part
 
     def told(self) -> list[str]:
@@ -301,6 +235,8 @@ class _Work:
             lines.append(
                 f"last rows only in {_stages(len(self.last))} ({some}): these are compared"
             )
+        if self.no_rows:
+            lines.append(f"{self.no_rows} windows without any rows left out of the bounds")
         if self.heads:
             lines.append(f"heads in one row in {_stages(self.heads)}: read as [heads, rows, d]")
         if self.empty:
@@ -324,74 +260,6 @@ def _plain(shape: tuple[int, ...]) -> list[int]:
     return [n for n in shape if n != 1]
 
 
-def _picked(
-    rows: list[Rows], groups: list[list[int]] | None
-) -> list[tuple[list[Rows], tuple[int, ...] | None]] | None:
-    """Groups of rows, and what is left over as calls of its own."""
-    if groups is None:
-        return None
-    used = sum(map(len, groups))
-    picked: list[tuple[list[Rows], tuple[int, ...] | None]] = [
-        ([rows[i] for i in group], None) for group in groups
-    ]
-    return picked + [([part], None) for part in rows[used:]]
-
-
-def _caches(
-    rows: list[Rows], wanted: Sequence[int]
-) -> list[tuple[list[Rows], tuple[int, ...] | None]]:
-    """Keys of a whole cache: the call that has as many as the reference's has all of them."""
-    by_count = {part.count: part for part in rows}
-    if not all(count in by_count for count in wanted[: len(rows)]):
-        return []
-    return [([by_count[count]] if count in by_count else [], None) for count in wanted]
-
-
-def narrowed(entry: Entry, axis: int, rows: tuple[int, ...]) -> Entry:
-    """An entry of the reference, reduced to some rows."""
-    shape = (*entry.shape[:axis], len(rows), *entry.shape[axis + 1 :])
-    info = {**entry.info, "rows": (axis, rows)}
-    return replace(entry, shape=shape, load=_Taken(entry, axis, rows), info=info)
-
-
-@dataclass(frozen=True)
-class _Taken:
-    entry: Entry
-    axis: int
-    rows: tuple[int, ...]
-
-    def __call__(self) -> np.ndarray:
-        return np.take(self.entry.read(), self.rows, axis=self.axis)
-
-
-@dataclass(frozen=True)
-class _Joined:
-    name: str
-    parts: tuple[Rows, ...]
-
-    def __call__(self) -> np.ndarray:
-        arrays = [part.read() for part in self.parts]
-        if self.name in OFFSET:
-            arrays = list(_counted_on(arrays, self.name in BOUNDS))
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=self.parts[0].axis)
-
-
-@dataclass(frozen=True)
-class _One:
-    array: np.ndarray
-
-    def __call__(self) -> np.ndarray:
-        return self.array
-
-
-def _counted_on(arrays: list[np.ndarray], bounds: bool) -> Iterable[np.ndarray]:
-    """Bounds or indices of several calls, counted from the start of the first."""
-    start = 0
-    for number, array in enumerate(arrays):
-        yield (array[1:] if bounds and number else array) + start
-        start += int(array[-1]) if bounds else len(array)
-
-
 def unmatched(reference: Dump, candidate: Dump, name: str) -> bool:
     """Whether a stage has other rows than the reference though all integers are the reference's.
 
@@ -406,6 +274,3 @@ def unmatched(reference: Dump, candidate: Dump, name: str) -> bool:
         if not np.array_equal(np.squeeze(theirs.read()), np.squeeze(entry.read())):
             return False
     return name.partition("#")[0] not in BEGINNINGS and not name.startswith("image.")
-
-
-__all__ = ["Rows", "align", "as_rows", "geometry", "narrowed", "spread", "unmatched"]
