@@ -144,8 +144,8 @@ class _Work:
         if groups is not None:
             self._plan(letter, groups, [r.count for r in rows])
             return picked(rows, groups)
-        if letter == "K" and (caches := caches(rows, wanted)):
-            return caches
+        if letter == "K" and (cached := caches(rows, wanted)):
+            return cached
         if (unpadded := self.padding.left_out(name, letter, ours, rows)) is not None:
             return picked(unpadded, spread([r.count for r in unpadded], wanted))
         if not self.ends.fullmatch(name):

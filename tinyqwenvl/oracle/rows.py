@@ -118,20 +118,26 @@ def narrowed(entry: Entry, axis: int, rows: tuple[int, ...]) -> Entry:
 
 @dataclass(frozen=True)
 class Taken:
+    """Reads some rows of an entry."""
+
     entry: Entry
     axis: int
     rows: tuple[int, ...]
 
     def __call__(self) -> np.ndarray:
+        """The array."""
         return np.take(self.entry.read(), self.rows, axis=self.axis)
 
 
 @dataclass(frozen=True)
 class Joined:
+    """Reads several calls as one."""
+
     name: str
     parts: tuple[Rows, ...]
 
     def __call__(self) -> np.ndarray:
+        """The array."""
         arrays = [part.read() for part in self.parts]
         if self.name in OFFSET:
             arrays = list(_counted_on(arrays, self.name in BOUNDS))
@@ -140,9 +146,12 @@ class Joined:
 
 @dataclass(frozen=True)
 class One:
+    """An array that is there already."""
+
     array: np.ndarray
 
     def __call__(self) -> np.ndarray:
+        """The array."""
         return self.array
 
 
