@@ -85,18 +85,21 @@ def record(
     inputs: bool = True,
     floors: Sequence[str] | None = None,
     source: str | None = None,
+    weights_from: Sequence[str | Path] = (),
 ) -> Dump:
     """Run a prompt and write a dump of all stages whose name fits one of the globs ``stages``.
 
     ``inputs``: write what a stage was made of too, where no other stage gave it. ``floors``: the
     number formats whose noise is measured (None: all of them for models of up to 100 million
-    weights, else none). ``source`` says which checkpoint it is. Returns the dump, open.
+    weights, else none). ``source`` says which checkpoint it is, and ``weights_from`` which files
+    ``model`` has its weights from instead (:func:`.own_weights.with_weights`). Returns the dump,
+    open.
     """
     path = Path(path)
     about = {
         "made_by": {"tinyqwenvl": __version__, "numpy": np.__version__},
         "model_type": model.config.model_type,
-        "model": {"source": source, "fingerprint": fingerprint(model.config)},
+        "model": _model_line(model, source, weights_from),
         "dtype": np.dtype(model.dtype).name,
         "messages": messages_as_json(job.messages),
         "options": checked_options(job.options),
@@ -108,6 +111,18 @@ def record(
     if floors:
         measure_floors(model, path, floors)
     return dumps.read_dump_file(path)
+
+
+def _model_line(
+    model: Model, source: str | None, weights_from: Sequence[str | Path]
+) -> dict[str, Any]:
+    """What a manifest says of the model; folders are absolute, so that they are found again."""
+    if source is not None and source != "embedded" and Path(source).is_dir():
+        source = str(Path(source).resolve())
+    line: dict[str, Any] = {"source": source, "fingerprint": fingerprint(model.config)}
+    if weights_from:
+        line["weights_from"] = [str(Path(path).resolve()) for path in weights_from]
+    return line
 
 
 def fingerprint(config: Config) -> str:
