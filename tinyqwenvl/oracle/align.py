@@ -260,6 +260,28 @@ def _plain(shape: tuple[int, ...]) -> list[int]:
     return [n for n in shape if n != 1]
 
 
+def same_tokens(reference: Dump, candidate: Dump) -> Dump:
+    """The candidate up to the first step that got another token than the reference's.
+
+    Where rounding decides the argmax, the steps after it are of another text.
+    """
+    for entry in reference:
+        theirs = candidate.get("generated", entry.call) if entry.name == "generated" else None
+        if theirs is None or np.array_equal(np.reshape(theirs.read(), -1), entry.read()):
+            continue
+        later = [
+            key
+            for key in candidate.entries
+            if key[1] > entry.call and key[0].startswith(("model.", "lm_head", "generated"))
+        ]
+        if not later:
+            return candidate
+        kept = {key: e for key, e in candidate.entries.items() if key not in set(later)}
+        note = f"{entry.key} is another token: the steps after it are not compared"
+        return replace(candidate, entries=kept, notes=[*candidate.notes, note])
+    return candidate
+
+
 def unmatched(reference: Dump, candidate: Dump, name: str) -> bool:
     """Whether a stage has other rows than the reference though all integers are the reference's.
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import UserError
 from ..model import Model
 from ..tracing import watching
-from .align import align
+from .align import align, same_tokens
 from .bits import format_of_dump
 from .dump import Dump, Entry
 from .metrics import Distance, distance
@@ -254,6 +254,7 @@ def compare(
     Raises UserError when the two hold no stage in common.
     """
     reference, candidate = align(reference, candidate)
+    candidate = same_tokens(reference, candidate)
     precision = _precision(reference, candidate, precision)
     verdicts = []
     for entry in _ordered(reference):
