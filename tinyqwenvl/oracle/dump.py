@@ -158,8 +158,13 @@ def make_dump(
     return Dump(source, found, about or {}, inputs)
 
 
-def read_dump_file(path: Path) -> Dump:
-    """A safetensors file, with or without a manifest (``.json`` beside it)."""
+def read_dump_file(
+    path: Path, change: Callable[[list[Entry]], tuple[list[Entry], list[str]]] | None = None
+) -> Dump:
+    """A safetensors file, with or without a manifest (``.json`` beside it).
+
+    ``change``: what is done to the entries first; gives them and notes.
+    """
     stored = read_safetensors(path, None, DTYPES)
     manifest = read_manifest(path.with_suffix(".json"))
     lines = {line["key"]: line for line in manifest.get("stages", ())}
@@ -172,12 +177,14 @@ def read_dump_file(path: Path) -> Dump:
         if isinstance(line.get("name"), str) and type(line.get("call")) is int:
             name, call = line["name"], line["call"]  # as it was written, whoever else uses the name
             name = name if key_of(current_name(name), call) in stored else current_name(name)
-        entries.append(Entry(name, call, shape, dtype, _Part(load), _current_line(line)))
+        info = _current_line(line) or ({"node": key} if key.startswith("/") else {})
+        entries.append(Entry(name, call, shape, dtype, _Part(load), info))
+    entries, further = change(entries) if change else (entries, [])
     dump = make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
     notes = manifest.get("notes")
-    dump.notes = (
-        [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-    )
+    if isinstance(notes, list):
+        dump.notes = [note for note in notes if isinstance(note, str)]
+    dump.notes += further
     return dump
 
 

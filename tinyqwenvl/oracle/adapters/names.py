@@ -108,6 +108,14 @@ def _genai(parts: list[str], output: str) -> str:
     return re.sub(r"\.self_attn\.(q|k)_rotary$", r".self_attn.\1", name)
 
 
+def scope_of(node: str) -> str | None:
+    """The module in which a node of an export of PyTorch was made, or None."""
+    parts = [part for part in node.split("/") if part]
+    if not node.startswith("/") or len(parts) < 2 or not _OUTPUT.fullmatch(parts[-1]):
+        return None
+    return ".".join(_without_lists(parts[:-1]))
+
+
 def outputs_of_modules(nodes: Iterable[str]) -> dict[str, str]:
     """Module -> the tensor that it gives: the last of those made in it, parts included.
 
@@ -116,11 +124,9 @@ def outputs_of_modules(nodes: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in nodes:
         parts = [part for part in node.split("/") if part]
-        if not node.startswith("/") or len(parts) < 2:
-            continue
-        scopes = parts[:-1] if _OUTPUT.fullmatch(parts[-1]) else parts
-        for end in range(1, len(scopes) + 1):
-            found[".".join(_without_lists(scopes[:end]))] = node
+        if scope_of(node) is not None:
+            for end in range(1, len(parts)):
+                found[".".join(_without_lists(parts[:end]))] = node
     return found
 
 
