@@ -77,6 +77,43 @@ def test_a_dump_of_all_nodes(kind, tmp_path):
     assert (dump.get("visual.blocks.0.mlp") is None) == (kind == "safetensors")
 
 
+def test_what_ends_in_an_output_of_the_graph_is_not_guessed(tmp_path):
+    """The last node of the merger is called as the graph's output: what is before it is not it."""
+    nodes = ("/visual/merger/mlp/mlp.0/Add_output_0", "/visual/merger/mlp/mlp.1/Mul_1_output_0")
+    np.savez(tmp_path / "a.npz", **{n: np.ones((2, 3)) for n in (*nodes, "image_embeds")})
+    dump = open_dump(tmp_path / "a.npz")
+    assert {e.name for e in dump} == {"visual", "visual.merger.mlp.0", "visual.merger.mlp.1"}
+
+
+def test_a_graph_run_node_by_node(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from tinyqwenvl.oracle.adapters.onnx import run_nodes
+
+    make = onnx.helper
+    nodes = [
+        make.make_node("Add", ["x", "x"], ["/m/norm/Add_output_0"], "/m/norm/Add"),
+        make.make_node("Mul", ["/m/norm/Add_output_0", "x"], ["out"], "/m/mlp/Mul"),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    graph = make.make_graph(
+        nodes, "g", [make.make_tensor_value_info("x", kind, [2, 3])],
+        [make.make_tensor_value_info("out", kind, [2, 3])],
+    )  # fmt: skip
+    onnx.save(
+        make.make_model(graph, opset_imports=[make.make_opsetid("", 18)]), tmp_path / "g.onnx"
+    )
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    run_nodes(tmp_path / "g.onnx", {"x": x}, tmp_path / "g.safetensors")
+    dump = open_dump(tmp_path / "g.safetensors")
+    np.testing.assert_array_equal(dump["m.norm"], 2 * x)
+    np.testing.assert_array_equal(dump["m.mlp"], 2 * x * x)
+    with pytest.raises(UserError, match="wants x, which is not given"):
+        run_nodes(tmp_path / "g.onnx", {}, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match="no such file"):
+        run_nodes(tmp_path / "none.onnx", {}, tmp_path / "b.safetensors")
+
+
 def test_empty_files_of_a_folder(reference, tmp_path):
     for name in ("visual.merger", "model.norm"):
         np.save(tmp_path / f"{name}.npy", reference[name])

@@ -29,13 +29,16 @@ def stages_of(entries: Iterable[Entry], ordered: bool) -> tuple[list[Entry], lis
     those that end in a sum (the blocks) are taken: what the others give cannot be told.
     """
     found: list[Entry] = []
+    last, open_at = "", set()  # nodes before an output of the graph, which has no module's name
     nodes: dict[int, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         node = str(entry.info.get("node", "")).partition("#")[0]
         if is_node(node):
             nodes[entry.call][node] = entry
+            last = node
         else:
             found.append(entry)
+            open_at |= {last} if last else set()
     taken = 0
     there = {(e.name, e.call) for e in found}
     for call, named in nodes.items():
@@ -43,7 +46,8 @@ def stages_of(entries: Iterable[Entry], ordered: bool) -> tuple[list[Entry], lis
         outputs = outputs_of_modules(keys) if ordered else _alone(keys)
         stages = {canonical(scope): n for scope, n in outputs.items()}
         for stage, node in stages.items():
-            if (stage, call) not in there:
+            whole = node not in open_at or stage == canonical(scope_of(node) or "")
+            if whole and (stage, call) not in there:
                 found.append(replace(named[node], name=stage))
                 taken += 1
     count = sum(map(len, nodes.values()))

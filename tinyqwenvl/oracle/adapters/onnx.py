@@ -100,7 +100,8 @@ def stages_of_graph(graph: Any, prefix: str = "") -> dict[str, str]:
     Of several tensors with one name, the last counts.
     """
     tensors = [name for node in graph.node for name in node.output if name]
-    found = outputs_of_modules(tensors)
+    made_in = dict(_made_in(graph))
+    found = {m: made_in[node] for m, node in outputs_of_modules(made_in).items()}
     if prefix and tensors:
         ends = [output.name for output in graph.output]
         found = {prefix: ends[0] if ends else tensors[-1], **_prefixed(found, prefix)}
@@ -108,6 +109,18 @@ def stages_of_graph(graph: Any, prefix: str = "") -> dict[str, str]:
     for name in _others(graph, tensors):
         stages[canonical(name)] = name
     return stages
+
+
+def _made_in(graph: Any) -> Iterator[tuple[str, str]]:
+    """(name in the module that made it, tensor). An output of the graph has a name of its own, but
+    its node still has the module's.
+    """
+    for node in graph.node:
+        for number, tensor in enumerate(node.output):
+            if scope_of(tensor) is not None:
+                yield tensor, tensor
+            elif tensor and node.name.startswith("/") and not tensor.startswith("/"):
+                yield f"{node.name}_output_{number}", tensor
 
 
 def _prefixed(found: Mapping[str, str], prefix: str) -> dict[str, str]:
