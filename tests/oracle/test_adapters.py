@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from tinyqwenvl import UserError
-from tinyqwenvl.oracle.adapters.names import outputs_of_modules
+from tinyqwenvl.oracle.adapters.names import outputs_of_modules, scope_of, torch_node
 from tinyqwenvl.oracle.diff import compare
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.stages import canonical
@@ -93,7 +93,8 @@ def test_a_graph_run_node_by_node(tmp_path):
     make = onnx.helper
     nodes = [
         make.make_node("Add", ["x", "x"], ["/m/norm/Add_output_0"], "/m/norm/Add"),
-        make.make_node("Mul", ["/m/norm/Add_output_0", "x"], ["out"], "/m/mlp/Mul"),
+        make.make_node("Mul", ["/m/norm/Add_output_0", "x"], ["/m/up/Mul_output_0"], "/m/up/Mul"),
+        make.make_node("Relu", ["/m/up/Mul_output_0"], ["out"], "/m/mlp/Relu"),
     ]
     kind = onnx.TensorProto.FLOAT
     graph = make.make_graph(
@@ -107,11 +108,32 @@ def test_a_graph_run_node_by_node(tmp_path):
     run_nodes(tmp_path / "g.onnx", {"x": x}, tmp_path / "g.safetensors")
     dump = open_dump(tmp_path / "g.safetensors")
     np.testing.assert_array_equal(dump["m.norm"], 2 * x)
+    np.testing.assert_array_equal(dump["m.up"], 2 * x * x)
     np.testing.assert_array_equal(dump["m.mlp"], 2 * x * x)
     with pytest.raises(UserError, match="wants x, which is not given"):
         run_nodes(tmp_path / "g.onnx", {}, tmp_path / "b.safetensors")
+    pytest.importorskip("openvino")
+    from tinyqwenvl.oracle.adapters import openvino
+
+    openvino.run_nodes(tmp_path / "g.onnx", {"x": x}, tmp_path / "ov.safetensors")
+    # What ends in an output of the graph has lost its module's name here.
+    assert [e.name for e in open_dump(tmp_path / "ov.safetensors")] == ["m.norm"]
     with pytest.raises(UserError, match="no such file"):
         run_nodes(tmp_path / "none.onnx", {}, tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "scope"),
+    [
+        ("__module.visual.blocks.0.attn.qkv/aten::linear/Add", "visual.blocks.0.attn.qkv"),
+        ("__module.visual.merger.mlp.0/aten::linear/MatMul_2", "visual.merger.mlp.0"),
+        ("/visual/blocks.0/Add", "visual.blocks.0"),
+        ("Constant_12", None),
+    ],
+)
+def test_nodes_of_openvino(theirs, scope):
+    node = torch_node(theirs)
+    assert (node and scope_of(f"{node}_output_0")) == scope
 
 
 def test_empty_files_of_a_folder(reference, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tinyqwenvl import UserError
 from tinyqwenvl.oracle.__main__ import main
 from tinyqwenvl.oracle.bits import format_of
 from tinyqwenvl.oracle.diff import compare, single
@@ -303,6 +304,37 @@ def test_a_format_is_known_by_its_bits(reference, place):
         return [to_bf16(array) if entry.name == "model.embed_tokens" else array]
 
     assert compare(reference, remade(reference, embeddings)).precision == "float32"
+
+
+def test_another_family_or_size_is_refused(reference, family):
+    other = {"qwen2_vl": "qwen2_5_vl", "qwen2_5_vl": "qwen2_vl"}[family]
+    theirs = remade(reference, lambda _, array, __: [array])
+    theirs.about = {"model_type": other}
+    with pytest.raises(UserError, match=f"theirs is of a {other}, .* of a {family}"):
+        compare(reference, theirs)
+
+    def narrower(entry, array, axes):
+        return [array[..., :-8] if axes[-1:] == ("D",) else array]
+
+    with pytest.raises(UserError, match=r"another size: model\.embed_tokens has 56 .* 64"):
+        compare(reference, remade(reference, narrower))
+
+    def one(entry, array, _):  # one stage alone is a bug of the port
+        return [array[..., :-8] if entry.name == "visual.merger" else array]
+
+    assert compare(reference, remade(reference, one)).first.name == "visual.merger"
+
+
+def test_steps_after_another_token_are_left_out(reference):
+    def change(entry, array, axes):
+        if entry.key == "generated":
+            return [(array + 1) % 300]
+        later = entry.call and entry.name.startswith(("model.", "lm_head"))
+        return [-array if later and array.dtype == np.float32 else array]
+
+    found = compare(reference, remade(reference, change))
+    assert [v.name for v in found.compared if v.bad] == ["generated"]
+    assert any("generated is another token: the steps after it" in n for n in found.notes)
 
 
 def test_a_dump_that_fits_is_left_alone(reference):

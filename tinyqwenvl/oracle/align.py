@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..errors import UserError
 from .dump import Dump, Entry
 from .padding import Padding
 from .rows import BOUNDS, Groups, Joined, One, Rows, as_rows, caches, narrowed, picked, spread
@@ -23,13 +24,17 @@ from .stages import BEGINNINGS, about
 
 ROWS = ("S", "K", "N", "M", "I", "G")  # letters of axes along which calls are joined
 
+FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+
 
 def align(reference: Dump, candidate: Dump) -> tuple[Dump, Dump]:
     """(reference, candidate) with calls joined and padding left out, both reduced to common rows.
 
     An entry of the reference of which only some rows are compared says which in
-    ``info["rows"]``: (axis, indices). Stages that cannot be matched stay as they are.
+    ``info["rows"]``: (axis, indices). Stages that cannot be matched stay as they are. Raises
+    UserError for a candidate of another family or size.
     """
+    refuse_another_model(reference, candidate)
     work = _Work(reference, candidate)
     ours, theirs = _by_name(reference), _by_name(candidate)
     for name, calls in theirs.items():
@@ -43,6 +48,26 @@ def align(reference: Dump, candidate: Dump) -> tuple[Dump, Dump]:
     aligned.notes = [*candidate.notes, *work.told()]
     narrowed = {key: work.narrowed.get(key, entry) for key, entry in reference.entries.items()}
     return replace(reference, entries=narrowed), aligned
+
+
+def refuse_another_model(reference: Dump, candidate: Dump) -> None:
+    """Raise UserError where a candidate is plainly of another family, or of another hidden size."""
+    ours, theirs = (str(d.about.get("model_type", "")) for d in (reference, candidate))
+    if {ours, theirs} == {*FAMILIES}:
+        raise UserError(f"{candidate.source} is of a {theirs}, {reference.source} of a {ours}")
+    pairs = []
+    for entry in candidate:
+        known = reference.get(entry.name, entry.call)
+        sizes = about(entry.name).axes[-1:] == ("D",) and known is not None
+        if sizes and known is not None and known.shape and entry.shape:
+            pairs.append((entry, known))
+    wrong = [(a, b) for a, b in pairs if a.shape[-1] != b.shape[-1]]
+    if len(wrong) > 2 and len(wrong) == len(pairs):
+        other, known = wrong[0]
+        raise UserError(
+            f"{candidate.source} is of a model of another size: {other.key} has "
+            f"{other.shape[-1]} elements per row, the reference's {known.shape[-1]}"
+        )
 
 
 def _by_name(dump: Dump) -> dict[str, list[Entry]]:

@@ -130,6 +130,22 @@ def outputs_of_modules(nodes: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def torch_node(name: str) -> str | None:
+    """A node's name in OpenVINO as ONNX has it (``/visual/blocks.0/Add``), or None: in no module.
+
+    ``__module.visual.blocks.0.attn.qkv/aten::linear/Add`` is how its front end for PyTorch calls
+    them, where a number or another suffix may follow.
+    """
+    if name.startswith("/"):
+        return name
+    scope, _, operator = name.partition("/")
+    if not scope.startswith("__module.") or not operator:
+        return None
+    parts = re.sub(r"\.(?=\D)", "/", scope.removeprefix("__module."))
+    kind = re.sub(r"\W", "", operator.rpartition("/")[2]).capitalize()
+    return f"/{parts}/{kind}"
+
+
 # ------------------------------------------------------------------ wrappers
 
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_origin_model|_orig_mod|_fsdp_wrapped_module)(?:\.|$)")

@@ -54,6 +54,8 @@ def run_nodes(
         raise UserError(f"{graph} is no ONNX file ({str(error)[:200]})") from None
     wanted = stages_of_graph(model.graph, prefix)
     made = {"tinyqwenvl": __version__, "onnxruntime": onnxruntime.__version__}
+    if not wanted:
+        raise UserError(f"{graph}: no node is named after a module; see docs/oracle.md, Adapters")
     with Writer(target, {"made_by": made, **dict(about or {})}) as writer:
         for name, value in feeds.items():
             if canonical(name) in BEGINNINGS:
