@@ -66,7 +66,7 @@ CONTENTS = {
         "docs/training",
         "tinyqwenvl/assets/checkpoint/README",
     ],
-    "Porting": ["docs/porting", "docs/oracle", "docs/vectors", "docs/spec"],
+    "Porting": ["docs/porting", "docs/oracle", "docs/ports", "docs/vectors", "docs/spec"],
     "Reference": ["docs/reference", "CONTRIBUTING", "CHANGELOG"],
 }
 

@@ -150,6 +150,40 @@ def test_empty_files_of_a_folder(reference, tmp_path):
         open_dump(tmp_path)
 
 
+def test_a_folder_of_llama_cpp(reference, family, tmp_path):
+    """As its callback gives them: one encoder call per image, chunks, a last layer of one row."""
+    ours = {
+        **{
+            f"v.{n}": f"visual.blocks.1{x}" for n, x in (("ffn_out-1", ".mlp"), ("layer_out-1", ""))
+        },
+        "v.Qcur_rope-1": "visual.blocks.1.attn.q",
+        **{f"t.{n}": f"model.layers.1{x}" for n, x in (("ffn_out-1", ".mlp"), ("l_out-1", ""))},
+        **{"t.kqv_out-1": "model.layers.1.self_attn.context", "t.result_output": "lm_head"},
+    }
+    images = np.cumsum(np.prod(reference["image_grid_thw"], axis=1))[:-1]
+    for theirs, name in ours.items():
+        calls = []
+        for entry in (e for e in reference if e.name == name):
+            array = entry.read()
+            if array.ndim == 3:  # heads in one row
+                array = np.reshape(np.swapaxes(array, 0, 1), (array.shape[1], -1))
+            if theirs[0] == "v":
+                calls += np.split(array, images)
+            elif entry.call == 0 and name == "lm_head":
+                calls += [array[:0], array[-1:]]
+            else:
+                calls += np.split(array, [40]) if entry.call == 0 else [array]
+        for number, array in enumerate(calls):
+            stem = f"{theirs}#{number}" if number else theirs
+            array.tofile(tmp_path / f"{stem}.bin")
+            (tmp_path / f"{stem}.shape").write_text(f"{array.shape[0]} {array.shape[1]} float32")
+    found = compare(reference, open_dump(tmp_path))
+    assert found.first is None and not found.extra
+    assert {v.name.partition("#")[0] for v in found.compared} == set(ours.values())
+    last = next(v for v in found.compared if v.name == "lm_head")
+    assert last.shape[0] == 1 and last.verdict == "equal"
+
+
 def test_heads_in_one_row(reference):
     from test_aligning import remade
 

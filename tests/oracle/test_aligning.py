@@ -138,7 +138,7 @@ def test_one_call_per_image(reference, family):
         assert "visual.window_index" in {v.name for v in found.compared}
 
 
-def padded(dump, beside=False):
+def padded(dump, beside=False, batch=False):
     """Every window filled up to 64 patches, after its rows or to the right and below."""
     windows = np.diff(dump["visual.cu_window_seqlens"])
     places = []
@@ -161,16 +161,18 @@ def padded(dump, beside=False):
         shape[axis] = 64 * len(windows)
         filled = np.full(shape, 7, array.dtype)
         filled[(slice(None),) * axis + (at,)] = array
+        if batch and axis == 0:
+            filled = np.reshape(filled, (len(windows), 64, -1))
         return [filled]
 
     return remade(dump, change), 64 * len(windows) - int(np.sum(windows))
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_padded_windows(reference, family, beside):
+@pytest.mark.parametrize(("beside", "batch"), [(False, False), (True, False), (False, True)])
+def test_padded_windows(reference, family, beside, batch):
     if family == "qwen2_vl":
         pytest.skip("no windows")
-    theirs, rows = padded(reference, beside)
+    theirs, rows = padded(reference, beside, batch)
     found = compare(reference, theirs)
     assert found.first is None
     how = "beside" if beside else "of"

@@ -226,6 +226,21 @@ def _beside(path: Path) -> Any:
     raise UserError(f"{path} needs its shape: a file {path.stem}.json or {path.stem}.shape")
 
 
+def _facts(file: Path, known: Any) -> Any:
+    """The shape and dtype of a ``.bin``: from the folder's shapes.json, else from beside it."""
+    facts = known.get(file.stem, known.get(file.name)) if isinstance(known, dict) else None
+    return facts if facts is not None else _beside(file)
+
+
+def _of_no_rows(file: Path, known: Any) -> bool:
+    """Whether an empty file is what its shape says: a call that left no rows."""
+    try:
+        facts = _facts(file, known) if file.suffix == ".bin" else None
+    except UserError:
+        return False
+    return isinstance(facts, dict) and 0 in (facts.get("shape") or ())
+
+
 def _open_folder(path: Path) -> Dump:
     """A folder: one file a stage (npy, or bin with its shape), or recorded calls of modules."""
     if any(path.glob("*/metadata.json")):
@@ -235,12 +250,11 @@ def _open_folder(path: Path) -> Dump:
     shapes = path / "shapes.json"
     known: Any = json.loads(read_text(shapes)) if shapes.exists() else {}
     files = [*sorted(path.glob("*.npy")), *sorted(path.glob("*.bin"))]
-    empty = [file.name for file in files if not file.stat().st_size]
+    empty = [f.name for f in files if not f.stat().st_size and not _of_no_rows(f, known)]
     files = [file for file in files if file.name not in empty]
     entries = [_npy(file, file.stem) for file in files if file.suffix == ".npy"]
     for file in (file for file in files if file.suffix == ".bin"):
-        facts = known.get(file.stem, known.get(file.name)) if isinstance(known, dict) else None
-        entries.append(_raw(file, file.stem, facts if facts is not None else _beside(file)))
+        entries.append(_raw(file, file.stem, _facts(file, known)))
     if not entries:
         raise UserError(f"{path} holds no .npy and no .bin files, or only empty ones")
     dump = _made(path, entries, ordered=False)
