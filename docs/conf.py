@@ -5,6 +5,7 @@ the links that they have in the repository.
 """
 
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -12,6 +13,9 @@ sys.path.insert(0, str(ROOT))
 
 import tinyqwenvl  # noqa: E402
 from tinyqwenvl import dims  # noqa: E402
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+REPOSITORY = PYPROJECT["project"].get("urls", {}).get("Repository", "")  # "": not known yet
 
 project = "tinyqwenvl"
 version = release = tinyqwenvl.__version__
@@ -45,6 +49,11 @@ myst_heading_anchors = 4
 highlight_language = "text"  # of fences that name none
 html_theme = "furo"
 html_title = "tinyqwenvl"
+html_theme_options = (
+    {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": ""}
+    if REPOSITORY
+    else {}
+)
 html_favicon = "static/favicon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
@@ -60,14 +69,21 @@ autodoc_default_options = {"members": True, "undoc-members": False}
 CONTENTS = {
     "Start": ["docs/guide", "docs/command_line", "docs/published", "docs/concepts"],
     "Notebooks": [f"notebooks/{p.stem}" for p in sorted((ROOT / "notebooks").glob("*.ipynb"))],
-    "The model": ["docs/stages", "docs/shapes", "docs/video", "docs/papers", "docs/differences"],
+    "The model": [
+        "docs/pipeline",
+        "docs/stages",
+        "docs/shapes",
+        "docs/video",
+        "docs/papers",
+        "docs/differences",
+    ],
     "Teaching and training": [
         "docs/teaching",
         "docs/training",
         "tinyqwenvl/assets/checkpoint/README",
     ],
     "Porting": ["docs/porting", "docs/oracle", "docs/ports", "docs/vectors", "docs/spec"],
-    "Reference": ["docs/reference", "CONTRIBUTING", "CHANGELOG"],
+    "Reference": ["docs/reference", "docs/comparison", "CONTRIBUTING", "CHANGELOG"],
 }
 
 

@@ -1,10 +1,15 @@
 # %% [markdown]
 # # 03. A 3-D convolution is a matrix product
 #
-# **The published weights begin with a 3-D convolution. Why is there no convolution in the code, and
-# what do its kernels look at?**
+# **The published weights begin with a 3-D convolution. Why is there no convolution in the code,
+# and what do its kernels respond to?**
 #
-# Before this: [02](02_nine_dimensions.ipynb); you need: matrix products; 15 minutes.
+# Before this: [02](02_nine_dimensions.ipynb). You need: matrix products. 11 minutes.
+
+# %%
+from tinyqwenvl.viz import here
+
+here("vision.patch_embed")
 
 # %%
 import numpy as np
@@ -32,30 +37,29 @@ limits = config.processor.min_pixels, config.processor.max_pixels
 # %% [markdown]
 # ## The idea
 #
-# The first layer of the vision encoder, the **patch embedding**, makes of the 1,176 numbers of each
-# patch a vector as wide as the vision encoder. The files hold its weights as those of a
+# The first layer of the vision encoder, the **patch embedding**, turns the 1,176 values of each
+# patch into a vector of the encoder's hidden size. The files store its weights as those of a
 # convolution.
 #
-# A convolution slides a **kernel**, a small array of weights, over an image. At every stop it
-# multiplies what lies under it with the kernel, number by number, and adds it all up. How far it
-# moves between stops is its stride. Every kernel gives one number a stop; many of them give a
-# vector.
+# A convolution slides a **kernel**, a small array of weights, over an image. At every step it
+# multiplies the kernel with the values below it, elementwise, and adds up the products. The
+# distance between steps is its **stride**. Every kernel gives one value per step; many kernels
+# give a vector.
 #
-# Here a kernel is 2 frames x 14 x 14 pixels, and so is the stride. So stops never overlap, and
-# each number of the image lies under a kernel **once**. Cut the image into patches
-# beforehand, and a stop is a patch: multiply and add is the dot product of two rows of 1,176
-# numbers,
+# Here a kernel is 2 frames x 14 x 14 pixels, and so is the stride. So steps never overlap, and
+# each value of the image is covered **once**. Cut the image into patches beforehand, and a step is
+# a patch. Multiplying and adding is the dot product of two vectors of 1,176 values:
 #
 # $$y_{n,d} = \sum_{p=1}^{1176} x_{n,p} \, K_{d,p}, \qquad\text{or}\quad Y = X K^\mathsf{T}.$$
 #
-# It only takes that a patch and a kernel have their numbers in the same order. That is why patches
-# are ordered colour, frame, y, x: a kernel `[D, 3, 2, 14, 14]` flattened is in that order already.
+# Patch and kernel only need the same order of values. That is why patches are ordered channel,
+# frame, y, x: a kernel `[D, 3, 2, 14, 14]` flattens in exactly that order.
 
 # %%
 source(vision.embed_patches)
 
 # %% [markdown]
-# It is the arithmetic of all linear layers of the model. The others go through one function:
+# All linear layers of the model use the same arithmetic. The others call one function:
 
 # %%
 source(nn.linear)
@@ -63,34 +67,37 @@ source(nn.linear)
 # %% [markdown]
 # ## By hand
 #
-# An image of 4 x 4 numbers, patches of 2 x 2, one colour, one frame, and one kernel that subtracts
-# the lower right number from the upper left one. Slide it by two: four stops.
+# An image of 4 x 4 values, patches of 2 x 2, one channel, one frame, and one kernel that subtracts
+# the lower right value from the upper left one. A stride of two gives four steps.
 
 # %%
 example = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6], [5, 4, 3, 2]], float)
 kernel = np.array([[1, 0], [0, -1]], float)
 slid = [
-    np.sum(example[y : y + 2, x : x + 2] * kernel)  # one stop
+    np.sum(example[y : y + 2, x : x + 2] * kernel)  # one step
     for y in (0, 2)
     for x in (0, 2)
 ]
+print("a convolution:", slid)
 assert slid == [1 - 6, 3 - 8, 9 - 4, 7 - 2]
 
 # %% [markdown]
-# And as one product. The rows of `patches` are the four squares, the kernel a row like them.
+# And as one product. `patches` holds the four squares, one per line; the kernel is a vector of the
+# same length.
 
 # %%
 patches, _ = image.patchify(example.reshape(1, 4, 4, 1), patch=2, temporal=1)
+weights = Weights({"proj": Weights({"weight": kernel.reshape(1, 1, 1, 2, 2)})})
+print("a product:    ", vision.embed_patches(patches, weights)[:, 0].tolist())
 assert patches.astype(int).tolist() == [[1, 2, 5, 6], [3, 4, 7, 8], [9, 8, 5, 4], [7, 6, 3, 2]]
 assert (patches @ kernel.ravel()).tolist() == slid
-weights = Weights({"proj": Weights({"weight": kernel.reshape(1, 1, 1, 2, 2)})})
 assert vision.embed_patches(patches, weights)[:, 0].tolist() == slid
 
 # %% [markdown]
 # ## On a real image
 #
-# The kernels of the checkpoint inside the package: 160 of them, and no bias. (The published models
-# have 1,280.) The embedding of the example image is [384, 1176] by [1176, 160]:
+# The embedded checkpoint has 160 kernels and no bias. (The published models have 1,280 kernels.)
+# The embedding of the example image is [384, 1176] times [1176, 160]:
 
 # %%
 kernels = patch_embed.proj.weight
@@ -105,16 +112,16 @@ assert np.array_equal(embedded, nn.linear(patches, Weights({"weight": flat})))
 matrix_product(patches, flat)
 
 # %% [markdown]
-# Purple is above 0 and brown below it: purple rows are patches on the white ground, brown ones on
-# the black square. The kernels look like noise; more of that in a moment.
+# Purple is above 0 and brown below it: purple lines are patches on the white background, brown
+# ones on the black square. The kernels look like noise; more of that in a moment.
 #
-# First the check: a convolution in slow motion, which knows nothing of patches. It takes the
-# frames, stops every 14 pixels, and multiplies and adds what lies under each kernel. The results
-# come row by row, so they are put in merge order before the comparison.
+# First, an independent check: a slow convolution that knows nothing of patches. It takes the
+# frames, steps by 14 pixels, and multiplies and adds. The results come in raster order, so they
+# are put in merge order before the comparison.
 
 # %%
 frames = np.repeat(image.normalise(np.asarray(scene)[None]), 2, axis=0)  # 2 equal frames
-assert frames.shape == (2, 224, 336, 3)
+print("frames:", frames.shape)
 laid = np.zeros((16, 24, 160))
 for row in range(16):
     for column in range(24):
@@ -129,20 +136,60 @@ assert distance(embedded, slow).nmse < 1e-11  # the sums of float32 are rounded
 print(f"largest difference: {np.abs(embedded - slow).max():.1e}")
 
 # %% [markdown]
-# ## What the kernels see
+# ### Exercise 1
 #
-# Each kernel is as long as a patch, so it can be looked at as one, in colour:
+# For still images only: make a 2-D kernel of [160, 3, 14, 14] that gives the same result from half
+# of the values.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: add the two frames of the kernel.
+flat_kernel = np.sum(kernels, axis=2).reshape(160, -1)
+one_frame = patches.reshape(384, 3, 2, 14, 14)[:, :, 0].reshape(384, -1)
+print(one_frame.shape, f"NMSE {distance(one_frame @ flat_kernel.T, embedded).nmse:.0e}")
+assert one_frame.shape == (384, 588)
+assert distance(one_frame @ flat_kernel.T, embedded).nmse < 1e-11
+
+# %% [markdown]
+# ### Exercise 2
+#
+# How many multiplications does this stage need for 1,440 patches in a published model (1,280
+# kernels)? How many weights does it have?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: one for each patch, value and kernel: about 2.2 billion; 1.5 million weights.
+print(f"{1440 * 1176 * 1280:,} multiplications, {1176 * 1280:,} weights")
+assert 1440 * 1176 * 1280 == 2_167_603_200
+assert 1176 * 1280 == 1_505_280
+
+# %% [markdown]
+# ### Exercise 3
+#
+# With a stride of 7 the steps overlap. Is it still a matrix product?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: yes, of a longer array of patches, in which pixels occur several times ("im2col").
+view = np.lib.stride_tricks.sliding_window_view(frames, (14, 14), axis=(1, 2))[:, ::7, ::7]
+rows = np.transpose(view, (1, 2, 3, 0, 4, 5)).reshape(-1, 1176)  # channel, frame, y, x again
+stops = (rows @ flat.T).reshape(31, 47, 160)
+print(f"{len(rows)} patches instead of {len(patches)}")
+assert len(rows) == 31 * 47 and rows.size > 3 * patches.size
+assert distance(stops[::2, ::2], laid).nmse < 1e-11  # every second step is one of before
+
+# %% [markdown]
+# ## What the kernels respond to
+#
+# Each kernel has as many values as a patch, so it can be drawn as one, in colour:
 
 # %%
 kernel_images(flat, range(10))
 
 # %% [markdown]
-# Nobody would call these edge detectors. This checkpoint's kernels were not learned but computed
-# from drawn images ([15](15_how_it_learned.ipynb)): take the 160 patterns that patches are mostly
-# made of, their **directions**; scale each down by how strong it is in patches, so that no one
-# drowns the others (this is called **whitening**); and make every kernel a random mixture of all of
-# them. A singular value decomposition takes the mixing away again. The directions come out
-# sorted by scale, so here they are with the one first that was scaled down most:
+# Nobody would call these edge detectors. This checkpoint's kernels were not trained but computed
+# from drawn images ([15](15_how_it_learned.ipynb)). Take the 160 patterns that make up most of a
+# patch, the **principal directions**. Scale each down by its strength, so that no one dominates
+# the others (**whitening**). Then make every kernel a random mixture of all of them. A singular
+# value decomposition undoes the mixing. The directions come out sorted by scale, so here they are
+# with the one first that was scaled down most:
 
 # %%
 _, strengths, directions = np.linalg.svd(flat, full_matrices=False)
@@ -152,9 +199,10 @@ assert np.std(plain, axis=2).max() < 0.25 * np.abs(plain).max()
 kernel_images(directions[::-1], range(20), "The directions that the kernels are mixed of")
 
 # %% [markdown]
-# First plain ones, brightness (the black one: a direction may come out with its sign turned) and
-# two colours, then light and dark halves, edges in colour, spots, and ever finer ones, much like
-# the cosines of JPEG. Where frame 0 and frame 1 are opposite, a direction sees change over time.
+# First come uniform ones, brightness (the black one: the sign of a direction is arbitrary) and two
+# colours. Then follow light and dark halves, edges in colour, spots, and ever finer patterns, much
+# like the cosines of JPEG. Where frame 0 and frame 1 are opposite, a direction responds to change
+# over time.
 
 # %%
 two = directions.reshape(160, 3, 2, 196)
@@ -167,9 +215,9 @@ print(f"{len(changes)} of 160 directions see mostly change; the first is number 
 # %% [markdown]
 # ### Why whiten?
 #
-# Neighbouring pixels are alike, so nearly all there is to a patch is its brightness. Random kernels
-# would see little else. Below, how much of the output its strongest directions carry, on the
-# images of the package: the flatter the line, the more is seen besides brightness.
+# Neighbouring pixels are alike, so brightness dominates a patch. Random kernels respond to little
+# else. The figure shows how much of the output its strongest directions carry, on the images of
+# the package: the flatter the curve, the more is represented besides brightness.
 
 # %%
 images = [media.open_image(path) for path in sorted(EXAMPLE_IMAGE.parent.glob("*.png"))]
@@ -181,8 +229,9 @@ assert first["random kernels"] > 0.8 and first["kernels of the checkpoint"] < 0.
 spectrum(outputs)
 
 # %% [markdown]
-# And the same on the image: what five of the kernels answer to each patch. On the plain ground
-# and inside shapes it is little; borders answer, and differently above, below, left and right.
+# The same on the image: the output of five kernels for each patch. It is small on the uniform
+# background and inside shapes. Borders give a large output, which differs above, below, left and
+# right.
 
 # %%
 plain = np.ptp(patches.reshape(384, 3, -1), axis=2).max(axis=1) < 0.05  # patches of one colour
@@ -190,69 +239,40 @@ assert np.abs(embedded[plain]).mean() < 0.25 * np.abs(embedded[~plain]).mean()
 responses(scene, embedded, tuple(grids[0].tolist()), range(5))
 
 # %% [markdown]
+# ### Exercise 4
+#
+# Build a kernel that responds to change over time and nothing else: 0 for every still image, not 0
+# for the video of the package.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: any kernel whose second frame is the first with the sign changed.
+change = np.stack([kernels[0, :, 0], -kernels[0, :, 0]], axis=1).reshape(-1)
+clip = tinyqwenvl.video.read_video(EXAMPLE_VIDEO, config)
+print(
+    f"image: {np.abs(patches @ change).max():.0e}, video: {np.abs(clip.patches @ change).max():.1f}"
+)
+assert np.abs(patches @ change).max() < 1e-5
+assert np.abs(clip.patches @ change).max() > 0.1
+
+# %% [markdown]
 # ## What goes wrong
 #
-# A runtime without 3-D convolutions is tempted to take a 2-D one, with the first frame of the
-# kernel, since an image has one frame. But a still image lies under both frames of the kernel,
-# so the model was trained with their **sum**. Half the kernel is another kernel.
+# On a runtime without 3-D convolutions it is tempting to use a 2-D one with the first frame of the
+# kernel, because an image has one frame. But a still image is used for both frames of the kernel,
+# so the model was trained with their **sum**. The second bug is that of
+# [02](02_nine_dimensions.ipynb) from the other side: the patches are right, and the kernel was
+# stored with its channels last. **NMSE** is the squared error divided by the squared reference.
 
 # %%
 with mutants.apply("first_temporal_slice_only"):
     half = vision.embed_patches(patches, patch_embed)
 channels_last = np.transpose(kernels, (0, 2, 3, 4, 1)).reshape(160, -1)
-wrong = {"first frame only": half, "kernel with colours last": patches @ channels_last.T}
+wrong = {"first frame only": half, "kernel with channels last": patches @ channels_last.T}
 for name, mistaken in wrong.items():
     error = distance(mistaken, embedded)
-    print(f"{name:26} squared error / squared reference: {error.nmse:.2f}")
+    print(f"{name:26} NMSE {error.nmse:.2f}")
     assert error.nmse > 0.1
 
 # %% [markdown]
-# The second is the mistake of [02](02_nine_dimensions.ipynb) from the other side: the patches are
-# right, the kernel was stored with its colours last.
-#
-# ## Try it
-#
-# 1. For still images only: make a 2-D kernel of [160, 3, 14, 14] that gives the same result from
-#    half of the numbers.
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: add the two frames of the kernel.
-flat_kernel = np.sum(kernels, axis=2).reshape(160, -1)
-one_frame = patches.reshape(384, 3, 2, 14, 14)[:, :, 0].reshape(384, -1)
-assert one_frame.shape == (384, 588)
-assert distance(one_frame @ flat_kernel.T, embedded).nmse < 1e-11
-
-# %% [markdown]
-# 2. Build a kernel that sees change over time and nothing else: 0 for every still image, not 0
-#    for the clip of the package.
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: any kernel whose second frame is the first with the sign changed.
-change = np.stack([kernels[0, :, 0], -kernels[0, :, 0]], axis=1).reshape(-1)
-assert np.abs(patches @ change).max() < 1e-5
-clip = tinyqwenvl.video.read_video(EXAMPLE_VIDEO, config)
-assert np.abs(clip.patches @ change).max() > 0.1
-
-# %% [markdown]
-# 3. How many multiplications is this stage for 1,440 patches in a published model (1,280 kernels)?
-#    And how many numbers are its weights?
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: one for each patch, number and kernel: about 2.2 thousand million; 1.5 million weights.
-assert 1440 * 1176 * 1280 == 2_167_603_200
-assert 1176 * 1280 == 1_505_280
-
-# %% [markdown]
-# 4. With a stride of 7 the stops overlap. Is it still a matrix product?
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 4: yes, of a longer list of rows, in which pixels occur several times (known as "im2col").
-view = np.lib.stride_tricks.sliding_window_view(frames, (14, 14), axis=(1, 2))[:, ::7, ::7]
-rows = np.transpose(view, (1, 2, 3, 0, 4, 5)).reshape(-1, 1176)  # colour, frame, y, x again
-assert len(rows) == 31 * 47 and rows.size > 3 * patches.size
-stops = (rows @ flat.T).reshape(31, 47, 160)
-assert distance(stops[::2, ::2], laid).nmse < 1e-11  # every second stop is one of before
-
-# %% [markdown]
-# Next: nothing in a patch says where it stood. How the vision encoder is told:
-# [04](04_two_dimensional_rope.ipynb).
+# Next: nothing in a patch says where in the image it was. How the vision encoder encodes
+# positions: [04](04_two_dimensional_rope.ipynb).

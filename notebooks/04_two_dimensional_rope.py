@@ -1,12 +1,16 @@
 # %% [markdown]
 # # 04. Two-dimensional RoPE in the vision encoder
 #
-# In the vision encoder, patches look at each other, and the numbers in a patch do not say where it
-# stood.
-# **How does a patch know which of the others are to its left, and which are below it?**
+# In the vision encoder, patches attend to each other, but the values of a patch do not say where
+# it was. **How does attention distinguish a patch on the left from one below?**
 #
-# Before this: [02](02_nine_dimensions.ipynb), [03](03_patch_embedding.ipynb); you need: sine and
-# cosine, the dot product; 15 minutes.
+# Before this: [02](02_nine_dimensions.ipynb), [03](03_patch_embedding.ipynb). You need: sine and
+# cosine, the dot product. 14 minutes.
+
+# %%
+from tinyqwenvl.viz import here
+
+here("vision.rope")
 
 # %%
 import numpy as np
@@ -25,38 +29,38 @@ small, published = model.config.vision, preset("qwen2.5-vl-3b").vision
 # %% [markdown]
 # ## The idea
 #
-# Looking works like this (**attention**, the subject of [06](06_attention.ipynb)). Every patch asks
-# a question, a vector called its **query**, and carries a label, its **key**; both are computed
-# from its numbers. How much patch $i$ looks at patch $j$ is decided by a **score**, the dot product
-# of the query of $i$ with the key of $j$. This is done several times side by side, in **heads**
-# with queries and keys of their own. So far an image is a bag of patches: shuffle them, and every
-# patch still finds the same partners.
+# In **attention** (the subject of [06](06_attention.ipynb)), every patch has a **query** and a
+# **key**, two vectors computed from its values. How much patch $i$ attends to patch $j$ is decided
+# by a **score**, the dot product of the query of $i$ with the key of $j$. This is done several
+# times in parallel, in **heads** with queries and keys of their own. So far an image is a bag of
+# patches: shuffle them, and every score stays the same.
 #
-# Now take two numbers of the query as an arrow in the plane, and turn it by an angle that grows
-# with the place of $i$; do the same with the key and the place of $j$. A dot product does not
-# change when both arrows turn by the same angle, so only the *difference* of the two angles is
-# left. With $R_a$ for turning by the angle $a$:
+# Now take two elements of the query as a 2-D pair, and rotate it by an angle that grows with the
+# position of $i$. Do the same with the key and the position of $j$. A dot product does not change
+# when both pairs rotate by the same angle, so only the *difference* of the two angles remains.
+# With $R_a$ for the rotation by the angle $a$:
 #
 # $$(R_{a}\,q) \cdot (R_{b}\,k) = q \cdot (R_{b-a}\,k).$$
 #
-# The place goes in, the distance comes out. This is the rotary position embedding (RoPE; Su et
-# al. 2021, written for text, which has one axis). An image has two, so half of the arrows turn
-# with the row and the other half with the column. Nothing is learned here, and nothing is added
-# to the patches: the turning is done to queries and keys, in every block anew.
+# Positions go in, a distance comes out. This is the **rotary position embedding** (RoPE; Su et al.
+# 2021, written for text, which has one axis). An image has two axes, so half of the pairs rotate
+# with the row and the other half with the column. Nothing is trained here, and nothing is added to
+# the patches: queries and keys are rotated in every block anew.
 #
-# How fast should an arrow turn? A fast one tells neighbours apart, but after a full turn it
-# repeats itself; a slow one tells far from near. So every arrow has its own speed, from one
-# radian a patch down to almost nothing.
+# How fast should a pair rotate? A fast one separates neighbours, but it repeats after a full turn.
+# A slow one separates far from near. So every pair has its own **frequency**, from one radian per
+# patch down to almost nothing.
 
 # %%
 source(nn.rotary_frequencies, nn.rotate)
 
 # %% [markdown]
-# `rotate` is all arrows at once: the number `x[i]` and its partner `x[i + d/2]` make one arrow,
+# `rotate` processes all pairs at once: element `x[i]` and its partner `x[i + d/2]` form one pair,
 # which becomes `(x[i] cos - x[i + d/2] sin, x[i + d/2] cos + x[i] sin)`.
 #
-# The angles are made of the place of each patch. Patches come in merge order, the four of a 2x2
-# block together ([02](02_nine_dimensions.ipynb)), and the places must come in that order too.
+# The angles are computed from the position of each patch. Patches come in merge order, the four of
+# a merge group together ([02](02_nine_dimensions.ipynb)), and the positions must come in that
+# order too.
 
 # %%
 source(vision.patch_positions, vision.rotary_angles)
@@ -64,8 +68,8 @@ source(vision.patch_positions, vision.rotary_angles)
 # %% [markdown]
 # ## By hand
 #
-# The smallest head that knows two axes has four numbers: two arrows. `x[0]` and `x[2]` are the
-# arrow of the row, `x[1]` and `x[3]` the arrow of the column. Both turn by one radian a patch.
+# The smallest head that knows two axes has four elements: two pairs. `x[0]` and `x[2]` are the
+# pair of the row, `x[1]` and `x[3]` the pair of the column. Both rotate by one radian per patch.
 
 # %%
 frequencies = nn.rotary_frequencies(2, 10000.0)
@@ -80,9 +84,9 @@ assert np.allclose(turned, [np.cos(1), 0, np.sin(1), 0])
 print(turned.round(3))
 
 # %% [markdown]
-# The row is 1, so that arrow turned by one radian; the arrow of the column has no length, and
-# nothing to turn. Now the promise: two patches three rows and two columns apart score the same
-# wherever the pair stands.
+# The row is 1, so its pair rotated by one radian. The pair of the column is zero and stays zero.
+# Now the promise: two patches three rows and two columns apart have the same score wherever they
+# are.
 
 # %%
 rng = np.random.default_rng(4)
@@ -100,11 +104,25 @@ assert np.allclose(scores, scores[0])
 assert not np.isclose(turn(q, 0, 2) @ turn(k, 2, 0), scores[0])  # another distance
 
 # %% [markdown]
-# ## What turns with what
+# ### Exercise 1
 #
-# A query or a key of the published models has 80 numbers in each head: 40 arrows, 20 that turn with
-# the row and 20 with the column. The row takes the first quarter of the numbers and the third,
-# where the partners are.
+# Does a rotation change the length of a query? Why does that matter?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: no. A rotation keeps lengths, so no position attracts attention because of where it is.
+long_q = rng.standard_normal((1, 24, 80))
+angles = np.tile(vision.rotary_angles(np.array([[1, 4, 6]]), published), 2)
+turned = nn.rotate(long_q, np.cos(angles), np.sin(angles))
+change = np.linalg.norm(turned, axis=-1) - np.linalg.norm(long_q, axis=-1)
+print(f"lengths change by at most {np.abs(change).max():.0e}")
+assert np.allclose(change, 0, atol=1e-6)
+
+# %% [markdown]
+# ## Which elements rotate with which axis
+#
+# A head of the published models has a dimension of 80: 40 pairs, 20 that rotate with the row and
+# 20 with the column. The row takes the first quarter of the elements and the third, where their
+# partners are.
 
 # %%
 assert published.hidden_size // published.num_heads == 80
@@ -113,12 +131,12 @@ assert len(turns) == 20 and round(turns[0], 1) == 6.3 and turns[-1] > 39_000
 viz.frequency_bands(published)
 
 # %% [markdown]
-# The fastest arrow is round after 6.3 patches, the slowest after more than 39,000: wider than any
-# image. Only six of the twenty come round within 64 patches (896 pixels).
+# The fastest pair makes a full turn in 6.3 patches, the slowest in more than 39,000, which is
+# wider than any image. Only six of the twenty make a full turn within 64 patches (896 pixels).
 #
-# What do all arrows together make of a distance? Take a query and a key that are equal, all ones,
-# and move the key about. (As in attention, the score is divided by $\sqrt{80}$, the root of the
-# length.)
+# How do all pairs together respond to distance? Take a query and a key that are equal, all ones,
+# and move the key. (As in attention, the score is divided by $\sqrt{80}$, the root of the
+# dimension.)
 
 # %%
 assert np.sum(turns <= 64) == 6 and 64 * 14 == 896
@@ -128,23 +146,24 @@ assert np.argmax(scores) == scores.size // 2  # the middle: no distance
 viz.score_by_distance(ones, ones, published)
 
 # %% [markdown]
-# Near patches score high, and a patch in the same row or in the same column keeps the half of the
-# score that comes of that axis, however far away it is: the bright cross. Row and column are two
-# separate sums over the speeds $f_j$: at $\Delta r$ rows and $\Delta c$ columns the score is
-# proportional to $\sum_j \cos(f_j \Delta r) + \sum_j \cos(f_j \Delta c)$.
+# Near patches have high scores. A patch in the same row or in the same column keeps the half of
+# the score that comes from that axis, however far away it is: the bright cross. Row and column are
+# two separate sums over the frequencies $f_j$: at $\Delta r$ rows and $\Delta c$ columns the score
+# is proportional to $\sum_j \cos(f_j \Delta r) + \sum_j \cos(f_j \Delta c)$.
 
 # %%
 steps = np.arange(-16, 17)
 one_axis = np.sum(np.cos(steps[:, None] * nn.rotary_frequencies(40, 10000.0)), axis=1)
 by_hand = 2 * (one_axis[:, None] + one_axis) / np.sqrt(80)
+print(f"formula and figure differ by at most {np.abs(scores - by_hand).max():.0e}")
 assert np.allclose(scores, by_hand, atol=1e-4)
 assert np.min(scores[16]) > scores[16, 16] / 2 > 4
 
 # %% [markdown]
 # ## On a real image
 #
-# The small checkpoint has heads of 32 numbers, so 16 angles for each patch: its row times each of
-# eight speeds, then its column times the same eight.
+# The embedded checkpoint has a head dimension of 32, so 16 angles for each patch: its row times
+# each of eight frequencies, then its column times the same eight.
 
 # %%
 image = Image.open(EXAMPLE_IMAGE).convert("RGB")
@@ -156,19 +175,30 @@ print(f"grid {grids.tolist()}, angles {angles.shape}")
 viz.angle_maps(grids, small)
 
 # %% [markdown]
-# Angles 0 and 2 are stripes across (they know the row), 8 and 10 upright stripes (the column).
-# A fast angle comes round and so means several rows, a slow one hardly differs between neighbours;
-# all sixteen together are different for every patch.
+# Angles 0 and 2 are horizontal stripes (they depend on the row), 8 and 10 vertical stripes (the
+# column). A fast angle repeats and so stands for several rows; a slow one hardly differs between
+# neighbours. All sixteen together are different for every patch.
 
 # %%
 signatures = np.round(np.concatenate([np.cos(angles), np.sin(angles)], axis=1), 4)
+print(len(np.unique(signatures, axis=0)), "different signatures of", len(angles), "patches")
 assert len(np.unique(signatures, axis=0)) == len(angles)
 
 # %% [markdown]
-# A trained head can use this, because the mean query and the mean key of a head need not be
-# equal: then the score may be highest at some *other* distance. Queries and keys before they are
-# turned are in the output of `visual.blocks.3.attn.qkv`; what was turned is recorded as `.q` and
-# `.k`.
+# ### Exercise 2
+#
+# What do the angles of a video of two frame pairs say about time?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: nothing. Both have the same angles; the vision encoder never compares their patches.
+of_video = vision.rotary_angles(np.array([[2, 4, 6]]), published)
+print("both frame pairs have equal angles:", np.array_equal(of_video[:24], of_video[24:]))
+assert np.array_equal(of_video[:24], of_video[24:])
+
+# %% [markdown]
+# A trained head can use this, because the mean query and the mean key of a head need not be equal:
+# then the score may be highest at some *other* distance. The output of `visual.blocks.3.attn.qkv`
+# holds queries and keys before the rotation; `.q` and `.k` are recorded after it.
 
 # %%
 with tinyqwenvl.trace("visual.blocks.3.attn.*", "visual.rotary_angles") as stages:
@@ -176,9 +206,9 @@ with tinyqwenvl.trace("visual.blocks.3.attn.*", "visual.rotary_angles") as stage
 qkv = np.reshape(stages["visual.blocks.3.attn.qkv"][0], (len(angles), 3, small.num_heads, -1))
 q, k, _ = np.transpose(qkv, (1, 2, 0, 3))
 angles = np.tile(stages["visual.rotary_angles"][0], 2)
-assert np.allclose(
-    nn.rotate(q, np.cos(angles), np.sin(angles)), stages["visual.blocks.3.attn.q"][0], atol=1e-5
-)
+rotated, recorded = nn.rotate(q, np.cos(angles), np.sin(angles)), stages["visual.blocks.3.attn.q"]
+print(f"rotated by hand and recorded: {np.abs(rotated - recorded[0]).max():.0e} apart")
+assert np.allclose(rotated, recorded[0], atol=1e-5)
 
 # %%
 means = list(zip(np.mean(q, axis=1), np.mean(k, axis=1), strict=True))
@@ -196,16 +226,18 @@ viz.score_by_distance(*means[head], small, reach=7)
 # ([05](05_windows.ipynb)).
 
 # %%
-assert 3 not in small.fullatt_block_indexes and small.window_size == 8 * 14
 row, column = np.unravel_index(np.argmax(maps[head]), maps[head].shape)
+print(f"highest at {7 - column} columns to the left, {row - 7} rows below")
+assert 3 not in small.fullatt_block_indexes and small.window_size == 8 * 14
 assert column < 7
 
 # %% [markdown]
 # ## What goes wrong
 #
-# Four mistakes that are easily made here. None of them crashes, none changes a shape. `mutants`
-# puts each into the running model; we compare the image tokens with the right ones. (The error is
-# the length of the difference over the length of the right ones; 1 is as bad as answering 0.)
+# Four bugs that are easily made here. None of them crashes, none changes a shape. `mutants`
+# injects each into the running model, and we compare the image tokens with the right ones. (The
+# error is the length of the difference divided by the length of the right ones; 1 is as bad as
+# answering 0.)
 
 # %%
 names = "interleaved not_permuted in_raster_order height_and_width_swapped".split()
@@ -218,10 +250,9 @@ for name in names:
     assert wrong.shape == right.shape and error > 0.1
 
 # %% [markdown]
-# The first is the hardest to see: `x[i]` is paired with its neighbour in place of `x[i + d/2]`.
-# Both pairings are in use, and each is right for the weights that were trained with it. No test
-# that looks at the rotation alone can tell: the wrong one keeps the promise about distances as
-# well.
+# The first is the hardest to see: `x[i]` is paired with its neighbour instead of `x[i + d/2]`.
+# Both pairings are in use, and each is right for the weights that were trained with it. No test of
+# the rotation alone can find it: the wrong pairing, too, depends only on distances.
 
 # %%
 q, k = rng.standard_normal((2, 1, 1, 80))
@@ -235,44 +266,32 @@ def score(pairing, place, other):
 
 
 for pairing in (nn.rotate, mutants.rotate_neighbours):
-    assert np.isclose(score(pairing, (0, 2), (3, 0)), score(pairing, (40, 31), (43, 29)))
+    near, moved = score(pairing, (0, 2), (3, 0)), score(pairing, (40, 31), (43, 29))
+    print(f"{pairing.__name__:18} {near:.4f}, and 40 rows further down {moved:.4f}")
+    assert np.isclose(near, moved)
 assert not np.isclose(*(score(p, (0, 2), (3, 0)) for p in (nn.rotate, mutants.rotate_neighbours)))
 
 # %% [markdown]
 # So compare with a recorded run: [14](14_be_an_oracle.ipynb) does.
 #
-# ## Try it
+# ### Exercise 3
 #
-# 1. What do the angles of a clip of two temporal grids say about time?
-# 2. Does turning change how long a query is? Why does that matter?
-# 3. Move a whole image's patches five rows down and seven columns to the right: what happens to
-#    the attention weights?
+# Move all patches of an image five rows down and seven columns to the right: what happens to the
+# attention weights?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: nothing. Both have the same angles; the vision encoder never compares their patches
-# anyway.
-angles = vision.rotary_angles(np.array([[2, 4, 6]]), published)
-assert np.array_equal(angles[:24], angles[24:])
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: no. A rotation keeps lengths, so no place is looked at more because of where it is.
-q = rng.standard_normal((1, 24, 80))
-angles = np.tile(angles[:24], 2)
-turned = nn.rotate(q, np.cos(angles), np.sin(angles))
-assert np.allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(q, axis=-1))
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: nothing, distances are the same. (In float64, as sines of large angles round.)
+# Answer 3: nothing, distances are the same. (In float64, because sines of large angles round.)
 f = nn.rotary_frequencies(40, 10000.0, np.float64)
 places = vision.patch_positions(np.array([[1, 4, 6]]), 2)
-k, seen = rng.standard_normal((1, 24, 80)), nn.segment_key_ranges(np.array([0, 24]))
+(q, k), seen = rng.standard_normal((2, 1, 24, 80)), nn.segment_key_ranges(np.array([0, 24]))
 weights = []
 for moved in (places, np.add(places, [5, 7])):
     angles = np.tile(np.reshape(moved[:, :, None] * f, (24, 40)), 2)
     turned = [nn.rotate(x, np.cos(angles), np.sin(angles)) for x in (q, k)]
     weights.append(nn.attention_weights(*turned, seen))
+print(f"largest difference: {np.abs(weights[0] - weights[1]).max():.0e}")
 assert np.allclose(*weights)
 
 # %% [markdown]
-# Next: a patch does not look at all others. Those it may look at are made to stand together:
+# Next: most blocks attend only within windows, whose patches are made contiguous:
 # [05](05_windows.ipynb).

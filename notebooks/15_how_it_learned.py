@@ -1,11 +1,16 @@
 # %% [markdown]
 # # 15. How the embedded checkpoint learned to see
 #
-# The model inside this package has four million weights and was made on two CPU cores. What was
-# it shown, what was it asked, what made it learn to see, and how far can you trust it?
+# The model inside this package has four million weights and was trained on two CPU cores. **What
+# data was it trained on, what made it learn to see, and how far can you trust it?**
 #
-# Before this: [00](00_one_image.ipynb) and [08](08_chat_and_tokens.ipynb); you need: a checkout
-# of the repository (the training scripts are no part of the installed package); 20 minutes.
+# Before this: [00](00_one_image.ipynb) and [08](08_chat_and_tokens.ipynb). You need: a checkout of
+# the repository (the training scripts are not part of the installed package). 27 minutes.
+
+# %%
+from tinyqwenvl.viz import here
+
+here("training")
 
 # %%
 import ast
@@ -37,28 +42,29 @@ from tinyqwenvl.viz import (
 )
 
 model = tinyqwenvl.load()
-assert 3.5e6 < sum(np.prod(shape) for shape in weight_shapes(model.config).values()) < 4.5e6
+print(f"{sum(np.prod(s) for s in weight_shapes(model.config).values()):,} weights")
 TRAINING = ROOT / "scripts" / "first_edition"
 
 # %% [markdown]
-# ## The idea in words
+# ## The idea
 #
-# A model learns what its data makes necessary. To see it fail and succeed for reasons we can
-# name, the data here is a **small world that is known completely**: one to six flat shapes, in
-# eight colours, on a drawn background. A program draws them from seeds, so that there is no end
-# to the images, every answer is known exactly, and nothing was downloaded. The model is trained
-# to predict the next token of the *answer*, given image and question.
+# A model learns what its data makes necessary. To see it succeed and fail for reasons we can name,
+# the data here is a **small world that is known completely**: one to six flat shapes, in eight
+# colours, on a drawn background. A program draws them from seeds. So there is no end to the
+# images, every answer is known exactly, and nothing was downloaded. The model is trained to
+# predict the next token of the *answer*, given image and question.
 #
 # ## A world made of shapes
 #
-# Layout (what is where) and drawing (what the pixels look like) are two steps. This is the first.
+# Layout (what is where) and rendering (what the pixels look like) are two steps. This is the
+# first.
 
 # %%
 source(scenes.Shape, scenes.place_boxes, scenes.make_scene)
 
 # %% [markdown]
-# A small example by hand: two shapes in an image of 4 x 4 cells of 28 pixels. (One cell is one
-# image token.) The canonical description goes from left to right; a place is one of nine fields.
+# By hand: two shapes in an image of 4 x 4 cells of 28 pixels. (One cell is one image token.) The
+# canonical description goes from left to right; a location is one of nine regions.
 
 # %%
 circle = scenes.Shape("red", "circle", (10, 12, 46, 48))
@@ -73,8 +79,8 @@ assert (
 )
 
 # %% [markdown]
-# The drawing varies whatever should not matter: backgrounds and gradients, tints, the softness of
-# edges, noise, and the traces of JPEG.
+# The renderer varies whatever should not matter: backgrounds and gradients, tints, the softness of
+# edges, noise, and JPEG artefacts.
 
 # %%
 rng = scenes.generator(2)
@@ -84,21 +90,34 @@ captions = [", ".join(shape.name for shape in one.shapes) for one in drawn]
 gallery(images, captions, title="Six training scenes")
 
 # %% [markdown]
-# Five pairs of colour and shape are **kept out**: no training image shows them and no question
-# names them. Whoever has learnt "red" and "star" apart will know a red star; whoever has learnt a
-# list of 59 things will not.
+# Five combinations of colour and shape are **held out**: no training image shows them and no
+# question names them. A model that has learned "red" and "star" separately will recognise a red
+# star. A model that has learned a list of 59 things will not.
 
 # %%
-print("kept out:", ", ".join(" ".join(pair) for pair in sorted(scenes.HELD_OUT)))
+print("held out:", ", ".join(" ".join(pair) for pair in sorted(scenes.HELD_OUT)))
 many = [scenes.make_scene(scenes.generator(3, i), 4, 4) for i in range(500)]
 assert not scenes.HELD_OUT & {(s.colour, s.kind) for one in many for s in one.shapes}
 assert len(scenes.PAIRS) == 8 * 8 - 5
 
 # %% [markdown]
+# ### Exercise 1
+#
+# Draw a scene of your own with one held-out combination, a red star, and ask what shape is red.
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 1: whatever it answers, no training image showed one.
+star = scenes.Shape("red", "star", (30, 30, 82, 82))
+drawn = scenes.draw_scene(scenes.generator(8), scenes.Scene(112, 112, (star,)), plain=True)
+assert (star.colour, star.kind) in scenes.HELD_OUT
+print(model.ask(drawn, "What shape is red?"))
+gallery([drawn], [model.ask(drawn, "Describe the picture.")], columns=1, title="A red star")
+
+# %% [markdown]
 # ## Questions with one right answer
 #
-# Every skill is a function that asks about a scene, or refuses (None) where the answer would be
-# doubtful. Answers have one canonical form: marking is comparing strings, and geometry for boxes.
+# Every skill is a function that asks about a scene, or returns None where the answer would be
+# ambiguous. Answers have one canonical form, so scoring compares strings, and geometry for boxes.
 
 # %%
 source(questions.ask_count, questions.relation, questions.box_json)
@@ -113,8 +132,8 @@ assert questions.ask_describe(rng, scene).answer == questions.description(scene)
 
 # %% [markdown]
 # A question and its answer go into the published chat template ([08](08_chat_and_tokens.ipynb)),
-# so that the model learns in the format in which it is asked later. Only the answer's tokens
-# count in the loss; the rest is there to be looked at.
+# so the model is trained in the format in which it is asked later. Only the answer's tokens count
+# in the loss; the rest is context.
 
 # %%
 question = "How many shapes are there?"
@@ -128,10 +147,10 @@ assert asked < prefix
 # %% [markdown]
 # ## One image, many questions: trunk and branches
 #
-# The image is what costs. So a training row holds it once, as a **trunk**, and after it many
-# questions with their answers, as **branches**. A branch may look at the trunk and at itself,
-# never at another branch, and each begins at the same position, as if it were the only one. (The
-# training code needs PyTorch, so it is shown from its file here and not imported.)
+# The image is the expensive part. So a training sequence holds it once, as a **trunk**, followed
+# by many questions with their answers, as **branches**. A branch attends to the trunk and to
+# itself, never to another branch. Each begins at the same position, as if it were the only one.
+# (The training code needs PyTorch, so it is shown from its file here and not imported.)
 
 
 # %%
@@ -151,9 +170,9 @@ branch = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3])
 branch_attention_mask(branch, row)
 
 # %% [markdown]
-# Is a branch really answered as if it were asked alone? By hand, one head of attention over
-# random vectors: the third branch in the full row, and the third branch after the trunk with
-# nothing between them. (The figure's mask is computed in NumPy by `viz.learning.branch_mask`.)
+# Is a branch really answered as if it were asked alone? By hand, with one attention head over
+# random vectors: compare the third branch in the full sequence with the third branch right after
+# the trunk. (`viz.learning.branch_mask` computes the attention mask of the figure in NumPy.)
 
 
 # %%
@@ -167,21 +186,23 @@ q, k, v = np.random.default_rng(0).normal(size=(3, len(branch), 8))
 together = attend(q, k, v, branch_mask(branch))[branch == 3]
 own = (branch == 0) | (branch == 3)
 alone = attend(q[own], k[own], v[own], np.tri(own.sum(), dtype=bool))[-4:]
-assert np.allclose(together, alone, atol=1e-12)
 without_mask = attend(q, k, v, np.tri(len(branch), dtype=bool))[branch == 3]
+print(f"with the mask: differs by {np.abs(together - alone).max():.0e}", end="; ")
+print(f"causal only: by {np.abs(without_mask - alone).max():.1f}")
+assert np.allclose(together, alone, atol=1e-12)
 assert not np.allclose(without_mask, alone, atol=1e-2)
 
 # %% [markdown]
 # ## What made it learn on two cores
 #
-# Three things, none of them in the finished model's architecture.
+# Three methods, none of them part of the finished model's architecture.
 #
 # **1. Whitening filters.** The patch embedding is a matrix product
 # ([03](03_patch_embedding.ipynb)). With random filters nearly all its outputs say the same thing,
-# the mean colour of the patch, as that is by far the largest part of any patch. So the filters
-# are computed once from a sample of patches, such that outputs are uncorrelated and of equal
-# size, and then stay fixed. (The small number in the root keeps the weakest components, which are
-# mostly noise, from being made as strong as the others.)
+# the mean colour of the patch, because that is by far the largest component of any patch. So the
+# filters are computed once from a sample of patches, such that outputs are uncorrelated and of
+# equal variance, and then stay fixed. (The small number in the root keeps the weakest components,
+# which are mostly noise, from being amplified to the level of the others.)
 
 # %%
 text_of("network.py", "whitening_filters")
@@ -199,19 +220,18 @@ assert strongest["random filters"] > 0.5 and strongest["this checkpoint"] < 0.2
 spectrum(outputs, title="How the power of the outputs is shared out")
 
 # %% [markdown]
-# **2. A hint head.** Answers alone teach seeing slowly: a few tokens of feedback for a whole
-# image. While training, a linear head reads from every image token which shape and colour its
-# cell shows, and where the shape's edges are. It is thrown away afterwards; what it asked of the
-# tokens stays.
+# **2. An auxiliary head.** Answers alone teach seeing slowly: a few tokens of feedback for a whole
+# image. During training, a linear head predicts from every image token which shape and colour its
+# cell shows, and where the shape's edges are. The head is discarded afterwards.
 
 # %%
 text_of("hints.py", "cell_labels")
 
 # %% [markdown]
-# We can look for what stayed: fit a *new* linear head on the image tokens of 45 scenes (those
-# that show a shape) and try it on 15 others. As a comparison, the same head on the patch
-# embeddings of the same cells, before the vision encoder has looked at anything. There are eight
-# kinds and eight colours, so guessing would get one in eight right.
+# What remains of it? Fit a *new* linear head on the image tokens of 45 scenes (those cells that
+# show a shape) and test it on 15 others. As a baseline, do the same with the patch embeddings of
+# the same cells, before the vision encoder. There are eight kinds and eight colours, so chance is
+# one in eight.
 
 
 # %%
@@ -229,7 +249,6 @@ def labels(scene):
 
 
 print(labels(scene)[:, 0].reshape(4, 4))
-assert np.count_nonzero(labels(scene)[:, 0] == scenes.KINDS.index("circle") + 1) >= 1
 
 
 # %%
@@ -259,17 +278,16 @@ assert max(read["before the vision encoder"].values()) < 0.7
 skills(read, "What a linear head reads from one image token", "percent of cells right")
 
 # %% [markdown]
-# **3. Muon.** An optimiser (Jordan et al., 2024) that makes each matrix's update orthogonal:
-# every direction of the update becomes equally long, so that rare directions are learnt as fast
-# as common ones. Orthogonal without any decomposition: five times the same odd polynomial.
+# **3. Muon.** An optimiser (Jordan et al., 2024) that makes each matrix's update orthogonal: every
+# direction of the update gets the same length, so rare directions are learned as fast as common
+# ones. It needs no decomposition, only the same odd polynomial five times.
 
 # %%
 text_of("muon.py", "orthogonalise")
 
 # %% [markdown]
-# By hand: what happens to one singular value $s$ is the polynomial $3.4445\,s - 4.7750\,s^3 +
-# 2.0315\,s^5$, five times. From 0.02 or from 1, all end between 0.6 and 1.3, and that is near
-# enough to 1.
+# By hand: each singular value $s$ goes five times through the polynomial $3.4445\,s - 4.7750\,s^3
+# + 2.0315\,s^5$. From 0.02 or from 1, all end between 0.6 and 1.3, which is close enough to 1.
 
 # %%
 s = np.array([0.02, 0.1, 0.3, 0.6, 1.0])
@@ -279,77 +297,19 @@ print(np.round(s, 2))
 assert np.all((s > 0.6) & (s < 1.3))
 
 # %% [markdown]
-# ## What the loss must not teach
+# ## What was learned, and when
 #
-# Blue hearts are kept out, so no training answer to "What colour is the heart?" is "Blue." The
-# loss compares the right word with all others: it would teach a rule that nobody meant, that
-# hearts are never blue. So where a word would complete a pair that is kept out, it is left out of
-# the comparison. It is not taught, and it is not forbidden.
-
-# %%
-source(questions.unsaid)
-
-# %%
-asked = questions.Question("colour", "What colour is the heart?", "Pink.")
-print(asked.text, asked.answer, "left out:", *questions.unsaid(asked))
-assert questions.unsaid(asked) == ["Blue."]
-
-# %% [markdown]
-# By hand: the gradient of the cross-entropy is the softmax of the scores, less 1 for the right
-# word. A positive number means that a step of training makes the word less likely.
-
-
-# %%
-def pushed_down(scores):
-    """The gradient of the loss on each score, where the first word is the right one."""
-    shares = np.exp(scores - scores.max())
-    return np.round(shares / shares.sum() - [1, 0, 0], 2)
-
-
-compared = pushed_down(np.array([2.0, 1.5, 0.0]))  # pink, blue, red
-left_out = pushed_down(np.array([2.0, -np.inf, 0.0]))
-print("pink, blue, red; compared:", compared, "  left out:", left_out)
-assert compared[1] > 0.3 and left_out[1] == 0
-
-# %% [markdown]
-# Some questions teach the rule without a word of it in the answer. "How many hearts are there?"
-# beside a blue square: the right number leaves the square out, and its blue alone would be reason
-# enough, because no blue heart was ever counted. Such a question is not asked beside such a shape.
-
-# %%
-source(questions.denies)
-
-# %%
-square = scenes.Shape("blue", "square", (0, 0, 28, 28))
-beside = scenes.Scene(112, 112, (square,))
-for text in ("How many hearts are there?", "How many stars are there?", "Locate the pink heart."):
-    asked = questions.Question("", text, "")
-    print(f"{text:28}", "not asked" if questions.denies(asked, beside) else "asked")
-assert questions.denies(asked._replace(text="Is there a heart?"), beside)
-assert not questions.denies(asked, beside)
-
-# %% [markdown]
-# What the loss leaves open, chance decides, and differently at every step: of two points of one
-# run, one counted 87 % of the scenes of held-out pairs right and the other 91 %. The mean of both,
-# weight by weight, counted as well as the better one, and its boxes were better than those of
-# either. So the weights in the package are a mean of several points near the end of training, and
-# `train.py` keeps a running mean of its own.
-
-# %% [markdown]
-# ## What was learnt, and when
-#
-# The training log has the mean loss of an answer token for every skill, every 25 steps. Jumps are
-# places where settings were changed, or new kinds of questions came in.
+# The training log has the mean loss per answer token for every skill, every 25 steps. The curves
+# jump where settings were changed, or new kinds of questions came in.
 
 # %%
 log = [json.loads(line) for line in (TRAINING / "log.jsonl").read_text().splitlines()]
 learning_curves(log)
 
-
 # %% [markdown]
-# Which came first? For each skill, the number of images after which the loss first stayed under
-# 0.1 (the right token then has a probability over 0.9 among those compared, as a geometric mean).
-# What a thing is comes before where exactly it is.
+# Which came first? For each skill, this is the number of images after which the loss first stayed
+# under 0.1 (the right token then has a probability over 0.9 among those compared, as a geometric
+# mean). The model learns what a thing is before it learns exactly where it is.
 
 
 # %%
@@ -365,17 +325,16 @@ names = list(dict.fromkeys(name for line in log for name in line["loss"]))
 reached = {name: images_until(name) for name in names}
 for name in sorted(names, key=lambda n: reached[n] or 10**9):
     print(f"{name:12} {reached[name] or 'not yet':>8}")
-assert np.exp(-0.1) > 0.9
 first = {name: images or np.inf for name, images in reached.items()}
 assert min(first["colour"], first["shape"]) < min(first["locate"], first["point"])
 
 # %% [markdown]
 # ## What it can do
 #
-# Measured on scenes from other seeds; the commands stand in `scripts/first_edition/figures.json`.
-# *Held-out pairs*: only scenes of the five pairs that training never showed. *Seen combinations*:
-# of five others with the same colours and shapes. *Other renderer*: drawn by other code, on
-# patterned backgrounds.
+# Measured on scenes of other seeds; the commands are in `scripts/first_edition/figures.json`.
+# *Held-out pairs* are scenes of only the five combinations that training never showed. *Seen
+# combinations* are five others of the same colours and shapes. *Other renderer* means: drawn by
+# other code, on patterned backgrounds.
 
 # %%
 figures = json.loads((TRAINING / "figures.json").read_text())
@@ -387,8 +346,8 @@ assert np.mean([held_out[n] for n in shared]) < np.mean([unseen[n] for n in shar
 skills(measured)
 
 # %% [markdown]
-# Do not believe a table; measure. Thirty scenes that the model has never seen, marked by the
-# functions that the table was made with.
+# Do not trust a table; measure. These are thirty unseen scenes, scored by the functions that made
+# the table.
 
 # %%
 source(evaluate.mark, evaluate.overlap)
@@ -397,15 +356,54 @@ source(evaluate.mark, evaluate.overlap)
 asked = [(skill, i) for skill in ("describe", "count", "locate") for i in range(10)]
 cases = [evaluate.make_case(2027, skill, i) for skill, i in asked]
 replies = evaluate.package_answers(model, cases)
-locations = [evaluate.mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
-print(f"{sum(mark > 0.7 for mark in locations)} of {len(locations)} right")
-assert sum(mark > 0.7 for mark in locations) >= 22
+marks = [evaluate.mark(case, reply) for case, reply in zip(cases, replies, strict=True)]
+print(f"{sum(mark > 0.7 for mark in marks)} of {len(marks)} right")
+assert sum(mark > 0.7 for mark in marks) >= 22
 
 # %% [markdown]
-# The shapes of the example image, one question for each, with the truth dotted. (That image
-# was drawn by the same program, so the truth is known.) Boxes are in pixels of the *resized*
-# image; this one needed no resizing, but the figure is given the grid all the same. Compare
-# each box with the truth, and the two lines of numbers with each other.
+# ### Exercise 2
+#
+# How many of the yes-or-no questions does a model get right that always says yes, without looking?
+# How many of the counts, if it always says 1? (Use `make_case` and `mark`.)
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 2: about half of the first; far from nothing of the second. A score needs its baseline.
+yes = [evaluate.make_case(9, "yes_no", i) for i in range(60)]
+count = [evaluate.make_case(9, "count", i) for i in range(60)]
+always_yes = np.mean([case.question.answer in ("Yes.", "Y") for case in yes])
+always_one = np.mean([evaluate.mark(case, "1") for case in count])
+print(f"always yes: {always_yes:.0%}; always 1: {always_one:.0%}")
+assert 0.3 < always_yes < 0.7 and always_one > 0.15
+
+# %% [markdown]
+# ### Exercise 3
+#
+# Half of a box: what overlap does a box get that covers exactly the left half of the right one?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 3: one half: the intersection is half the box, the union all of it.
+print(evaluate.overlap((0, 0, 40, 40), (0, 0, 20, 40)))
+assert evaluate.overlap((0, 0, 40, 40), (0, 0, 20, 40)) == 0.5
+
+# %% [markdown]
+# ### Exercise 4
+#
+# Could the model have seen an evaluation scene in training? Look at `scenes.generator`: what
+# separates the two streams, for the same seed?
+
+# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
+# Answer 4: the first element of the spawn key. Same seed, another key: another stream.
+a, b = (scenes.generator(1, key, 0).random(1000) for key in (scenes.TRAINING, scenes.EVALUATION))
+print("values in common:", np.count_nonzero(a == b))
+assert not np.any(a == b)
+assert np.array_equal(a, scenes.generator(1, scenes.TRAINING, 0).random(1000))
+# (Two streams can draw the same simple scene by chance: one large shape has few positions.)
+
+# %% [markdown]
+# Now the shapes of the example image, with one question each; the truth is dotted. (The same
+# program drew the image, so the truth is known.) **Overlap** is the intersection over the union of
+# two boxes: 1 for the same box, 0 for boxes apart. [17](17_boxes_and_coordinates.ipynb) explains
+# the coordinates.
 
 # %%
 scene, image = examples.draw_example("scene")
@@ -419,32 +417,48 @@ def overlaps(reply):
     return [max((evaluate.overlap(m.place, box) for box in found), default=0) for m in truth]
 
 
-one_by_one = overlaps(", ".join(replies))
-print("overlap of each:       ", np.round(one_by_one, 2))
-print("asked for all at once: ", np.round(overlaps(model.ask(image, "Locate every shape.")), 2))
+one_by_one, together = (
+    overlaps(", ".join(replies)),
+    overlaps(model.ask(image, "Locate every shape.")),
+)
+for mark, alone, listed in zip(truth, one_by_one, together, strict=True):
+    print(f"{mark.label:12} overlap {alone:.2f} asked alone, {listed:.2f} in a list of all")
 assert np.mean(one_by_one) > 0.5
 grid = model.prepare(user_message(image, "")).image_grid_thw[0]
-boxes(image, ", ".join(replies), truth, grid, title="What it says to “Locate the ...”")
+boxes(image, ", ".join(replies), truth, grid, title="What it answers to “Locate the ...”")
+
+# %% [markdown]
+# Two things stand out. Asked for all shapes at once, the model loses one: it writes a box that
+# mixes two shapes, and the overlap of the cross is 0. The table has the same weakness on average:
+# `locate_all` scores below `locate`. And the box of the circle is too narrow: the circle reaches
+# past 290 pixels, and few training images are that wide
+# ([limits](../tinyqwenvl/assets/checkpoint/README.md#limits)).
 
 # %% [markdown]
 # ## Where it fails
 #
-# On the held-out pairs it is weaker, as the table says. Here are twenty scenes with nothing else,
-# and the same kind of question for each; those that it gets wrong come first, if there are any.
+# Counts of held-out combinations are its weakest skill in the table. Here are thirty such
+# questions; those that it gets wrong come first.
 
 # %%
-hard = [evaluate.make_case(7, "colour", i, pairs=evaluate.HELD_OUT) for i in range(20)]
+hard = [evaluate.make_case(7, "count", i, pairs=evaluate.HELD_OUT) for i in range(30)]
 says = evaluate.package_answers(model, hard)
-wrong = [reply != case.question.answer for case, reply in zip(hard, says, strict=True)]
+wrong = [evaluate.mark(case, reply) == 0 for case, reply in zip(hard, says, strict=True)]
 print(f"{sum(wrong)} of {len(wrong)} wrong")
 first = np.argsort(np.logical_not(wrong), kind="stable")[:6]
-told = [f"{hard[i].question.text} {says[i]} {'(WRONG)' * wrong[i]}".strip() for i in first]
-assert sum(wrong) <= 10
-gallery([hard[i].images[0] for i in first], told, title="Pairs that training never showed")
+told = [f"{hard[i].question.text} {says[i]}{' (WRONG)' * wrong[i]}" for i in first]
+assert 0 < sum(wrong) <= 10
+gallery([hard[i].images[0] for i in first], told, title="Combinations that training never showed")
 
 # %% [markdown]
-# The other renderer draws stripes and chequers, which no training image has. There it is a
-# little weaker too. Three examples:
+# Look at the wrong ones: they have green rings, and the model leaves them out. It has learned
+# "ring" and "green" so that both fit, but not always together. [The model
+# card](../tinyqwenvl/assets/checkpoint/README.md) finds the same in boxes: nearly all that miss
+# are of green rings.
+
+# %% [markdown]
+# The other renderer draws stripes and chequers, which no training image has. There, too, it is a
+# little weaker. Three examples:
 
 # %%
 other = [evaluate.make_case(5, "describe", i, renderer="other") for i in range(3)]
@@ -456,52 +470,72 @@ assert np.mean([renderer[n] for n in shared]) < np.mean([unseen[n] for n in shar
 gallery([case.images[0] for case in other], told, title="The other renderer")
 
 # %% [markdown]
-# And it knows nothing beyond its world, least of all that there is something beyond. A question
-# of another kind gets an answer all the same, in the form of those that it knows.
+# It knows nothing beyond its world, least of all that there is something beyond. A question of
+# another kind gets an answer all the same, in the form of those that it knows.
 
 # %%
 for strange in ("Is there a dog?", "What is the capital of France?", "Who painted this?"):
     print(f"{strange:32} {model.ask(EXAMPLE_IMAGE, strange)}")
 
 # %% [markdown]
-# ## Try it
-#
-# 1. Draw a scene of your own with one held-out pair, a red star, and ask what shape is red.
-# 2. How many of the yes-or-no questions does someone get right who always says that it is there,
-#    without looking? And of the counts, who always says 1? (Use `make_case` and `mark`.)
-# 3. Could the model have seen an evaluation scene in training? Look at `scenes.generator`: what
-#    keeps the two streams apart, for the same seed?
-# 4. Half of a box: what mark does a box get that covers exactly the left half of the right one?
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: whatever it says, it has never been told.
-star = scenes.Shape("red", "star", (30, 30, 82, 82))
-drawn = scenes.draw_scene(scenes.generator(8), scenes.Scene(112, 112, (star,)), plain=True)
-assert (star.colour, star.kind) in scenes.HELD_OUT
-print(model.ask(drawn, "What shape is red?"))
-gallery([drawn], [model.ask(drawn, "Describe the picture.")], columns=1, title="A red star")
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: about half of the first; far from nothing of the second. A mark needs its baseline.
-yes = [evaluate.make_case(9, "yes_no", i) for i in range(60)]
-count = [evaluate.make_case(9, "count", i) for i in range(60)]
-always_yes = np.mean([case.question.answer in ("Yes.", "Y") for case in yes])
-always_one = np.mean([evaluate.mark(case, "1") for case in count])
-print(f"always yes: {always_yes:.0%}; always 1: {always_one:.0%}")
-assert 0.3 < always_yes < 0.7 and always_one > 0.15
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: the first element of the spawn key. Same seed, another key: another stream.
-a, b = (scenes.generator(1, key, 0).random(1000) for key in (scenes.TRAINING, scenes.EVALUATION))
-assert not np.any(a == b)
-assert np.array_equal(a, scenes.generator(1, scenes.TRAINING, 0).random(1000))
-# (Two streams can draw the same simple scene by chance: one large shape has few places to be.)
-
-# %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 4: one half: the intersection is half the box, the union all of it.
-assert evaluate.overlap((0, 0, 40, 40), (0, 0, 20, 40)) == 0.5
+# To train a checkpoint of your own, see [the model
+# card](../tinyqwenvl/assets/checkpoint/README.md). Next: what the model attends to while it
+# answers: [16](16_attention_over_the_image.ipynb).
 
 # %% [markdown]
-# This was the last notebook. To train a checkpoint of your own, see
-# [the model card](../tinyqwenvl/assets/checkpoint/README.md); to begin again, with all that you
-# know now, see [00](00_one_image.ipynb).
+# ## Appendix: what the loss must not teach
+#
+# Blue hearts are held out, so no training answer to "What colour is the heart?" is "Blue." The
+# cross-entropy compares the right word with all others, so it would teach a rule that nobody
+# intended: hearts are never blue. Where a word would complete a held-out combination, it is
+# therefore left out of the comparison. It is neither taught nor forbidden.
+
+# %%
+source(questions.unsaid)
+
+# %%
+asked = questions.Question("colour", "What colour is the heart?", "Pink.")
+print(asked.text, asked.answer, "left out:", *questions.unsaid(asked))
+assert questions.unsaid(asked) == ["Blue."]
+
+# %% [markdown]
+# By hand: the gradient of the cross-entropy is the softmax of the logits, minus 1 for the right
+# word. Where it is positive, a training step makes the word less likely.
+
+
+# %%
+def pushed_down(scores):
+    """The gradient of the loss on each score, where the first word is the right one."""
+    shares = np.exp(scores - scores.max())
+    return np.round(shares / shares.sum() - [1, 0, 0], 2)
+
+
+compared = pushed_down(np.array([2.0, 1.5, 0.0]))  # pink, blue, red
+left_out = pushed_down(np.array([2.0, -np.inf, 0.0]))
+print("pink, blue, red; compared:", compared, "  left out:", left_out)
+assert compared[1] > 0.3 and left_out[1] == 0
+
+# %% [markdown]
+# Some questions teach the rule without a word of it in the answer. Take "How many hearts are
+# there?" beside a blue square. The right count leaves the square out, and its blue alone would be
+# reason enough, because no blue heart was ever counted. Such a question is not asked beside such a
+# shape.
+
+# %%
+source(questions.denies)
+
+# %%
+square = scenes.Shape("blue", "square", (0, 0, 28, 28))
+beside = scenes.Scene(112, 112, (square,))
+for text in ("How many hearts are there?", "How many stars are there?", "Locate the pink heart."):
+    asked = questions.Question("", text, "")
+    print(f"{text:28}", "not asked" if questions.denies(asked, beside) else "asked")
+assert questions.denies(asked._replace(text="Is there a heart?"), beside)
+assert not questions.denies(asked, beside)
+
+# %% [markdown]
+# What the loss leaves open is decided by chance, and differently at every step. Of two checkpoints
+# of one run, one counted 87% of the held-out scenes right and the other 91%. The mean of their
+# weights counted as well as the better one, and its boxes were better than those of either. So the
+# weights in the package are a mean of several checkpoints near the end of training, and `train.py`
+# keeps a running mean of its own.

@@ -8,9 +8,9 @@ penalty too, logits within ten times transformers' own distance between float32 
 around 1e-11, and we stay under 1e-10 unless a random model is so sharp that transformers itself
 does not. The logits again for a conversation with a clip, at our positions. ``--embedded`` takes
 the embedded checkpoint instead, and fresh images; ``--templates`` compares chat templates alone
-(scripts.compare_templates), of which each case without ``--embedded`` draws some too. ``--settings``
-random settings of images and videos are read as well (scripts.compare_settings). Exit code 1 when
-anything differs.
+(scripts.compare_templates), of which each case without ``--embedded`` draws some too. So many
+random ``--settings`` of images and videos are read as well (scripts.compare_settings). Exit code 1
+when anything differs.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scripts import odd_videos
+from scripts import fuzz_requests, odd_videos
 from scripts.odd_images import odd_images
 from scripts.random_checkpoint import tiny_config, write_checkpoint
 from tinyqwenvl import UserError
@@ -247,7 +247,7 @@ def fuzz(name: str, target: tuple[st.SearchStrategy, Callable], seconds: float, 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    kinds = ("header", "config", "tokenizer", "picture", "video")
+    kinds = ("header", "config", "tokenizer", "picture", "video", "request")
     parser.add_argument("--seconds", type=float, default=600, help="of all kinds together")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", choices=kinds)
@@ -269,6 +269,7 @@ def main() -> None:
         makers = {"header": targets.header, "config": targets.setting}
         makers |= {"tokenizer": targets.tokenizer, "picture": targets.image}
         makers |= {"video": targets.video}
+        makers |= {"request": lambda: fuzz_requests.target(targets.config, targets.folder)}
         for name in chosen:
             fuzz(name, makers[name](), args.seconds / len(chosen), args.seed)
 

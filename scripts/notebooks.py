@@ -2,6 +2,7 @@
 
     python -m scripts.notebooks                 # write notebooks/*.ipynb from notebooks/*.py
     python -m scripts.notebooks --run 01 05     # and run some (or all) of them: docs/executed/
+    python -m scripts.notebooks --minutes       # and print how long each takes to read
 
 A source is a Python file in the percent format; its notebook holds no outputs, and the same source
 always makes the same bytes. What was executed is executed again only when the notebook or the
@@ -9,7 +10,9 @@ package has changed.
 """
 
 import argparse
+import ast
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -40,6 +43,37 @@ def paired(source):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"c{number:03}"
     return nbformat.writes(notebook) + "\n"
+
+
+def reading_minutes(source):
+    """Minutes to read a notebook: 200 words, or 15 lines of code, a minute.
+
+    Lines of the library that ``source(...)`` shows are read too. Folded answers, and what follows
+    a heading that begins with "Appendix", are not counted.
+    """
+    words = lines = 0
+    names = {}
+    for cell in jupytext.read(source).cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## Appendix"):
+            break
+        if cell.cell_type == "markdown":
+            words += len(cell.source.split())
+        elif "hide-cell" not in cell.metadata.get("tags", []):
+            shown = "\n".join(text for text in library_shown(cell.source, names))
+            lines += sum(bool(line.strip()) for line in f"{cell.source}\n{shown}".splitlines())
+    return words / 200 + lines / 15
+
+
+def library_shown(code, names):
+    """The text that ``source(...)`` shows in a cell; ``names`` collects the cells' imports."""
+    tree = ast.parse(code)
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), "imports", "exec"), names)
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "source":
+            for argument in call.args:
+                value = eval(ast.unparse(argument), names)
+                yield inspect.getsource(inspect.unwrap(value))
 
 
 def stamp(source):
@@ -86,7 +120,10 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", nargs="*", metavar="NN", help="run these (none named: all)")
+    parser.add_argument("--minutes", action="store_true", help="print the minutes of each")
     options = parser.parse_args()
+    for source in sources() if options.minutes else ():
+        print(f"{reading_minutes(source):4.1f} {source.name}")
     for source in sources():
         source.with_suffix(".ipynb").write_text(paired(source))
     if options.run is None:

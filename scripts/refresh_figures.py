@@ -3,7 +3,8 @@
     python -m scripts.refresh_figures                # all of them
     python -m scripts.refresh_figures model shapes   # some of them
 
-- ``readme``: the four small figures of ``scripts.draw_figures``, and their alt texts in README.md;
+- ``readme``: the four small figures of ``scripts.draw_figures``, and all alt texts in README.md and
+  docs/pipeline.md;
 - ``model``: the map of the whole model, ``docs/figures/model.png`` and ``.svg``;
 - ``cheat_sheet``: ``docs/figures/cheat_sheet.pdf``, ``cheat_sheet-1.svg`` and ``-2.svg``;
 - ``shapes``: ``docs/shapes.svg``, the stages of Qwen2.5-VL-3B (of no checkpoint).
@@ -15,6 +16,7 @@ embedded checkpoint and are written by hand; their tests say which of them are n
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -31,12 +33,13 @@ from .cheat_sheet import pages
 
 ROOT = Path(__file__).parents[1]
 DOCS, FIGURES = ROOT / "docs", ROOT / "docs" / "figures"
+PAGES = (ROOT / "README.md", DOCS / "pipeline.md")
 PROMPT = draw_figures.PROMPT
 SHAPES = ["756x476", "--preset", "qwen2.5-vl-3b", "--max-pixels", "307200"]
 SETTINGS = {"svg.hashsalt": "tinyqwenvl", "pdf.fonttype": 42}
 BY_HAND = """\
 Written by hand, of the embedded checkpoint (each command names what is no longer true):
-  pytest -n 0 tests/test_docs.py tests/test_guides.py tests/test_notes.py   README, docs, model card
+  pytest -n 0 tests/test_docs.py tests/test_guides.py tests/test_facts.py  README, docs, card
   python -m scripts.notebooks --run                                          notebooks"""
 
 
@@ -69,18 +72,21 @@ def save_png(figure, path: Path, dpi: int = 173, colours: int = 256) -> None:
     Image.open(path).convert("RGB").quantize(colours).save(path, optimize=True)
 
 
-def readme(out: Path = FIGURES, page: Path = ROOT / "README.md") -> list[Path]:
-    """The small figures, and their alt texts in the README."""
-    drawn, text = draw_figures.figures(), page.read_text(encoding="utf-8")
+def readme(out: Path = FIGURES, texts: Sequence[Path] = PAGES) -> list[Path]:
+    """The small figures, and the alt texts of all figures in the README and docs/pipeline.md."""
+    drawn = draw_figures.figures()
     for name, figure in drawn.items():
         draw_figures.save(figure, out / f"{name}.png")
-        text = re.sub(
-            rf"!\[[^]]*\]\(docs/figures/{name}\.png\)",
-            lambda _, n=name, f=figure: f"![{f.alt}](docs/figures/{n}.png)",
-            text,
-        )
-    page.write_text(text, encoding="utf-8")
-    return [*(out / f"{name}.png" for name in drawn), page]
+    for page in texts:
+        text = page.read_text(encoding="utf-8")
+        for name, figure in {**drawn, "model": model_map()}.items():
+            text = re.sub(
+                rf"!\[[^]]*\]\(((?:docs/)?figures/{name}\.png)\)",
+                lambda found, f=figure: f"![{f.alt}]({found[1]})",
+                text,
+            )
+        page.write_text(text, encoding="utf-8")
+    return [*(out / f"{name}.png" for name in drawn), *texts]
 
 
 def model(out: Path = FIGURES) -> list[Path]:

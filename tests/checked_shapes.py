@@ -30,7 +30,10 @@ def _check_all_shapes() -> int:
         )
 
     def wrap(holder, names, put):
+        done = set(wrapped.values())
         for name, value in names:
+            if inspect.isfunction(value) and value in done:  # by another name
+                continue
             if inspect.isfunction(value) and ours(value) and _states_a_shape(value):
                 put(holder, name, wrapped.setdefault(value, checked(value)))
 

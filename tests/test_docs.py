@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from scripts.build_docs import faults
+from scripts.draw_badges import FOLDER, badges
 from scripts.draw_figures import figures
 from scripts.first_edition import measure
+from scripts.refresh_figures import model_map
 from tinyqwenvl.model import ASSETS, EXAMPLE_IMAGE
 from tinyqwenvl.oracle.diff import BANDS, MULTIPLE
 from tinyqwenvl.oracle.mutants import MUTANTS
@@ -52,12 +54,26 @@ def test_the_example_in_the_readme_is_true():
     assert EXAMPLE_IMAGE.with_suffix(".txt").read_text(encoding="utf-8") in readme
 
 
-def test_the_figures_of_the_readme_show_what_it_says():
+def test_the_figures_of_the_pipeline_show_what_it_says():
     """Each is there, with the alt text of what the package draws today."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
     for name, figure in figures().items():
-        assert f"![{figure.alt}](docs/figures/{name}.png)" in readme
+        assert f"![{figure.alt}](figures/{name}.png)" in page
         assert (ROOT / "docs" / "figures" / f"{name}.png").stat().st_size < 100_000
+
+
+def test_the_map_of_the_model_in_the_readme_is_up_to_date():
+    """`python -m scripts.refresh_figures` writes its alt text, with the shapes of a run."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"![{model_map().alt}](docs/figures/model.png)" in readme
+
+
+def test_the_badges_state_what_pyproject_states():
+    """`python -m scripts.draw_badges` draws them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, svg in badges().items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == svg
+        assert f"](docs/static/{name})" in readme
 
 
 def test_the_model_card_holds_the_measured_figures():

@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.parametrize(
     ("seconds", "seed", "least"),
     [
-        pytest.param(5, 1, 80, id="seconds"),  # 80: Hypothesis tries up to 100 at a time
+        pytest.param(6, 1, 80, id="seconds"),  # 80: Hypothesis tries up to 100 at a time
         pytest.param(60, 2026, 200, id="minute", marks=pytest.mark.slow),
     ],
 )
@@ -22,7 +22,7 @@ def test_damaged_files(seconds, seed, least):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     lines = done.stdout.splitlines()[1:]
     kinds = [line.split(":")[0] for line in lines]
-    assert kinds[:3] == ["header", "config", "tokenizer"] and kinds[4:] == ["video"]
+    assert kinds[:3] == ["header", "config", "tokenizer"] and kinds[4:] == ["video", "request"]
     for line in lines:
         files, refused = (int(word) for word in line.split() if word.isdigit())
         assert files >= least and 0 < refused < files, line

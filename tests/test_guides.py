@@ -70,7 +70,7 @@ def test_a_link_to_a_notebook_is_called_by_its_number():
 def test_every_function_that_a_page_names_exists():
     """Names of core modules in backquotes: ``vision.window_index``."""
     modules = {p.stem for p in PIXELS_TO_WORDS} | {"media", "video", "compat", "tracing", "dims"}
-    for name in ("guide", "concepts", "papers", "porting", "teaching", "differences"):
+    for name in ("guide", "concepts", "papers", "pipeline", "porting", "teaching", "differences"):
         for module, function in re.findall(r"`([a-z_]+)\.([A-Za-z_0-9]+)`", page(name)):
             if module in modules and function != "py" and module != "model":
                 assert hasattr(importlib.import_module(f"tinyqwenvl.{module}"), function), function
@@ -119,16 +119,15 @@ def test_the_costs_of_the_guide_are_those_of_the_walk():
             assert f"{found.flops['new_token'] / 1e9:.1f} GFLOPs" in page("guide")
 
 
-def test_the_readme_counts_its_own_lines():
-    """Lines change with every day's work; the README says them to about five percent."""
-    texts = {path.stem: (ROOT / path).read_text(encoding="utf-8") for path in PIXELS_TO_WORDS}
-    said = re.search(r"lines of code, pixels to words \| ([\d,]+) ", README)[1]
-    assert sum(map(code_lines, texts.values())) == pytest.approx(int(said.replace(",", "")), 0.05)
-    stages, joining = re.search(r"About ([\d,]+) lines .*, and (\d+) that join", README).groups()
-    lines = {name: len(text.splitlines()) for name, text in texts.items()}
-    assert lines["model"] == pytest.approx(int(joining), 0.1)
-    core = sum(lines.values()) - lines["model"] - lines["chat"]
-    assert core == pytest.approx(int(stages.replace(",", "")), 0.05)
+def test_pages_count_the_lines_of_code():
+    """Lines change with every day's work; three pages say the same number, to five percent."""
+    texts = [(ROOT / path).read_text(encoding="utf-8") for path in PIXELS_TO_WORDS]
+    compared = re.search(r"lines of code, pixels to words \| ([\d,]+) ", page("comparison"))[1]
+    about = [
+        re.search(r"[Aa]bout ([\d,]+) lines of\s+code", t)[1] for t in (README, page("pipeline"))
+    ]
+    assert {compared} == set(about)
+    assert sum(map(code_lines, texts)) == pytest.approx(int(compared.replace(",", "")), 0.05)
 
 
 def test_lines_of_code_leave_out_what_is_no_code():
@@ -140,7 +139,7 @@ def test_the_teaching_guide_lists_all_notebooks():
     listed = re.findall(
         r"^\| \[\d\d .*?\]\(\.\./notebooks/(\d\d_\w+)\.ipynb\)", page("teaching"), re.M
     )
-    assert [name[:2] for name in listed] == [f"{i:02}" for i in range(16)]
+    assert [name[:2] for name in listed] == [f"{i:02}" for i in range(18)]
 
 
 def test_minutes_and_figures_of_the_teaching_guide_are_those_of_the_notebooks():
@@ -155,7 +154,7 @@ def test_minutes_and_figures_of_the_teaching_guide_are_those_of_the_notebooks():
             assert figure in viz.__all__ and re.search(rf"\b{figure}\(", source), (name, figure)
 
 
-def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
+def test_the_pipeline_is_what_a_run_and_the_walk_gave():
     model = load()
     with trace("*") as stages:
         inputs = model.prepare(user_message(EXAMPLE_IMAGE, "describe"))
@@ -165,8 +164,7 @@ def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
     walked = walk(config, [(756, 476)], text_tokens=49, max_pixels=307200)
     ids = list(model.generate(inputs))
     assert model.tokenizer.decode(ids) in README
-    block = re.search(r"<!-- pipeline -->\n((?:\|.*\n)+)", README)[1].splitlines()[2:]
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block]
+    cells = list(tables("pipeline", "pipeline"))
     columns = [
         (model.config, ran.get, inputs.image_grid_thw[0], 2, f"{len(ids)} times [815]"),
         (config, lambda name: walked.row(name).shape, (1, 30, 48), 3, "[151936]"),
@@ -196,10 +194,16 @@ def test_the_pipeline_of_the_readme_is_what_a_run_and_the_walk_gave():
     assert cells[1][3] == str(list(walked.row("image.resize").shape[1:]))
 
 
+def test_the_readme_counts_the_notebooks():
+    found = len(list((ROOT / "notebooks").glob("[0-9][0-9]_*.py")))
+    counts = {int(n) for n in re.findall(r"\b(\d+) notebooks", README)}
+    assert counts == {found}
+
+
 def test_the_answers_of_the_readme_are_true():
     model = load()
     asked, answers = re.search(
-        r'(python -m tinyqwenvl\.run \S+ "How.*?)```\n\n```\n(.*?)```', README, re.DOTALL
+        r'(tinyqwenvl run \S+ "How.*?)```\n\n```\n(.*?)```', README, re.DOTALL
     ).groups()
     questions = re.findall(r'scene\.png "(.*?)"', asked)
     assert [model.ask(EXAMPLE_IMAGE, q) for q in questions] == answers.splitlines()

@@ -150,7 +150,7 @@ JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
         (5, "cannot be made of int"),
         (None, "cannot be made of NoneType"),
         (np.zeros((2, 2, 5), np.uint8), "uint8"),
-        (np.zeros((2, 2, 3)), "uint8"),
+        (np.zeros((2, 2, 3)) - 1, "values from -1"),
         (np.zeros((0, 2, 3), np.uint8), "uint8"),
     ],
 )

@@ -127,6 +127,8 @@ def test_what_is_no_message(bad, complaint):
         ({"type": "image_url", "image_url": {"url": "a"}}, "image"),
         ({"type": "text", "text": ""}, "text"),
         ({"type": "video", "path": "a"}, "video"),
+        ({"type": "video_url", "video_url": {"url": "a"}}, "video"),
+        ({"type": "video", "video": "a", "image": None}, "video"),
         ({"image": "a", "text": "b"}, "image"),
     ],
 )
@@ -134,7 +136,7 @@ def test_kinds_of_items(item, kind):
     assert media_kind(item) == kind
 
 
-@pytest.mark.parametrize("kind", ["audio", "input_text", "input_image", "file", "video_url", 5, ""])
+@pytest.mark.parametrize("kind", ["audio", "input_text", "input_image", "file", 5, ""])
 def test_unknown_types_are_refused_whatever_their_keys(kind):
     item = {"type": kind, "text": "a", "image": "b"}
     with pytest.raises(UserError, match="is of type image, video or text"):

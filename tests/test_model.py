@@ -221,8 +221,8 @@ def test_a_missing_video_is_named(model):
     for name in ("video", "path", "url"):
         with pytest.raises(UserError, match=r"a\.mp4: no such"):
             model.prepare([{"role": "user", "content": [{"type": "video", name: "a.mp4"}]}])
-    with pytest.raises(UserError, match="nframes of a video is not read"):
-        model.prepare([{"role": "user", "content": [{"video": "a.mp4", "nframes": 4}]}])
+    with pytest.raises(UserError, match="fps and nframes are given"):
+        model.prepare([{"role": "user", "content": [{"video": "a.mp4", "nframes": 4, "fps": 2}]}])
     with pytest.raises(UserError, match="at least 1"):
         model.caching_images(0)
 

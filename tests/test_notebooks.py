@@ -3,13 +3,15 @@
 import ast
 import importlib
 import inspect
+import itertools
 import json
 import re
 
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from scripts.notebooks import LONGEST, NOTEBOOKS, execute, paired, sources
+from scripts.notebooks import LONGEST, NOTEBOOKS, execute, paired, reading_minutes, sources
+from tinyqwenvl import nn
 
 CORE = "media image video chat vision position decoder sampling generate nn".split()
 every_notebook = pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
@@ -35,8 +37,8 @@ def code(source):
     return "\n".join(text(cell) for cell in cells(source, "code"))
 
 
-def test_there_are_sixteen_in_reading_order():
-    assert [path.name[:2] for path in sources()] == [f"{n:02}" for n in range(16)]
+def test_there_are_eighteen_in_reading_order():
+    assert [path.name[:2] for path in sources()] == [f"{n:02}" for n in range(18)]
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {path.stem for path in sources()}
 
 
@@ -90,6 +92,50 @@ def test_a_notebook_has_what_every_notebook_has(source):
     for cell in cells(source, "markdown"):
         for link in re.findall(r"\]\(([^)#:]+)\)", text(cell)):
             assert (NOTEBOOKS / link).exists(), link
+
+
+@every_notebook
+def test_a_notebook_states_its_own_minutes(source):
+    """Within a minute of 200 words or 15 lines of code a minute, and never over 30."""
+    first = " ".join(text(json.loads(paired(source))["cells"][0]).split())
+    stated = re.findall(r"\b(\d+) minutes\b", first)
+    assert len(stated) == 1, first
+    assert abs(int(stated[0]) - reading_minutes(source)) <= 1 and int(stated[0]) <= 30
+
+
+def test_reading_minutes_count_words_code_and_shown_source(tmp_path):
+    path = tmp_path / "98_a.py"
+    path.write_text(f"# %% [markdown]\n# {'word ' * 200}\n\n# %%\n" + "x = 1\n\n" * 30)
+    assert reading_minutes(path) == 3
+    more = "\n# %%\nfrom tinyqwenvl import nn\n\nsource(nn.silu)\n"
+    path.write_text(path.read_text() + more)
+    shown = [line for line in inspect.getsource(nn.silu).splitlines() if line.strip()]
+    assert reading_minutes(path) == pytest.approx(3 + (2 + len(shown)) / 15)
+    hidden = '\n# %% tags=["hide-cell"]\n' + "x = 1\n" * 99
+    path.write_text(f"{path.read_text()}{hidden}\n# %% [markdown]\n# ## Appendix: more\n# a b\n")
+    assert reading_minutes(path) == pytest.approx(3 + (2 + len(shown)) / 15)
+
+
+@every_notebook
+def test_a_notebook_has_its_exercises_where_their_solutions_are(source):
+    """A folded answer follows right after its exercise, and has the exercise's number."""
+    all_cells = json.loads(paired(source))["cells"]
+    for before, cell in itertools.pairwise(all_cells):
+        answer = re.match(r"# Answer (\d+)", text(cell))
+        if answer:
+            assert before["cell_type"] == "markdown", text(cell)
+            assert f"### Exercise {answer[1]}\n" in text(before), text(cell)
+
+
+@every_notebook
+def test_a_cell_that_checks_prints_or_draws_what_it_found(source):
+    for cell in cells(source, "code"):
+        tree = ast.parse(text(cell))
+        kinds = {type(node) for node in ast.walk(tree)}
+        prints = any(isinstance(n, ast.Name) and n.id == "print" for n in ast.walk(tree))
+        folded = "hide-cell" in cell["metadata"].get("tags", [])
+        shows = prints or isinstance(tree.body[-1], ast.Expr) or folded
+        assert ast.Assert not in kinds or shows, text(cell)
 
 
 @every_notebook

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import safetensors
 
 import tinyqwenvl
 from scripts import checkpoint_files, random_checkpoint
@@ -154,6 +155,7 @@ def test_weights_depend_on_name_and_seed_and_on_nothing_else(monkeypatch):
     assert np.abs(rows).max() < 0.6  # no row is another's copy
 
 
+@pytest.mark.skipif(not hasattr(safetensors, "TensorSpec"), reason="safetensors < 0.8 copies")
 def test_memory_does_not_grow_with_the_model(tmp_path):
     shapes = {"model.embed_tokens.weight": (2**16, 2**10)}  # 128 MiB
     random_checkpoint.random_bits("warm", (1,), 0)

@@ -81,7 +81,12 @@ def test_options_may_stand_anywhere():
         (["-", "what?"], (["-"], "what?")),
         (["what?"], ([], "what?")),
         (["a.png", "what?"], (["a.png"], "what?")),
-        (["a.png", "noted"], (["a.png"], "noted")),
+        (["a.png", "noted"], (["a.png", "noted"], None)),  # a file, not a prompt
+        (["a.png", "folder"], (["a.png"], "folder")),
+        (["a.png", "./folder"], (["a.png", "./folder"], None)),
+        (["a.png", "photo.heic"], (["a.png", "photo.heic"], None)),
+        (["a.png", "yes/no?"], (["a.png"], "yes/no?")),
+        (["a.png", "folder/gone"], (["a.png", "folder/gone"], None)),
         (["a.png", "here.png"], (["a.png", "here.png"], None)),
         (["a.png", "gone.png"], (["a.png", "gone.png"], None)),  # and then: no such image
         (["a.png", "b.png", "what is in b.png"], (["a.png", "b.png"], "what is in b.png")),
@@ -91,6 +96,7 @@ def test_which_words_are_images(words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("here.png", "noted"):
         (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
     assert run.images_and_prompt(words) == expected
 
 

@@ -12,11 +12,12 @@ from commands import HERE, TRUTH, ask, endless_checkpoint, text_of, tinyqwenvl_r
 from PIL import Image
 
 from scripts.random_checkpoint import tiny_config, write_checkpoint
+from tests.test_video_sources import write_video
 from tinyqwenvl import run
 from tinyqwenvl.checkpoint import read_safetensors, write_safetensors
 from tinyqwenvl.cli import run as cli_run
 from tinyqwenvl.media import open_image
-from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE
+from tinyqwenvl.model import EMBEDDED, EXAMPLE_IMAGE, EXAMPLE_VIDEO
 
 
 def test_a_system_prompt(embedded, capsys):
@@ -228,3 +229,39 @@ def test_an_answer_that_breaks_off_is_ended_by_a_line_end(tmp_path, capsys):
     assert run.main(["hello", "-m", str(directory)]) == 2
     out, err = capsys.readouterr()
     assert out.endswith("\n") and "--check-finite" in err
+
+
+# ------------------------------------------------------------------ videos among the words
+
+
+def seen_as(capsys, *words):
+    """How many images and frames of videos an answer is about, and stderr."""
+    code, answer, err = ask(capsys, *words, "-n", 1)
+    assert code == 0
+    return len(answer["image_grid_thw"]), [t for t, _, _ in answer["video_grid_thw"]], err
+
+
+def test_a_video_among_the_words_is_taken_as_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.3gp", "clip.ts", "clip.bin", "my clip.mkv"):
+        write_video(tmp_path / name, 20, 10, container="mpegts" if name == "clip.ts" else "mp4")
+        images, grids, err = seen_as(capsys, name, "describe")
+        assert (images, grids) == (0, [2]) and f"{name} is read as a video, as by --video" in err
+    images, grids, err = seen_as(capsys, EXAMPLE_IMAGE, "clip.bin", "--fps", 4, "what is it?")
+    assert (images, grids) == (1, [4])
+    assert seen_as(capsys, "clip.bin")[:2] == (0, [2])
+    images, grids, err = seen_as(capsys, EXAMPLE_VIDEO, "describe")
+    assert (images, grids) == (1, []) and "only the first is read (as a video, all are)" in err
+
+
+def test_a_video_on_stdin(tmp_path):
+    data = write_video(tmp_path / "clip.mp4", 20, 10).read_bytes()
+    done = tinyqwenvl_run("-", "describe", "--json", "-n", 1, stdin=data)
+    answer = json.loads(done.stdout)
+    assert answer["image_grid_thw"] == [] and [g[0] for g in answer["video_grid_thw"]] == [2]
+
+
+def test_a_limit_that_cannot_be_met_is_a_note(capsys):
+    _, answer, err = ask(capsys, EXAMPLE_IMAGE, "?", "-n", 1, "--max-pixels", 10)
+    assert "is read at 28x28, which is 784 pixels, over max_pixels 10" in err
+    assert any("over max_pixels 10" in note for note in answer["notes"])

@@ -117,7 +117,7 @@ def test_the_mask_is_true_for_what_is_left_out_of_the_loss(path):
     learnt = [t for t, out in zip(result["tokens"], result["mask"], strict=True) if not out]
     end, eos = TOKEN_IDS["<|im_end|>"], TOKEN_IDS["<|endoftext|>"]
     text = transform.decode(learnt, skip_special_tokens=False)
-    assert text == "No.<|im_end|>Look.<|im_end|>"
+    assert text == "No.<|im_end|>\nLook.<|im_end|>\n<|endoftext|>"
     assert learnt.count(end) == 2 and result["tokens"][-1] == eos
 
 
@@ -198,6 +198,8 @@ def test_the_end_of_text_is_masked_like_the_token_before_it(path):
     said = Transform(path)({"messages": [{"role": "assistant", "content": "x", "masked": False}]})
     asked = Transform(path)({"messages": conversation()[:1]})
     assert (said["mask"][-1], asked["mask"][-1]) == (False, True)
+    short = Transform(path, learn_newline=False)({"messages": conversation()})
+    assert short["mask"][-2:] == [True, True]  # the newline, and the end of text with it
     open_end = Transform(path)({"messages": conversation()[:1]}, inference=True)
     assert open_end["tokens"][-1] != TOKEN_IDS["<|endoftext|>"]
 
@@ -206,7 +208,7 @@ def test_text_around_is_left_out_of_the_loss(path):
     around = Transform(path, prompt_template={"assistant": ("Well: ", "!")}, add_eos=False)
     result = around({"messages": conversation()[:2]})
     learnt = [t for t, out in zip(result["tokens"], result["mask"], strict=True) if not out]
-    assert around.decode(learnt, skip_special_tokens=False) == "No.<|im_end|>"
+    assert around.decode(learnt, skip_special_tokens=False) == "No.<|im_end|>\n"
 
 
 @pytest.mark.parametrize("name", ["image", "content", "image_url", "path", "url"])

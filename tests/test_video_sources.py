@@ -67,10 +67,10 @@ def test_animations(kind, tmp_path):
     np.testing.assert_allclose(found.patches, whole.patches, rtol=0, atol=off)
 
 
-def write_video(path, count, rate, size=(64, 48), codec="mpeg4"):
+def write_video(path, count, rate, size=(64, 48), codec="mpeg4", container=None):
     """A clip whose frames are grey of a level that says which they are."""
     av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=container) as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for i in range(count):

@@ -191,8 +191,8 @@ def test_alt_texts_in_the_readme_are_written_by_the_command(tmp_path):
     """A stale alt text is replaced, and nothing else."""
     page = tmp_path / "README.md"
     good = (ROOT / "README.md").read_text(encoding="utf-8")
-    page.write_text(re.sub(r"!\[[^]]*\]\((docs/figures/windows\.png)\)", r"![old](\1)", good))
-    refresh_figures.readme(tmp_path, page)
+    page.write_text(re.sub(r"!\[[^]]*\]\((docs/figures/model\.png)\)", r"![old](\1)", good))
+    refresh_figures.readme(tmp_path, [page])
     assert page.read_text(encoding="utf-8") == good
     with pytest.raises(SystemExit):
         refresh_figures.main(["nix"])

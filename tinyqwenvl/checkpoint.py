@@ -298,10 +298,14 @@ def _equal(one: Stored, other: Stored, rows: int = 4096) -> bool:
 def _compare(directory: Path, found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
     for name in expected:
         if name not in found:
-            todo = "fetch the whole checkpoint again"
             if name == HEAD:
-                todo = "fetch it too, or set tie_word_embeddings to true where the embedding is it"
-            raise UserError(f"{directory}: the weights lack {name}; {todo}")
+                raise UserError(
+                    f"{directory}: the weights lack {name}; fetch it too, or set "
+                    "tie_word_embeddings to true where the embedding is the head"
+                )
+            raise UserError(
+                f"{directory}: the weights lack {name}; fetch the whole checkpoint again"
+            )
         if found[name] != expected[name]:
             raise UserError(
                 f"{directory}: {name} is {list(found[name])}, but config.json makes it "

@@ -1,25 +1,38 @@
 """Answers -> boxes and points on the image, in all the forms that the published models write.
 
-- Qwen2.5-VL: JSON, bare or fenced, ``{"bbox_2d": [x1, y1, x2, y2], "label": ...}`` or
-  ``{"point_2d": [x, y], ...}``, in pixels of the *resized* image.
-- Qwen2-VL: ``<|object_ref_start|>label<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>``,
-  in thousandths of the width and the height. Its quadrilaterals (``<|quad_start|>``) are left out.
+In pixels of the *resized* image (Qwen2.5-VL):
+
+- JSON, bare, fenced or amid prose: ``{"bbox_2d": [x1, y1, x2, y2], "label": ...}``,
+  ``{"point_2d": [x, y], ...}``, and an agent's ``{"action": "left_click", "coordinate": [x, y]}``;
+  also with single quotes, numbers in quotes, several places in one list;
+- XML: ``<points x1="10" y1="20" x2=... alt="cup">cup</points>``, ``<point x= y= alt=>``;
+- documents as HTML: ``<p data-bbox="x1 y1 x2 y2">text</p>``.
+
+In thousandths of the width and the height (Qwen2-VL):
+
+- ``<|object_ref_start|>label<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>``, any number
+  of boxes after one label; four corners between ``<|quad_start|>`` and ``<|quad_end|>``.
+
+The forms stand in QwenLM's cookbooks (``spatial_understanding``, ``document_parsing``,
+``computer_use``) and in the Qwen2-VL paper, section 2.2.1.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .answer_forms import LABELS, read_json, read_special_tokens, read_tags
 from .deprecated import old_names
+from .errors import UserError
 
-LABELS = ("label", "text_content", "sub_label")  # in published answers, the first that is there
+__all__ = ["INKS", "LABELS", "Location", "Reading", "draw", "locations", "read_answer"]
+
 THOUSANDTHS = 1000
+UNITS = ("pixels", "thousandths")
+READERS = ((read_json, UNITS[0]), (read_tags, UNITS[0]), (read_special_tokens, UNITS[1]))
 # Okabe & Ito: told apart with every kind of colour vision; and the letters that read on them.
 INKS = (
     ("#0072B2", "white"),
@@ -30,17 +43,12 @@ INKS = (
     ("#56B4E9", "black"),
 )
 
-_NUMBERS = r"\(\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\)"
-_QUAD = re.compile(r"<\|quad_start\|>.*?(?:<\|quad_end\|>|\Z)", re.DOTALL)
-_TAGGED = re.compile(
-    r"(?:<\|object_ref_start\|>(?P<label>(?:(?!<\|object_ref).)*)<\|object_ref_end\|>\s*)?"
-    rf"(?:<\|box_start\|>)?{_NUMBERS}(?:\s*,\s*{_NUMBERS})?(?:<\|box_end\|>)?",
-    re.DOTALL,
-)
-
 
 class Location(NamedTuple):
-    """A box (x1, y1, x2, y2) or a point (x, y) of an answer, and what the answer calls it."""
+    """A box (x1, y1, x2, y2) or a point (x, y) of an answer, and what the answer calls it.
+
+    Text may have a quadrilateral instead: its four corners (x1, y1, ... x4, y4).
+    """
 
     place: tuple[float, ...]
     label: str = ""
@@ -50,6 +58,17 @@ class Location(NamedTuple):
         """Whether this is a point, not a box."""
         return len(self.place) == 2
 
+    @property
+    def kind(self) -> str:
+        """What the numbers are: "point", "box" or "quad"."""
+        return {2: "point", 4: "box", 8: "quad"}[len(self.place)]
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The smallest box (x1, y1, x2, y2) around it."""
+        xs, ys = self.place[::2], self.place[1::2]
+        return (min(xs), min(ys), max(xs), max(ys))
+
     def scaled(self, across: float, down: float) -> Location:
         """The same with x times ``across`` and y times ``down``."""
         return self._replace(
@@ -57,57 +76,50 @@ class Location(NamedTuple):
         )
 
 
-def locations(answer: str, resized: tuple[int, int], original: tuple[int, int]) -> list[Location]:
+class Reading(NamedTuple):
+    """What an answer locates, and whether it ends in the middle of a location."""
+
+    locations: list[Location]
+    cut: bool
+
+
+def locations(
+    answer: str, resized: tuple[int, int], original: tuple[int, int], unit: str | None = None
+) -> list[Location]:
     """All boxes and points of an answer, in order, in pixels of the original image.
 
-    ``resized`` and ``original`` are (width, height) in pixels. Give the answer with its control
+    ``resized`` and ``original`` are (width, height) in pixels. Give the answer with its special
     tokens where there are any. What has no such form is left out; an answer that was cut off keeps
-    the objects that are complete. Corners come out in order, within the image.
+    the objects that are complete. Corners come out in order, within the image. ``unit`` says what
+    the numbers are, "pixels" of the resized image or "thousandths"; by default the form decides, as
+    in the list above. Raises UserError for another ``unit``.
     """
-    width, height = original
-    found = [mark.scaled(width / resized[0], height / resized[1]) for mark in _json(answer)]
-    if not found:
-        found = [m.scaled(width / THOUSANDTHS, height / THOUSANDTHS) for m in _tagged(answer)]
-    return [_within(mark, width, height) for mark in found]
+    return read_answer(answer, resized, original, unit).locations
 
 
-def _json(answer: str) -> Iterator[Location]:
-    """Every complete object in the text that has a box or a point, whatever stands around it."""
-    decoder, at = json.JSONDecoder(), answer.find("{")
-    while at >= 0:
-        try:
-            item, end = decoder.raw_decode(answer, at)
-        except (ValueError, RecursionError):
-            item, end = {}, at + 1
-        label = next((str(item[name]) for name in LABELS if name in item), "")
-        places = [(item.get("bbox_2d"), 4), (item.get("point_2d"), 2)]
-        own = [place for place, numbers in places if _are_numbers(place, numbers)]
-        yield from (Location(tuple(map(float, place)), label) for place in own)
-        at = answer.find("{", end if own else at + 1)
-
-
-def _are_numbers(place: Any, count: int) -> bool:
-    return (
-        isinstance(place, list)
-        and len(place) == count
-        and all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in place)
-    )
-
-
-def _tagged(answer: str) -> Iterator[Location]:
-    """Qwen2-VL's corners; a single pair of numbers is a point only between its special tokens."""
-    for found in _TAGGED.finditer(_QUAD.sub("", answer)):
-        x1, y1, x2, y2 = found.groups()[1:]
-        label = (found["label"] or "").strip()
-        if x2 is not None:
-            yield Location((float(x1), float(y1), float(x2), float(y2)), label)
-        elif "<|box_start|>" in found[0]:
-            yield Location((float(x1), float(y1)), label)
+def read_answer(
+    answer: str, resized: tuple[int, int], original: tuple[int, int], unit: str | None = None
+) -> Reading:
+    """:func:`locations`, and whether the answer was cut off."""
+    if unit not in (None, *UNITS):
+        raise UserError(f"unit is {unit!r}; it must be one of {', '.join(UNITS)}")
+    readings = [(read(answer), own) for read, own in READERS]
+    nothing = readings[0]
+    # the first reader that finds anything decides: labels may hold the other forms
+    found, own = next((reading for reading in readings if reading[0].forms), nothing)
+    cut = found.cut if found.forms else any(reading.cut for reading, _ in readings)
+    base = (THOUSANDTHS, THOUSANDTHS) if (unit or own) == "thousandths" else resized
+    across, down = original[0] / base[0], original[1] / base[1]
+    marks = [Location(form.place, form.label).scaled(across, down) for form in found.forms]
+    return Reading([_within(mark, *original) for mark in marks], cut)
 
 
 def _within(mark: Location, width: int, height: int) -> Location:
-    xs = sorted(min(max(x, 0.0), float(width)) for x in mark.place[::2])
-    ys = sorted(min(max(y, 0.0), float(height)) for y in mark.place[1::2])
+    """The location within the image; a box gets its corners in order, a quadrilateral keeps its."""
+    xs = [min(max(x, 0.0), float(width)) for x in mark.place[::2]]
+    ys = [min(max(y, 0.0), float(height)) for y in mark.place[1::2]]
+    if mark.kind == "box":
+        xs, ys = sorted(xs), sorted(ys)
     return mark._replace(place=tuple(n for pair in zip(xs, ys, strict=True) for n in pair))
 
 
@@ -126,6 +138,10 @@ def draw(image: Image.Image, found: Sequence[Location]) -> Image.Image:
         if mark.is_point:
             for size, colour in ((4 * line, "white"), (3 * line, ink)):
                 pen.ellipse((x - size, y - size, x + size, y + size), fill=colour)
+        elif mark.kind == "quad":
+            ring = (*mark.place, *mark.place[:4])  # one corner more, so that all joints are drawn
+            pen.line(ring, fill="white", width=3 * line, joint="curve")
+            pen.line(ring, fill=ink, width=line, joint="curve")
         else:
             pen.rectangle(_around(mark.place, line), outline="white", width=3 * line)
             pen.rectangle(mark.place, outline=ink, width=line)

@@ -15,6 +15,7 @@ from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .deprecated import old_names
 from .dims import Array, Float, Int, UInt8
 from .errors import UserError
+from .media_source import warn
 from .tracing import record
 
 MAX_IMAGE_PIXELS = 100_000_000  # pixels; the published limit is 12,845,056
@@ -54,6 +55,32 @@ def smart_resize(
         scale = math.sqrt(min_pixels / (height * width))
         h = math.ceil(height * scale / factor) * factor
         w = math.ceil(width * scale / factor) * factor
+    return h, w
+
+
+def size_to_read(
+    height: int,
+    width: int,
+    factor: int,
+    limits: tuple[float, float],
+    resized: tuple[int, int] | None = None,
+    what: str = "an image",
+) -> tuple[int, int]:
+    """:func:`smart_resize` within (least, most) pixels; warns where no size keeps to them.
+
+    ``resized`` is a (height, width) asked for instead: it is rounded to multiples of ``factor``
+    within the published limits, whatever the size of the image. qwen_vl_utils: ``fetch_image``.
+    """
+    if resized is not None:
+        return smart_resize(*resized, factor, 4 * factor**2, 16384 * factor**2)
+    h, w = smart_resize(height, width, factor, *limits)
+    least, most = limits
+    if not least <= h * w <= most:
+        name = f"over max_pixels {most:,.0f}" if h * w > most else f"under min_pixels {least:,.0f}"
+        warn(
+            f"{what} of {width}x{height} pixels is read at {w}x{h}, which is {h * w:,} pixels, "
+            f"{name}: sides are multiples of {factor}, in the proportions of the image"
+        )
     return h, w
 
 
@@ -113,17 +140,24 @@ def preprocess(
     images: Sequence[tuple[Image.Image, int, int]],
     processor: ProcessorConfig,
     vision: VisionConfig,
+    resized: Sequence[tuple[int, int] | None] | None = None,
 ) -> tuple[Float[Array, "N P"], Int[Array, "I 3"]]:
-    """RGB images, each with its least and most pixels -> all their patches, and their grids."""
+    """RGB images, each with its least and most pixels -> all their patches, and their grids.
+
+    ``resized`` may hold a (height, width) for each, or None: :func:`size_to_read`.
+    """
     patch, merge = vision.patch_size, vision.spatial_merge_size
     patches, grids = [], []
-    for image, least, most in images:
-        height, width = smart_resize(image.height, image.width, patch * merge, least, most)
+    sizes = [None] * len(images) if resized is None else resized
+    for (image, *limits), size in zip(images, sizes, strict=True):
+        height, width = size_to_read(
+            image.height, image.width, patch * merge, (limits[0], limits[1]), size
+        )
         if height * width > MAX_IMAGE_PIXELS:
             raise UserError(f"an image would be {width}x{height} pixels; ask for fewer pixels")
         record("image.rgb", np.asarray(image))
-        resized = record("image.resize", resize(image, height, width)[None])
-        frames = normalise(resized, processor.image_mean, processor.image_std)
+        small = record("image.resize", resize(image, height, width)[None])
+        frames = normalise(small, processor.image_mean, processor.image_std)
         frames = record("image.normalise", frames)
         rows, grid = patchify(frames, patch, merge, vision.temporal_patch_size)
         patches.append(rows)

@@ -4,15 +4,14 @@ The policy, in one place. Files (and data: URIs) are turned upright by their EXI
 images already in memory are taken as they are. Transparency is laid on white, as transformers 5.21
 and later do for PIL images. Other modes (grey, 1-bit, palette, CMYK) are converted by Pillow, and
 as in every version of transformers that clips 16-bit grey at 255. Of an animation the first frame
-is taken. Whoever would not see that something was left out is told by a :class:`ImageWarning`.
+is taken. An :class:`ImageWarning` says where something was left out. What may hold an image is the
+matter of :mod:`tinyqwenvl.media_source`, what a file is that holds none of
+:mod:`tinyqwenvl.media_kinds`.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-import os
-import stat
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +21,26 @@ from PIL import Image, ImageOps
 
 from .deprecated import old_names
 from .errors import UserError
+from .media_kinds import AVIF, HEIC, RAW, TEXT, kind_of
+from .media_source import (
+    ImageWarning,
+    as_array,
+    checked_file,
+    head_of,
+    image_bytes,
+    path_or_bytes,
+    unwrapped,
+    warn,
+)
 
-IMAGE_KEYS = ("image", "image_url", "path", "url")  # an image in a content item, as HF spells it
+__all__ = ["IMAGE_KEYS", "ImageWarning", "open_file", "open_image", "rgb", "warn"]
+
+IMAGE_KEYS = ("image", "image_url", "path", "url", "base64")  # of a content item, as HF spells it
 MOST_PIXELS = 100_000_000  # in a file, before resizing
 NOT_IMAGES = ("EPS", "WMF")  # drawn by another program
-
-
-class ImageWarning(UserWarning):
-    """An image was read, but not all of it."""
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # of a PNG: nothing that changes its pixels
+_TEXT_LIMITS = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")  # named in what Pillow raises
+_DNG_VERSION, _SUBFILE_TYPE = 50706, 254  # TIFF tags
 
 
 def open_image(
@@ -37,45 +48,66 @@ def open_image(
 ) -> Image.Image:
     """Anything that names or holds an image -> a PIL image in mode RGB.
 
-    ``source`` is a path, a ``data:`` URI, the bytes of a file, a PIL image, or an array of uint8,
-    [H, W, 3], [H, W, 4] or [H, W]. ``to_rgb`` may take the place of :func:`rgb`
+    ``source`` is a path, a ``file://`` or ``data:`` URI, base64, the bytes of a file or a file
+    object, ``{"bytes", "path"}``, a PIL image, or an array or tensor: [H, W], [H, W, C] or
+    [C, H, W], uint8 or floats in 0..1. ``to_rgb`` may take the place of :func:`rgb`
     (``compat.drop_alpha``). Raises UserError, in one line, when there is no image.
     """
     to_rgb = to_rgb or rgb
-    if isinstance(source, np.ndarray):
-        return to_rgb(_from_array(source))
+    source = unwrapped(source)
     if isinstance(source, Image.Image):
         return to_rgb(_decoded(source, "the image"))
-    image, name = open_file(source)
+    if (array := as_array(source)) is not None:
+        return to_rgb(Image.fromarray(image_bytes(array)))
+    image, name, data = _open(source)
     with image:  # closes the file, which Pillow keeps open where there are several frames
-        first = _decoded(image, name)
+        try:
+            first = _decoded(image, name)
+        except _LongText:  # behind the pixels
+            first = _decoded(_textless(data, name), name)
         if _is_animated(first):
-            warn(f"{name} has several frames; only the first is read")
+            warn(f"{name} has several frames; only the first is read (as a video, all are)")
         return to_rgb(_upright(first))
 
 
 def open_file(source: Any) -> tuple[Image.Image, str]:
-    """A path, data: URI or bytes -> a PIL image that is not decoded yet, and a name for it.
+    """A path, URI, base64, bytes or file object -> a PIL image that is not decoded, and its name.
 
     Raises UserError, in one line, for what Pillow cannot read and for what is too large.
     """
-    name, stream = _stream(source)
+    image, name, _ = _open(source)
+    return image, name
+
+
+def _open(source: Any) -> tuple[Image.Image, str, str | bytes]:
+    """:func:`open_file`, with the path or bytes that it read."""
+    name, data = path_or_bytes(unwrapped(source))
+    if isinstance(data, str):
+        data = checked_file(name, data)
+    head = head_of(data)
+    kind = kind_of(head)
+    if kind is not None and kind.medium in ("video", "audio"):
+        raise UserError(f"{name} is {kind}")
+    if kind is HEIC:
+        _register_heif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(stream)
+        image = _opened(data, name)
+    except UserError:
+        raise
     except Image.DecompressionBombError:
         raise UserError(f"{name} has too many pixels; make it smaller") from None
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise whatever comes of damaged bytes
-        raise UserError(f"{name} is not an image that Pillow can read, or is damaged") from None
+        raise _not_read(name, head) from None
     if image.format in NOT_IMAGES:
         raise UserError(f"{name} is {image.format}, a drawing; convert it to PNG")
+    if kind is RAW or _is_raw(image):
+        raise UserError(f"{name} is {RAW}")
     if image.width * image.height > MOST_PIXELS:
         millions = MOST_PIXELS // 1_000_000
         raise UserError(f"{name} has more than {millions} million pixels; make it smaller")
-    return image, name
+    return image, name, data
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -93,41 +125,71 @@ def rgb(image: Image.Image) -> Image.Image:
         raise UserError(f"an image of mode {image.mode} cannot become RGB: {error}") from None
 
 
-def _stream(source: Any) -> tuple[str, Any]:
-    """A name for messages, and what Pillow can open."""
-    if isinstance(source, bytes):
-        return "the image", io.BytesIO(source)
-    if not isinstance(source, (str, os.PathLike)):
-        raise UserError(f"an image cannot be made of {type(source).__name__}; give a path or image")
-    path = os.fspath(source)
-    if path.startswith("data:"):
-        try:
-            return "the data: URI", io.BytesIO(
-                base64.b64decode(path.partition(",")[2], validate=True)
-            )
-        except ValueError as error:
-            raise UserError(f"the data: URI is not base64: {error}") from None
-    if path.startswith(("http://", "https://")):
-        raise UserError(f"{path}: addresses are not fetched; download the image and give its path")
-    path = path.removeprefix("file://")
-    name = path if len(path) <= 200 else path[:200] + "..."
+def _opened(data: str | bytes, name: str) -> Image.Image:
+    """``Image.open``; a PNG whose text is over Pillow's limits is opened without that text."""
     try:
-        about = os.stat(path)
-        if stat.S_ISFIFO(about.st_mode):
-            with open(path, "rb") as pipe:
-                return name, io.BytesIO(pipe.read())
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such image") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {name}: {reason}") from None
-    if stat.S_ISDIR(about.st_mode):
-        raise UserError(f"{name} is a directory, not an image")
-    if not stat.S_ISREG(about.st_mode):
-        raise UserError(f"{name} is not a file")
-    if about.st_size == 0:
-        raise UserError(f"{name} is empty")
-    return name, path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+    except ValueError as error:
+        if not _is_long_text(error):
+            raise
+        return _textless(data, name)
+
+
+class _LongText(Exception):
+    """A PNG has text over Pillow's limits behind its pixels."""
+
+
+def _is_long_text(error: Exception) -> bool:
+    return any(limit in str(error) for limit in _TEXT_LIMITS)
+
+
+def _textless(data: str | bytes, name: str) -> Image.Image:
+    """Open a PNG without its text and its colour profile, which do not change what is read."""
+    if isinstance(data, str):
+        with open(data, "rb") as file:
+            data = file.read()
+    kept, at = [data[:8]], 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in _TEXT_CHUNKS:
+            kept.append(data[at:end])
+        at = end
+    warn(f"{name} holds text or a colour profile over Pillow's limit; it is left out")
+    return Image.open(io.BytesIO(b"".join(kept)))
+
+
+def _register_heif() -> None:
+    """Let Pillow read HEIC where pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return
+    pillow_heif.register_heif_opener()
+
+
+def _not_read(name: str, head: bytes) -> UserError:
+    """What a file is that Pillow cannot read, and what to do."""
+    kind = kind_of(head)
+    if kind is None and head and not any(head):
+        return UserError(f"{name} is only zeros: a copy or download that failed; fetch it again")
+    if kind is None:
+        return UserError(f"{name} is not an image that Pillow can read, or is damaged")
+    if kind is TEXT:
+        return UserError(f"{name} is not an image but {kind}")
+    known = Image.registered_extensions()  # those that Pillow could read, were they whole
+    if (kind is HEIC and ".heic" in known) or (kind is AVIF and ".avif" in known):
+        return UserError(f"{name} is {kind.name} that is damaged; fetch it again")
+    return UserError(f"{name} is {kind}")
+
+
+def _is_raw(image: Image.Image) -> bool:
+    """Whether a TIFF is a camera's: what Pillow would read is a thumbnail, or no image at all."""
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    if tags is None:
+        return False
+    return _DNG_VERSION in tags or bool(int(tags.get(_SUBFILE_TYPE) or 0) & 1)
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
@@ -137,6 +199,8 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # as above
+        if _is_long_text(error):
+            raise _LongText from None
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{name} is cut or damaged: {reason}") from None
     if 0 in image.size:
@@ -158,24 +222,12 @@ def _is_animated(image: Image.Image) -> bool:
         return True
 
 
-def warn(message: str) -> None:
-    """Say that something was left out."""
-    warnings.warn(message, ImageWarning, stacklevel=4)
-
-
 def _upright(image: Image.Image) -> Image.Image:
     """Turn by the EXIF orientation; unreadable EXIF is no reason to refuse an image."""
     try:
         return ImageOps.exif_transpose(image) or image
     except Exception:
         return image
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    good = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if array.dtype != np.uint8 or not good or 0 in array.shape:
-        raise UserError(f"an image array is uint8 [H, W, 3], not {array.dtype} {list(array.shape)}")
-    return Image.fromarray(array)
 
 
 old_names(globals())

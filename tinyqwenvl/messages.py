@@ -13,7 +13,13 @@ from typing import Any
 
 from .errors import UserError
 
-KINDS = {"image": "image", "image_url": "image", "video": "video", "text": "text"}  # by type
+KINDS = {  # by type
+    "image": "image",
+    "image_url": "image",
+    "video": "video",
+    "video_url": "video",
+    "text": "text",
+}
 AS_GIVEN = ("image", "video", "content")  # keys whose values are read elsewhere
 BESIDE_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
@@ -95,11 +101,12 @@ def media_kind(item: dict[str, Any]) -> str:
     kind = item.get("type")
     if kind is not None and kind not in KINDS:
         raise UserError(f"a content item is of type image, video or text, not {kind!r}")
-    if kind == "image" or "image" in item or "image_url" in item:
+    held = {key for key, value in item.items() if value is not None}  # None: a table's empty cell
+    if KINDS.get(kind or "") == "image" or held & {"image", "image_url"}:
         return "image"
-    if kind == "video" or "video" in item:
+    if KINDS.get(kind or "") == "video" or held & {"video", "video_url"}:
         return "video"
-    if "text" in item:
+    if "text" in held:
         return "text"
     raise UserError(f"a content item needs image, video or text; this one has {', '.join(item)}")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from . import chat, decoder, nn, vision
+from . import chat, checks, decoder, nn, vision
 from .checkpoint import load_weights
 from .config import Config, load_config
 from .deprecated import old_names, warn
@@ -32,6 +32,7 @@ from .template import Template, load_template
 from .tokenizer import Tokenizer, load_tokenizer
 from .tracing import record, trace
 from .video import read_video
+from .video_request import VIDEO_SOURCES, media_of, pixel_limits, resized_size, video_options
 from .weights import Weights
 
 ASSETS = Path(__file__).parent / "assets"
@@ -92,13 +93,14 @@ class Model:
     ) -> Inputs:
         """HF messages -> inputs. An image is a path, PIL image, array or data: URI under "image".
 
-        A video is a path, a folder or a list of frames under "video", with its "fps"
-        (:func:`video.read_video`, which also takes "min_frames", "max_frames", "sampling_policy").
+        A video is a path, a folder or a list of frames under "video", with its "fps" and the other
+        keys of :data:`video_request.VIDEO_KEYS`.
 
         Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
-        arguments', else the checkpoint's. ``parse_special`` obeys special tokens written inside
-        text; ``to_rgb`` as in :func:`media.open_image`; ``add_vision_id`` as in
-        :func:`chat.render`; ``variables`` (tools, documents) go to :meth:`Template.render`.
+        arguments', else the checkpoint's; "resized_height" and "resized_width" ask for a size.
+        ``parse_special`` obeys special tokens written inside text; ``to_rgb`` as in
+        :func:`media.open_image`; ``add_vision_id`` as in :func:`chat.render`; ``variables`` (tools,
+        documents) go to :meth:`Template.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
         return self.prompt(messages, media, parse_special, add_vision_id, **variables)
@@ -133,23 +135,20 @@ class Model:
     ) -> dict[str, Any]:
         """The fields of :class:`Inputs` that hold the images and videos of messages."""
         processor = self.config.processor
-        images, videos = [], []
+        images, resized, videos = [], [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
-            if unread := [key for key in NOT_READ if key in item]:
-                raise UserError(f"{unread[0]} of a {kind} is not read here; see docs/video.md")
-            asked = item.get("min_pixels", min_pixels), item.get("max_pixels", max_pixels)
+            asked = pixel_limits(item, min_pixels, max_pixels)
             if kind == "image":
-                image = open_image(_source(item, IMAGE_KEYS), to_rgb)
+                image = open_image(media_of(item, IMAGE_KEYS), to_rgb)
                 images.append((image, *processor.limits(*asked)))
+                resized.append(resized_size(item))
             elif kind == "video":
-                extra = {here: item[there] for there, here in VIDEO_KEYS.items() if there in item}
-                videos.append(
-                    read_video(_source(item, VIDEO_SOURCES), self.config, *asked, **extra)
-                )
+                source = media_of(item, VIDEO_SOURCES)
+                videos.append(read_video(source, self.config, *asked, **video_options(item)))
         media: dict[str, Any] = {}
         if images:
-            pixels, grids = preprocess(images, processor, self.config.vision)
+            pixels, grids = preprocess(images, processor, self.config.vision, resized)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
             grids = record("image_grid_thw", grids)
             media |= {"pixel_values": pixels, "image_grid_thw": grids}
@@ -175,6 +174,8 @@ class Model:
         self, ids: Int[Array, "S"], media: dict[str, Any]
     ) -> tuple[Int[Array, "3 S"], int]:
         """Positions of a whole prompt that holds ``media``, and its rope delta."""
+        ids = checks.array_of(ids, "input_ids", "i", "S")
+        media = checks.media_of_positions(media, self.config)
         grids = media.get("image_grid_thw"), media.get("video_grid_thw")
         return rope_index(ids, self.config, *grids, media.get("second_per_grid_ts"))
 
@@ -187,8 +188,13 @@ class Model:
     ) -> Generation:
         """The ids of the answer, as they are chosen, without the stop token.
 
-        With a ``past``, ``inputs`` are only what comes after it.
+        With a ``past``, ``inputs`` are only what comes after it. Raises UserError.
         """
+        inputs = checks.prompt(inputs, self.config)
+        checks.generation(max_tokens, inputs.rope_delta, sampling)
+        if past is not None:
+            ids = checks.past_ids(past)
+            past = Past(past[0], ids)
         return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling, past)
 
     def caching_images(self, most: int = 64) -> Model:
@@ -203,7 +209,7 @@ class Model:
     # -------------------------------------------------------------- stage by stage
 
     def forward(self, inputs: Inputs) -> Float[Array, "S V"]:
-        """Logits of every token of the prompt."""
+        """Logits of every token of the prompt. Raises UserError when its fields do not fit."""
         x = self.decode(self.embed(inputs), inputs.position_ids)
         return decoder.logits(x, self.weights.lm_head)
 
@@ -211,6 +217,10 @@ class Model:
         self, pixel_values: Float[Array, "N P"], image_grid_thw: Int[Array, "I 3"]
     ) -> Float[Array, "M E"]:
         """The vision encoder: patches of all images -> image tokens."""
+        image_grid_thw = checks.grids(image_grid_thw, self.config, "image_grid_thw")
+        if len(image_grid_thw) == 0:
+            raise UserError("there is no image to encode: image_grid_thw has no grid")
+        pixel_values = checks.patches(pixel_values, image_grid_thw, self.config, "pixel_values")
         gelu = nn.gelu if self.reference else nn.gelu_in_chunks
         visual = self.weights.visual
         return vision.vision_encoder(
@@ -224,17 +234,13 @@ class Model:
 
     def embed_tokens(self, input_ids: Int[Array, "S"]) -> Float[Array, "S D"]:
         """Look the tokens up."""
+        input_ids = checks.token_ids(input_ids, self.config.text.vocab_size)
         return decoder.embed(input_ids, self.weights.model.embed_tokens)
 
     def embed(self, inputs: Inputs) -> Float[Array, "S D"]:
         """Embeddings of the prompt, with the image tokens in place."""
+        inputs = checks.prompt(inputs, self.config)
         ids = inputs.input_ids
-        if len(ids) == 0 or np.min(ids) < 0 or np.max(ids) >= self.config.text.vocab_size:
-            rows = self.config.text.vocab_size
-            raise UserError(
-                f"the prompt has no tokens, or one outside the vocabulary of {rows} rows: "
-                "do tokenizer and config.json belong together?"
-            )
         embeds = self.embed_tokens(ids)
         for pixels, grids, placeholder in (
             (inputs.pixel_values, inputs.image_grid_thw, self.config.image_token_id),
@@ -243,10 +249,6 @@ class Model:
             if pixels is None or grids is None:
                 continue
             tokens = (self.image_cache or self.image_features)(pixels, grids)
-            if np.count_nonzero(ids == placeholder) != len(tokens):
-                raise UserError(
-                    f"the prompt must have {len(tokens)} placeholders for its image tokens"
-                )
             embeds = decoder.scatter(embeds, ids, placeholder, tokens)
         return embeds
 
@@ -256,7 +258,10 @@ class Model:
         position_ids: Int[Array, "3 S"],
         cache: ReferenceCache | None = None,
     ) -> Float[Array, "S D"]:
-        """The decoder's layers and last norm."""
+        """The decoder's layers and last norm. Raises UserError when the arrays do not fit."""
+        embeds = checks.embeddings(embeds, self.config)
+        position_ids = checks.positions(position_ids, len(embeds))
+        checks.key_value_cache(cache, self.config)
         text, model = self.config.text, self.weights.model
         return decoder.decode(embeds, position_ids, model, text, cache, self._attend)
 
@@ -267,6 +272,7 @@ class Model:
 
         ``stage`` is ``visual.blocks.N.attn`` (rows and keys are patches, in window order) or
         ``model.layers.N.self_attn`` (tokens); ``heads`` and ``rows`` are indices or slices.
+        Raises UserError for a stage, head or row that is not there.
         """
         with trace(*(f"{glob.escape(stage)}.{name}" for name in ("q", "k", "key_ranges"))) as seen:
             self.forward(inputs)
@@ -274,8 +280,8 @@ class Model:
             raise UserError(f"no attention stage is called {stage}")
         (q,), (k,), (key_ranges,) = (seen[f"{stage}.{name}"] for name in ("q", "k", "key_ranges"))
         k = np.repeat(k, len(q) // len(k), axis=0)
-        heads = np.atleast_1d(np.arange(len(q))[heads])
-        rows = np.atleast_1d(np.arange(len(key_ranges))[rows])
+        heads = checks.chosen(heads, len(q), "heads")
+        rows = checks.chosen(rows, len(key_ranges), "rows")
         return nn.attention_weights(q[heads][:, rows], k[heads], key_ranges[rows])
 
     def next_logits(
@@ -294,31 +300,6 @@ def user_message(images: Any, prompt: str) -> list[dict[str, Any]]:
         images = [images]
     items: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
-
-
-VIDEO_SOURCES = ("video", "path", "url")
-VIDEO_KEYS = {
-    "fps": "fps",
-    "min_frames": "least",
-    "max_frames": "most",
-    "recipe": "policy",  # the key of version 0.1; today's wins where both are given
-    "sampling_policy": "policy",
-}
-
-NOT_READ = (
-    "nframes",
-    "video_start",
-    "video_end",
-    "total_pixels",
-    "resized_height",
-    "resized_width",
-)
-
-
-def _source(item: dict[str, Any], names: Sequence[str]) -> Any:
-    """The image or video of a content item."""
-    source = next((item[n] for n in names if n in item), None)
-    return source.get("url") if isinstance(source, dict) else source
 
 
 # ------------------------------------------------------------------ loading

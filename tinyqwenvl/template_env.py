@@ -130,7 +130,7 @@ def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     for message in messages:
         message = plain_data(message)
         if isinstance(message.get("content"), list):
-            message["content"] = [_as_image(item) for item in message["content"]]
+            message["content"] = [_as_media(item) for item in message["content"]]
         found = next((message[k] for k in REASONING if message.get(k) is not None), None)
         if found is not None:
             message = {"thinking": found, **message, "reasoning_content": found}
@@ -138,12 +138,17 @@ def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     return seen
 
 
-def _as_image(item: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's ``{"type": "image_url", "image_url": {"url": ...}}`` -> an item of type image."""
-    if item.get("type") != "image_url" or "image_url" not in item:
+def _as_media(item: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's ``{"type": "image_url", "image_url": {"url": ...}}`` -> an item of type image.
+
+    The same of ``video_url``, which transformers leaves, so that a template drops the video.
+    """
+    kind = str(item.get("type"))
+    if kind not in ("image_url", "video_url") or kind not in item:
         return item
-    source = item["image_url"]
-    return {"type": "image", "url": source.get("url", "") if isinstance(source, dict) else source}
+    source = item[kind]
+    url = source.get("url", "") if isinstance(source, dict) else source
+    return {"type": kind.removesuffix("_url"), "url": url}
 
 
 def plain_data(value: Any) -> Any:

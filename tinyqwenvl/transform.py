@@ -1,7 +1,8 @@
 """Samples for training pipelines: images -> patches, conversations -> tokens and a loss mask.
 
 In the form of a TorchTune transform, without torch: arrays are NumPy's. ``mask`` is True where a
-token is left OUT of the loss (TorchTune's polarity).
+token is left OUT of the loss (TorchTune's polarity). ``docs/training.md`` says which training code
+learns which tokens. :mod:`batching` pads and packs the samples.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from . import chat
+from . import chat, training_messages
 from .config import CLIP_MEAN, CLIP_STD, ProcessorConfig, VisionConfig
 from .errors import UserError
 from .image import preprocess
-from .media import IMAGE_KEYS, open_image, warn
+from .media import open_image, warn
 from .tokenizer import Tokenizer, load_tokenizer_files
+from .training_messages import items_of, kind_of, role_of, value_of, with_tools
 
 EOS = "<|endoftext|>"
+PACKAGINGS = ("published", "torchtune")
+TRAIN_ON_EOS = ("turn", "all", "last", "none")  # axolotl's names
 TORCHTUNE_LIMITS = (56 * 56, 28 * 28 * 1280)  # transformers' class defaults; not the published ones
 PUBLISHED_LIMITS = (56 * 56, 28 * 28 * 16384)
 
@@ -86,6 +90,12 @@ class Transform:
     from token to id; default: Qwen2.5's 22). ``max_seq_len`` cuts; an image that would be cut is
     left out whole, and a warning says so. ``prompt_template`` changes the messages before anything
     else (a function of the list), or puts text around their content: {role: (before, after)}.
+
+    Trained are the turns of ``train_on_roles``, what they say. ``train_on_eos`` says which turns'
+    ``<|im_end|>`` is trained: "turn" (of trained turns), "all", "last" (of the last trained turn)
+    or "none"; with ``learn_newline`` the newline after it goes with it. ``packaging`` "torchtune"
+    is TorchTune's own: no default system turn, a message is trained whole with its header, the last
+    answer ends in ``<|im_end|>`` alone, which ``add_eos`` writes.
     """
 
     path: str | os.PathLike
@@ -95,6 +105,10 @@ class Transform:
     prompt_template: Callable[[list], list] | Mapping[str, tuple[str, str]] | None = None
     add_eos: bool = True
     image_transform: ImageTransform = field(default_factory=ImageTransform)
+    learn_newline: bool = True
+    train_on_roles: Sequence[str] = ("assistant",)
+    train_on_eos: str = "turn"
+    packaging: str = "published"
 
     def __post_init__(self) -> None:
         most, template = self.max_seq_len, self.prompt_template
@@ -102,10 +116,21 @@ class Transform:
             raise UserError(f"max_seq_len is {self.max_seq_len!r}; it must be at least 1, or None")
         if template is not None and not callable(template) and not _is_around(template):
             raise UserError("prompt_template is a function, or {role: (before, after)}")
+        _one_of("train_on_eos", self.train_on_eos, TRAIN_ON_EOS)
+        _one_of("packaging", self.packaging, PACKAGINGS)
+        roles = self.train_on_roles
+        if isinstance(roles, str) or not all(isinstance(role, str) for role in roles):
+            raise UserError(f"train_on_roles is {roles!r}; it must be a list such as ['assistant']")
         added = None if self.special_tokens_path is None else Path(self.special_tokens_path)
         self.tokenizer: Tokenizer = load_tokenizer_files(Path(self.path), self.merges_file, added)
-        self.eos_id, self.pad_id = self.tokenizer.token_id(EOS), self.tokenizer.token_id(EOS)
-        self.stop_tokens = [self.eos_id, self.tokenizer.token_id(chat.IM_END)]
+        end_of_text, end_of_turn = map(self.tokenizer.token_id, (EOS, chat.IM_END))
+        self.eos_id = end_of_turn if self._torchtune else end_of_text
+        self.pad_id = end_of_text
+        self.stop_tokens = [end_of_text, end_of_turn]
+
+    @property
+    def _torchtune(self) -> bool:
+        return self.packaging == "torchtune"
 
     @property
     def vocab_size(self) -> int:
@@ -135,13 +160,13 @@ class Transform:
 
     def tokenize_message(self, message: Any) -> list[int]:
         """One message with its start and end; its images must have their image_grid_thw."""
-        return [number for number, _, _ in self._tokens(message)]
+        return [number for message in with_tools([message]) for number, *_ in self._tokens(message)]
 
     def tokenize_messages(
-        self, messages: Sequence[Any], add_eos: bool | None = None
+        self, messages: Sequence[Any], add_eos: bool | None = None, tools: Any = None
     ) -> tuple[list[int], list[bool]]:
         """(tokens, mask) of a conversation, cut to ``max_seq_len``."""
-        messages = self._templated(messages)
+        messages = self._templated(messages, tools)
         tokens, mask, _ = self._cut(messages, self.add_eos if add_eos is None else add_eos)
         return tokens, mask
 
@@ -152,50 +177,66 @@ class Transform:
 
         Messages are dicts or objects with ``role`` and ``content``: a text, or items
         ``{"type": "text", "text" or "content": ...}`` and ``{"type": "image", "image" or
-        "content": ...}``. ``encoder_input["vision"]["images"]`` holds the patches of every image,
-        and its item is given its ``image_grid_thw``. A message that says ``masked`` is left out of
-        the loss whole, or not at all; else what the assistant says is learnt, with its
-        ``<|im_end|>``. ``inference`` ends with the beginning of an answer. Raises UserError.
+        "content": ...}``. ``encoder_input["vision"]`` holds the patches of every image ("images")
+        and their grids ("image_grid_thw" [I, 3]), and each item is given its ``image_grid_thw``. A
+        message that says ``masked`` is left out of the loss whole, or not at all. ``tools`` of the
+        sample and ``tool_calls`` of messages: :func:`training_messages.with_tools`.
+        ``inference`` ends with the beginning of an answer. Raises UserError.
         """
-        if not isinstance(sample, Mapping) or not isinstance(sample.get("messages"), (list, tuple)):
+        messages = sample.get("messages") if isinstance(sample, Mapping) else None
+        if isinstance(messages, Mapping):
+            messages = [messages]
+        if not isinstance(messages, (list, tuple)):
             raise UserError('a sample is a dict with "messages": a list')
-        messages = self._templated(sample["messages"])
-        images = []
+        messages = self._templated(messages, sample.get("tools"))
+        images, grids = [], []
         for message in messages:
-            for item in _items(message):
-                if _kind(item) == "image":
-                    seen = self.image_transform({"image": _value(item, "image")})
+            for item in items_of(message):
+                if kind_of(item) == "image":
+                    seen = self.image_transform({"image": value_of(item, "image")})
                     item["image_grid_thw"] = seen["image_grid_thw"]
                     images.append(seen["pixel_values"])
+                    grids.append(seen["image_grid_thw"])
         tokens, mask, kept = self._cut(messages, self.add_eos and not inference, inference)
-        vision = {"vision": {"images": images[:kept]}}
-        return {**sample, "tokens": tokens, "mask": mask, "encoder_input": vision}
+        none = np.zeros((0, 3), np.int64)
+        vision = {"images": images[:kept], "image_grid_thw": np.concatenate([none, *grids[:kept]])}
+        return {**sample, "tokens": tokens, "mask": mask, "encoder_input": {"vision": vision}}
 
-    def _templated(self, messages: Sequence[Any]) -> list[Any]:
+    def _templated(self, messages: Sequence[Any], tools: Any = None) -> list[Any]:
         """The messages as the template changes them, with a system prompt at their beginning."""
         changed = list(messages)
         if callable(self.prompt_template):
             changed = self.prompt_template(changed)
             if not isinstance(changed, list):
                 raise UserError("prompt_template must return a list of messages")
-        if changed and _get(changed[0], "role") != "system":
+        if changed and role_of(changed[0]) != "system" and not self._torchtune:
             changed = [{"role": "system", "content": chat.SYSTEM_PROMPT}, *changed]
-        return changed
+        return with_tools(changed, tools)
 
-    def _tokens(self, message: Any) -> list[tuple[int, bool, int]]:
-        """(id, left out of the loss, image) of a message; image is -1 outside of any."""
-        role, masked = _get(message, "role"), _get(message, "masked", None)
+    def _tokens(
+        self, message: Any, last: bool = False, last_trained: bool = True
+    ) -> list[tuple[int, bool, int]]:
+        """(id, left out of the loss, image) of a message; image is -1 outside of any.
+
+        ``last`` is the last message of a conversation, ``last_trained`` the last trained one.
+        """
+        role, masked = role_of(message), training_messages.field(message, "masked", None)
         before, after = ("", "")
         if isinstance(self.prompt_template, Mapping):
             before, after = self.prompt_template.get(role, ("", ""))
-        learnt = role == "assistant"
+        learnt = role in self.train_on_roles
+        if masked is None and self._torchtune:
+            masked = not learnt
+        end_learnt = {
+            "turn": learnt, "all": True, "last": last_trained, "none": False,
+        }[self.train_on_eos]  # fmt: skip
         # pieces of the prompt, each left out of the loss or not, and of which image it is
         pieces: list[tuple[str, bool, int]] = [(chat.IM_START, True, -1), (f"{role}\n", True, -1)]
         pieces.append((before, True, -1))
         image = 0
-        for item in _items(message):
-            if _kind(item) == "text":
-                pieces.append((str(_value(item, "text")), not learnt, -1))
+        for item in items_of(message):
+            if kind_of(item) == "text":
+                pieces.append((str(value_of(item, "text")), not learnt, -1))
                 continue
             if "image_grid_thw" not in item:
                 raise UserError("an image has no image_grid_thw yet; pass the sample to Transform")
@@ -203,7 +244,10 @@ class Transform:
             block = [chat.VISION_START, *[chat.IMAGE_PAD] * merged, chat.VISION_END]
             pieces += [(control, True, image) for control in block]
             image += 1
-        pieces += [(after, True, -1), (chat.IM_END, not learnt, -1), ("\n", True, -1)]
+        pieces.append((after, True, -1))
+        if not (last and self._torchtune and role == "assistant"):
+            newline_learnt = end_learnt and self.learn_newline
+            pieces += [(chat.IM_END, not end_learnt, -1), ("\n", not newline_learnt, -1)]
         ids, parts = self.tokenizer.encode_parts([text for text, _, _ in pieces])
         tokens = []
         for number, part in zip(ids.tolist(), parts.tolist(), strict=True):
@@ -217,8 +261,10 @@ class Transform:
         """(tokens, mask, images that stayed whole)."""
         tokens: list[tuple[int, bool, int]] = []
         image_count = 0
-        for message in messages:
-            new = self._tokens(message)
+        trained = [i for i, m in enumerate(messages) if role_of(m) in self.train_on_roles]
+        for index, message in enumerate(messages):
+            last = index == len(messages) - 1 and not inference
+            new = self._tokens(message, last, index == max(trained, default=-1))
             tokens += [(i, out, n + image_count if n >= 0 else -1) for i, out, n in new]
             image_count += max((n for _, _, n in new), default=-1) + 1
         if inference:
@@ -226,23 +272,33 @@ class Transform:
             tokens += [(i, True, -1) for i in start]
         room = len(tokens) if self.max_seq_len is None else self.max_seq_len - add_eos
         if len(tokens) > room:
-            whole = len(tokens)
-            cut = tokens[room][2]  # the image that the cut goes through
-            tokens = tokens[:room]
-            while tokens and cut >= 0 and tokens[-1][2] == cut:
-                tokens.pop()
-            kept = max((n for _, _, n in tokens), default=-1) + 1
-            warn(
-                f"cut from {whole} tokens to {len(tokens) + add_eos} (max_seq_len "
-                f"{self.max_seq_len}); {image_count - kept} of {image_count} images left out whole"
-            )
-            image_count = kept
+            tokens, image_count = self._shortened(tokens, room, add_eos, image_count)
         if add_eos:
-            tokens.append((self.eos_id, tokens[-1][1] if tokens else True, -1))
+            left_out = tokens[-1][1] if tokens else True
+            if self._torchtune and self.max_seq_len is not None:
+                left_out = True  # its ``truncate`` masks the last token of every sample
+            tokens.append((self.eos_id, left_out, -1))
         return [i for i, _, _ in tokens], [out for _, out, _ in tokens], image_count
 
+    def _shortened(
+        self, tokens: list[tuple[int, bool, int]], room: int, add_eos: bool, images: int
+    ) -> tuple[list[tuple[int, bool, int]], int]:
+        """The first ``room`` tokens without an image that the cut goes through; images left."""
+        cut = tokens[room][2]  # the image that the cut goes through
+        kept = tokens[:room]
+        while kept and cut >= 0 and kept[-1][2] == cut:
+            kept.pop()
+        whole = max((n for _, _, n in kept), default=-1) + 1
+        warn(
+            f"cut from {len(tokens)} tokens to {len(kept) + add_eos} (max_seq_len "
+            f"{self.max_seq_len}); {images - whole} of {images} images left out whole"
+        )
+        return kept, whole
 
-# ------------------------------------------------------------------ messages of two kinds
+
+def _one_of(name: str, value: Any, values: Sequence[str]) -> None:
+    if value not in values:
+        raise UserError(f"{name} is {value!r}; it must be one of {', '.join(values)}")
 
 
 def _is_around(template: Any) -> bool:
@@ -251,39 +307,3 @@ def _is_around(template: Any) -> bool:
         isinstance(pair, (list, tuple)) and [type(text) for text in pair] == [str, str]
         for pair in template.values()
     )
-
-
-def _get(message: Any, name: str, *default: Any) -> Any:
-    """A field of a message, which is a dict or an object."""
-    if isinstance(message, Mapping) and name in message:
-        return message[name]
-    if not isinstance(message, Mapping) and hasattr(message, name):
-        return getattr(message, name)
-    if default:
-        return default[0]
-    raise UserError(f"a message has a role and a content; this one has no {name}")
-
-
-def _items(message: Any) -> list[dict[str, Any]]:
-    content = _get(message, "content")
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    if not isinstance(content, (list, tuple)) or not all(isinstance(i, dict) for i in content):
-        raise UserError("the content of a message is a text or a list of items (dicts)")
-    return list(content)
-
-
-def _kind(item: Mapping[str, Any]) -> str:
-    kind = item.get("type") or next((k for k in ("image", "text") if k in item), None)
-    if kind not in ("image", "text"):
-        raise UserError(f"an item is of type text or image, not {kind!r}")
-    return kind
-
-
-def _value(item: Mapping[str, Any], kind: str) -> Any:
-    """What an item holds: HF says ``text`` or ``image``, TorchTune ``content`` for both."""
-    names = (*IMAGE_KEYS, "content") if kind == "image" else (kind, "content")
-    value = next((item[name] for name in names if name in item), None)
-    if value is None:
-        raise UserError(f"an item of type {kind} has neither {kind!r} nor 'content'")
-    return value.get("url") if isinstance(value, dict) else value

@@ -10,18 +10,20 @@ transformers ("hf").
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from .config import Config
 from .deprecated import old_names
 from .dims import Array, Float, Int
 from .errors import UserError
-from .image import MAX_IMAGE_PIXELS, normalise, patchify, resize, smart_resize
+from .image import MAX_IMAGE_PIXELS, normalise, patchify, resize, size_to_read, smart_resize
 from .media import warn
+from .video_request import Wanted, count, local_video, pixel_limits
 from .video_source import VideoSource, open_video
 
 FPS, MIN_FRAMES, MAX_FRAMES = 2.0, 4, 768
@@ -38,58 +40,103 @@ def _count(total: int, rate: float, fps: float, least: int, most: int) -> int:
     return max(int(wanted // 2) * 2, 1)  # a single frame is a clip too
 
 
+def _asked(nframes: int, total: int) -> int:
+    """A number of frames that was asked for, rounded to even (ties to a multiple of 4)."""
+    even = round(nframes / 2) * 2
+    if not 2 <= even <= total:
+        raise UserError(
+            f"nframes is {nframes}, which is {even} as an even number; the video, or the part of "
+            f"it that was asked for, has {total} frames"
+        )
+    return even
+
+
 def sample_qwen_vl_utils(
-    total: int, rate: float, fps: float = FPS, least: int = MIN_FRAMES, most: int = MAX_FRAMES
+    total: int,
+    rate: float,
+    fps: float = FPS,
+    least: int = MIN_FRAMES,
+    most: int = MAX_FRAMES,
+    nframes: int | None = None,
+    first: int = 0,
 ) -> Int[Array, "F"]:
     """Indices evenly spread from the first frame to the last. qwen_vl_utils: ``smart_nframes``.
 
-    Rounded as ``torch.linspace`` and ``round`` do: the step in float32, counted from the nearer
-    end, each index once to float32; ties to even.
+    The ``total`` frames begin at index ``first``; ``nframes`` asks for a number of frames instead
+    of a rate. Rounded as ``torch.linspace`` and ``round`` do: the step in float32, counted from the
+    nearer end, each index once to float32; ties to even.
     """
-    count = _count(total, rate, fps, least, most)
-    if count == 1:
-        return np.zeros(1, np.int64)
-    step, i = np.float64(np.float32(total - 1) / np.float32(count - 1)), np.arange(count)
-    spread = np.where(i < count // 2, step * i, total - 1 - step * (count - 1 - i))
+    number = _count(total, rate, fps, least, most) if nframes is None else _asked(nframes, total)
+    if number == 1:
+        return np.full(1, first, np.int64)
+    last = first + total - 1
+    step, i = np.float64(np.float32(total - 1) / np.float32(number - 1)), np.arange(number)
+    spread = np.where(i < number // 2, first + step * i, last - step * (number - 1 - i))
     return np.astype(np.round(np.astype(spread, np.float32)), np.int64)
 
 
 def sample_hf(
-    total: int, rate: float, fps: float = FPS, least: int = MIN_FRAMES, most: int = MAX_FRAMES
+    total: int,
+    rate: float,
+    fps: float = FPS,
+    least: int = MIN_FRAMES,
+    most: int = MAX_FRAMES,
+    nframes: int | None = None,
+    first: int = 0,
 ) -> Int[Array, "F"]:
     """Indices where equal parts begin. HF: ``Qwen2VLVideoProcessor.sample_frames``.
 
     An odd ``least`` is rounded down, where qwen_vl_utils rounds it up. (It now and then yields one
     index more, past the last frame; that one is left out.)
     """
-    count = _count(total, rate, fps, least // 2 * 2, most)
-    return np.astype(np.astype(np.arange(count) * (total / count), np.float32), np.int64)
+    even = least // 2 * 2
+    number = _count(total, rate, fps, even, most) if nframes is None else _asked(nframes, total)
+    return first + np.astype(np.astype(np.arange(number) * (total / number), np.float32), np.int64)
 
 
 def limits_qwen_vl_utils(
-    frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
+    frames: int,
+    config: Config,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    total_pixels: int | None = None,
 ) -> tuple[int, float]:
     """(least, most) pixels of a frame: fewer when there are many. qwen_vl_utils: ``fetch_video``.
 
-    The bounds are those of its policy, or of the checkpoint's ``video_preprocessor_config.json``.
+    The bounds are those of its policy, or of the checkpoint's ``video_preprocessor_config.json``;
+    ``total_pixels`` replaces the budget of all frames. Warns when ``max_pixels`` exceeds it.
     """
     least, most = config.video_limits
     least = min_pixels or min(least, max_pixels or least)
-    shared = max(min(most, ALL_PIXELS / frames * 2), int(least * 1.05))
+    even = -(-frames // 2) * 2
+    shared = max(min(most, (total_pixels or ALL_PIXELS) / even * 2), int(least * 1.05))
+    if max_pixels and max_pixels > shared:
+        warn(
+            f"max_pixels {max_pixels:,} of a video of {frames} frames: at most {shared:,.0f} "
+            "pixels per frame are read"
+        )
     return least, min(max_pixels or shared, shared)
 
 
 def limits_hf(
-    frames: int, config: Config, min_pixels: int | None = None, max_pixels: int | None = None
+    frames: int,
+    config: Config,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    total_pixels: int | None = None,
 ) -> tuple[int, float]:
     """(least, most) pixels of a frame, however many there are, as the checkpoint's files say.
 
     HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it; of a published checkpoint that
     has the limits of images. (With ``cap_pixels_per_frame`` all frames share one bound.)
     """
+    if total_pixels is not None:
+        warn("total_pixels is not used by the sampling policy hf: it has no budget of all frames")
     if not config.video.hf_limits:
         return config.processor.limits(min_pixels, max_pixels)
-    bounds = dict(zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True))
+    bounds: dict[str, Any] = dict(
+        zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True)
+    )
     least, most = config.video.hf_limits  # smart_resize refuses them where they cross
     if min_pixels or max_pixels:
         least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
@@ -137,46 +184,57 @@ def read_video(
     least: int | None = None,
     most: int | None = None,
     policy: str = "qwen-vl-utils",
+    nframes: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    total_pixels: int | None = None,
+    resized: tuple[int, int] | None = None,
+    do_sample_frames: bool | None = None,
+    sample_fps: float | None = None,
 ) -> Video:
     """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
 
     ``fps`` is the rate to sample a clip at, or the rate of a list's frames, of which all are used
-    up to ``most``. What is not given is the checkpoint's (published: 2, 4 to 768 frames). An odd
-    number of frames is made even by repeating the last.
+    up to ``most``; there ``sample_fps`` is another name of it, and wins. What is not given is the
+    checkpoint's (published: 2, 4 to 768 frames). ``nframes`` asks for a number of frames instead,
+    ``start`` and ``end`` (seconds) for a part of a clip, and ``do_sample_frames=False`` for every
+    frame. ``resized`` is a (height, width) of frames, and ``total_pixels`` the budget of all
+    frames. An odd number of frames is made even by repeating the last. Raises UserError.
     """
+    wanted = Wanted.checked(fps, nframes, start, end, do_sample_frames)
     settings = config.video
     fps = settings.fps if fps is None else fps
-    least = settings.min_frames if least is None else least
-    most = settings.max_frames if most is None else most
-    if isinstance(fps, bool) or not isinstance(fps, numbers.Real) or not 1e-6 <= fps <= 1e6:
-        raise UserError(f"fps is {fps!r}; it must be a number over 0")
-    for name, count in (("min_frames", least), ("max_frames", most)):
-        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
-            raise UserError(f"{name} is {count!r}; it must be a whole number, at least 1")
+    least = count("min_frames", settings.min_frames if least is None else least)
+    most = count("max_frames", settings.max_frames if most is None else most)
     if not isinstance(policy, str) or policy not in SAMPLING_POLICIES:
         raise UserError(
             f"no sampling policy is called {policy!r}; known are {', '.join(SAMPLING_POLICIES)}"
         )
-    config.processor.limits(min_pixels, max_pixels)  # refuses what is no limit
-    clip = open_video(source)
+    limits = pixel_limits({}, min_pixels, max_pixels)
+    config.processor.limits(*limits)  # refuses what is no limit
+    budget = None if total_pixels is None else count("total_pixels", total_pixels)
 
     def look(clip: VideoSource) -> tuple[list[np.ndarray], float]:
-        indices, between = choose_frames(clip, float(fps), int(least), int(most), policy)
-        limits = SAMPLING_POLICIES[policy].limits(len(indices), config, min_pixels, max_pixels)
-        return _resized(clip, indices, limits, config), between
+        at = wanted.rate_of(clip, fps, sample_fps)
+        indices, between = choose_frames(clip, at, least, most, policy, wanted)
+        found = SAMPLING_POLICIES[policy].limits(len(indices), config, *limits, budget)
+        return _resized(clip, indices, FrameLimits(*found, *limits, resized), config), between
 
-    if clip.uneven:
-        chosen = "time" if SAMPLING_POLICIES[policy].by_time else "index all the same"
-        warn(f"{clip.name}: {clip.uneven}; they are chosen by {chosen}")
-    for note in clip.notes:
-        warn(f"{clip.name}: {note}")
-    try:
-        frames, between = look(clip)
-    except _Short as short:
-        warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
-        frames, between = look(clip.cut_to(short.held))
-    for note in clip.decoding.messages():
-        warn(f"{clip.name}: {note}")
+    with local_video(source) as (local, name):
+        clip = open_video(local)
+        clip = clip if name is None else replace(clip, name=name)
+        if clip.uneven:
+            chosen = "time" if SAMPLING_POLICIES[policy].by_time else "index all the same"
+            warn(f"{clip.name}: {clip.uneven}; they are chosen by {chosen}")
+        for note in clip.notes:
+            warn(f"{clip.name}: {note}")
+        try:
+            frames, between = look(clip)
+        except _Short as short:
+            warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
+            frames, between = look(clip.cut_to(short.held))
+        for note in clip.decoding.messages():
+            warn(f"{clip.name}: {note}")
     step = config.vision.temporal_patch_size
     pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
     _, h, w = pairs[0][1]
@@ -184,26 +242,86 @@ def read_video(
 
 
 def choose_frames(
-    clip: VideoSource, fps: float, least: int, most: int, policy: str = "qwen-vl-utils"
+    clip: VideoSource,
+    fps: float,
+    least: int,
+    most: int,
+    policy: str = "qwen-vl-utils",
+    wanted: Wanted = Wanted(),  # noqa: B008 (a constant)
 ) -> tuple[list[int], float]:
     """Which frames of a clip are looked at, and the mean seconds from one of them to the next.
 
     ``fps`` frames a second, at least ``least`` and at most ``most``, by the rule of ``policy``
-    (:data:`SAMPLING_POLICIES`). Frames without a rate were taken at ``fps``: all of them are looked
-    at, up to ``most``. Warns when there are more.
+    (:data:`SAMPLING_POLICIES`), unless other frames are ``wanted``. Frames without a rate were
+    taken at ``fps``: all of them are looked at, up to ``most``. Warns when there are more.
     """
+    total: float = clip.total
     if clip.rate is not None:
-        rule = SAMPLING_POLICIES[policy]
-        indices = rule.sample(clip.total, clip.rate, fps, least, most)
-        indices = clip.shown_instead(indices) if rule.by_time else indices
-        if (wanted := int(min(clip.total / clip.rate * fps, clip.total))) > most:
-            warn(f"{clip.name} has {wanted} frames at {fps:g} a second; {len(indices)} are used")
+        indices, total = _sampled(clip, clip.rate, fps, least, most, policy, wanted)
     else:
+        wanted.note_unused(clip.name)
         indices = np.arange(clip.total)
-        if clip.total > most:
+        if clip.total > most and not wanted.all_frames:
             indices = sample_qwen_vl_utils(clip.total, 1.0, 1.0, 1, most)
             warn(f"{clip.name} holds {clip.total} frames; {len(indices)} of them are used")
-    return indices.tolist(), clip.total / len(indices) / (clip.rate or fps)
+    return indices.tolist(), total / len(indices) / (clip.rate or fps)
+
+
+def _sampled(
+    clip: VideoSource,
+    rate: float,
+    fps: float,
+    least: int,
+    most: int,
+    policy: str,
+    wanted: Wanted,
+) -> tuple[np.ndarray, float]:
+    """The indices of a clip's frames, and how many frames of mean length its wanted part lasts."""
+    rule, nframes = SAMPLING_POLICIES[policy], wanted.nframes
+    first, total = wanted.part(clip.name, clip.total, rate)
+    if wanted.all_frames:
+        return _every_frame(clip, rate, first, total)
+    indices = rule.sample(total, rate, fps, least, most, nframes, first)
+    indices = clip.shown_instead(indices) if rule.by_time else indices
+    if nframes is None and (here := int(min(total / rate * fps, total))) > most:
+        warn(f"{clip.name} has {here} frames at {fps:g} a second; {len(indices)} are used")
+    return indices, total
+
+
+def _every_frame(
+    clip: VideoSource, rate: float, first: int, total: int
+) -> tuple[np.ndarray, float]:
+    """All frames of a part that has ``total`` frames of mean length, of an uneven clip by time."""
+    if not clip.times or total == clip.total:
+        return first + np.arange(total), total
+    begins, lasts = np.array(clip.times[:-1]), np.diff(clip.times)
+    inside = (begins >= first / rate - 1e-9) & (begins < (first + total) / rate)
+    indices = np.flatnonzero(inside)
+    if len(indices) == 0:  # one long frame is shown all the time
+        indices = np.searchsorted(begins, [first / rate], side="right") - 1
+    return indices, float(np.sum(lasts[indices])) * rate
+
+
+class FrameLimits(NamedTuple):
+    """The least and most pixels of a frame; what was asked for of them, and a size asked for."""
+
+    least: float
+    most: float
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    resized: tuple[int, int] | None = None  # height, width
+
+
+def frame_size(frame: Image.Image, factor: int, limits: FrameLimits) -> tuple[int, int]:
+    """(height, width) at which a frame is read; warns where a limit that was asked for is not kept.
+
+    That the budget of all frames is not met to the pixel is no one's wish, and nothing is said.
+    """
+    least, most = limits.least, limits.most
+    asked = limits.min_pixels == least or limits.max_pixels == most
+    if limits.resized is None and not asked:
+        return smart_resize(frame.height, frame.width, factor, least, most)
+    return size_to_read(frame.height, frame.width, factor, (least, most), limits.resized, "a frame")
 
 
 class _Short(Exception):
@@ -214,7 +332,7 @@ class _Short(Exception):
 
 
 def _resized(
-    clip: VideoSource, indices: list[int], limits: tuple[int, float], config: Config
+    clip: VideoSource, indices: list[int], limits: FrameLimits, config: Config
 ) -> list[np.ndarray]:
     """The frames of these indices (in order) at the size at which they are read, uint8 [H, W, 3].
 
@@ -230,7 +348,7 @@ def _resized(
             continue
         if not used:
             first = frame.size
-            size = smart_resize(frame.height, frame.width, factor, *limits)
+            size = frame_size(frame, factor, limits)
             if size[0] * size[1] > MAX_IMAGE_PIXELS:
                 raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
             room = np.empty((len(indices), *size, 3), np.uint8)

@@ -12,6 +12,7 @@ from .. import grounding
 from ..errors import UserError
 from ..model import Inputs, Model
 from .report import grids_of
+from .shared import note
 
 ICONS = ("ICO", "ICNS")  # written at a few sizes only
 
@@ -40,7 +41,10 @@ def find_locations(
     ((_, rows, columns),) = grids_of(inputs.image_grid_thw)
     patch = model.config.vision.patch_size
     answer = model.tokenizer.decode(token_ids, skip_special=False)
-    return grounding.locations(answer, (columns * patch, rows * patch), size)
+    reading = grounding.read_answer(answer, (columns * patch, rows * patch), size)
+    if reading.cut:
+        note("the answer ends in the middle of a location; --boxes draws those that are complete")
+    return reading.locations
 
 
 def in_format(image: Image.Image, path: str) -> bytes:

@@ -6,21 +6,19 @@ import argparse
 import os
 import secrets
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from .. import compat, media
 from ..chat import EMPTY_PROMPT
 from ..errors import UserError
+from ..media_kinds import kind_of_file, named_like_a_file, named_like_a_video
 from ..model import EXAMPLE_IMAGE, Model
 from ..sampling import Sampling, not_followed, published
 from .shared import Parser, note
-from .stdin import image_on_stdin
+from .stdin import image_on_stdin, is_video
 
 HELP = """\
-usage: tinyqwenvl run [OPTIONS] [IMAGE...] [PROMPT]
+usage: tinyqwenvl run [OPTIONS] [IMAGE|VIDEO...] [PROMPT]
 
 Ask Qwen2-VL or Qwen2.5-VL. IMAGE: a file, or - for stdin. No words: an example.
 PROMPT: by default "describe", of two images "What changed?"; add to it by pipe.
@@ -46,7 +44,6 @@ PROMPT: by default "describe", of two images "What changed?"; add to it by pipe.
   -v, --verbose             settings, times, memory (also -h, --help, --version)
 """
 TO_RGB = {"white": media.rgb, "drop": compat.drop_alpha}
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv")
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 
@@ -77,30 +74,45 @@ def parser() -> Parser:
 
 
 def images_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
-    """All words but the last are images; so is the last when it is alone or named like one.
+    """All words but the last are inputs; so is the last when it is a file or named like one.
 
-    The prompt is None where none was given.
+    A folder is an input where it is alone or written as a path. The prompt is None where none was
+    given. Raises UserError for an empty prompt.
     """
     if not words:
         return [str(EXAMPLE_IMAGE)], None
     *images, last = words
-    if last == "-" or _named_like_an_image(last) or (os.path.exists(last) and not images):
+    is_input = last == "-" or os.path.isfile(last) or named_like_a_file(last)
+    if is_input or (os.path.exists(last) and not images):
         return words, None
     if not last.strip():
         raise UserError(EMPTY_PROMPT)
     return images, last
 
 
-def _named_like_an_image(word: str) -> bool:
-    return " " not in word and Path(word).suffix.lower() in Image.registered_extensions()
+def take_videos(args: argparse.Namespace) -> None:
+    """Move the videos among the words to ``args.video``, and say so.
+
+    A video is a file whose first bytes say so, or a name that ends as those of videos do. Animated
+    images stay images, of which the first frame is read.
+    """
+    inputs, prompt = images_and_prompt(args.words)
+    videos = [word for word in inputs if args.words and _is_video(word)]
+    if not videos:
+        return
+    args.words = [word for word in inputs if word not in videos]
+    args.words += [] if prompt is None else [prompt]
+    args.video = [*args.video, *videos]
+    for word in videos:
+        if os.path.exists(word):
+            note(f"{word} is read as a video, as by --video {word}")
 
 
-def refuse_videos(words: list[str]) -> None:
-    """Raise UserError when an image, or a prompt of one word, is named like a video."""
-    for word in words:
-        is_prompt = word == words[-1] and " " in word
-        if Path(word).suffix.lower() in VIDEOS and "://" not in word and not is_prompt:
-            raise UserError(f"{word} is a video; give it as --video {word}")
+def _is_video(word: str) -> bool:
+    if os.path.isfile(word):
+        kind = kind_of_file(word)
+        return kind.medium == "video" if kind is not None else named_like_a_video(word)
+    return named_like_a_video(word) and not word.lower().startswith("data:")
 
 
 def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
@@ -109,9 +121,11 @@ def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
     if not args.words and (args.video or args.chat):
         images = []  # no example
     opened = [image_on_stdin() if image == "-" else image for image in images]
+    on_stdin = [data for data in opened if isinstance(data, bytes) and is_video(data)]
+    opened = [image for image in opened if image not in on_stdin]
     rate = {} if args.fps is None else {"fps": args.fps}
     items = [{"type": "image", "image": image} for image in opened]
-    items += [{"type": "video", "video": path, **rate} for path in args.video]
+    items += [{"type": "video", "video": path, **rate} for path in [*args.video, *on_stdin]]
     default = "What changed?" if len(images) == 2 and not args.video else "describe"
     texts = [text for text in (prompt, piped) if text] or ([] if args.chat else [default])
     return [*items, {"type": "text", "text": "\n".join(texts)}] if texts else items

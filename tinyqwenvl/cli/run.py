@@ -25,7 +25,7 @@ from .request import (
     choose_sampling,
     images_and_prompt,
     parser,
-    refuse_videos,
+    take_videos,
     user_items,
 )
 from .shared import INTERRUPTED, command, note, write_bytes
@@ -35,9 +35,9 @@ from .stdin import Piped
 def answer(argv: list[str] | None) -> int:
     """Load, prepare, generate, print."""
     args = parser().parse_intermixed_args(argv)
+    take_videos(args)
     asked = asked_sampling(args)
     images, _ = images_and_prompt(args.words)
-    refuse_videos(args.words)
     if args.chat and (args.json or args.no_stream or args.parse_special or "-" in images):
         raise UserError("--chat goes with no image on stdin, --json, --no-stream, --parse-special")
     if args.boxes is not None:
@@ -80,9 +80,7 @@ def answer(argv: list[str] | None) -> int:
     locations = []
     if args.boxes is not None:
         locations = find_locations(model, inputs, items[0]["image"].size, said["token_ids"])
-        said["boxes"] = [
-            {"point" if m.is_point else "box": m.place, "label": m.label} for m in locations
-        ]
+        said["boxes"] = [{m.kind: m.place, "label": m.label} for m in locations]
         if not locations:
             note(f"no box and no point in the answer; {args.boxes} is not written")
     if args.json:

@@ -9,6 +9,7 @@ import threading
 import time
 
 from ..errors import UserError
+from ..media_kinds import HEAD, kind_of
 from .shared import note
 
 MOST_TEXT, MOST_IMAGE = 1_000_000, 1_000_000_000  # bytes on stdin
@@ -67,8 +68,14 @@ def _stdin_is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
+def is_video(data: bytes) -> bool:
+    """Whether the bytes of a file on stdin are a video."""
+    kind = kind_of(data[:HEAD])
+    return kind is not None and kind.medium == "video"
+
+
 def image_on_stdin() -> bytes:
-    """The bytes of an image on stdin. Raises UserError when nothing comes."""
+    """The bytes of an image or video on stdin. Raises UserError when nothing comes."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("- is an image on stdin; send one: ... - < photo.jpg")
     data = sys.stdin.buffer.read(MOST_IMAGE)

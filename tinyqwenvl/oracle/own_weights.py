@@ -178,8 +178,8 @@ def _gguf(path: Path, model: Model) -> dict[str, Load]:
 
     def load(*names: str) -> Load:
         def read() -> np.ndarray:
-            parts = [gguf.dequantize(t.data, t.tensor_type) for t in map(tensors.get, names)]
-            parts = [np.reshape(p, _shape(tensors[n])) for p, n in zip(parts, names, strict=True)]
+            found = [tensors[name] for name in names]
+            parts = [np.reshape(gguf.dequantize(t.data, t.tensor_type), _shape(t)) for t in found]
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
         return read

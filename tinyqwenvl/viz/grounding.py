@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, Stroke
 
 from ..grounding import Location, locations
@@ -62,11 +62,8 @@ def _draw(axes: Axes, location: Location, colour: str, line: str, width: float, 
     ]
     x, y = location.place[:2]
     if not location.is_point:
-        x2, y2 = location.place[2:]
         for ink, wide, style in (("white", wider, "-"), (colour, width, line)):
-            axes.add_patch(
-                Rectangle((x, y), x2 - x, y2 - y, fill=False, color=ink, lw=wide, linestyle=style)
-            )
+            axes.add_patch(_outline(location, fill=False, color=ink, lw=wide, linestyle=style))
     else:
         (cross,) = axes.plot(x, y, "+" if label else "x", color=colour, markersize=11)
         cross.set_markeredgewidth(width)
@@ -78,6 +75,14 @@ def _draw(axes: Axes, location: Location, colour: str, line: str, width: float, 
             ha="left" if x < 0.75 * axes.get_xlim()[1] else "center", fontsize=8.5,
             va="bottom" if above else "top", color="black", bbox=_PLATE,
         )  # fmt: skip
+
+
+def _outline(location: Location, **look: Any) -> Patch:
+    """A rectangle, or the quadrilateral of four corners."""
+    if location.kind == "quad":
+        return Polygon(np.reshape(location.place, (4, 2)), closed=True, **look)
+    x1, y1, x2, y2 = location.place
+    return Rectangle((x1, y1), x2 - x1, y2 - y1, **look)
 
 
 def _alt(found: Sequence[Location], truth: Sequence[Location]) -> str:
@@ -93,6 +98,10 @@ def _tell(location: Location) -> str:
     name, place = location.label or "no name", [f"{n:.0f}" for n in location.place]
     if location.is_point:
         return f"a point for {name} at ({place[0]}, {place[1]})"
+    if location.kind == "quad":
+        return (
+            f"a quadrilateral for {name} from ({place[0]}, {place[1]}) to ({place[4]}, {place[5]})"
+        )
     return f"a box for {name} from ({place[0]}, {place[1]}) to ({place[2]}, {place[3]})"
 
 

@@ -54,6 +54,8 @@ NOTEBOOKS = {
     "13": "editions",
     "14": "oracle",
     "15": "training",
+    "16": "answer.decoding",
+    "17": "answer.boxes",
 }
 
 

@@ -106,8 +106,9 @@ def _in_either_order(
 def _explain(found: Comparison, model: Model | None) -> None:
     """Add the reasons for the first difference, or a note why there are none."""
     first = found.first
-    shape = first is not None and first.verdict == "shape"
-    if shape and unmatched(found.reference, found.candidate, first.name):
+    if first is None:
+        return
+    if first.verdict == "shape" and unmatched(found.reference, found.candidate, first.name):
         found.notes.append(
             f"the rows of {first.name} cannot be matched with the reference's, so no reason is "
             "looked for"

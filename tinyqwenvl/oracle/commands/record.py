@@ -32,7 +32,7 @@ was made of, and how far rounding alone moves it (its noise floors).
   --inputs FILE         your own input_ids, pixel_values and image_grid_thw
                         (pixel_values_videos, video_grid_thw and
                         second_per_grid_ts too) instead of IMAGE and PROMPT
-  --weights-from FILE   the port's own weights (MLX, GGUF, safetensors, a folder),
+  --weights-from FILE   the port's own weights (MLX, GGUF, safetensors, folder),
                         dequantised; may be given several times
   --stages GLOB         only stages named so; may be given several times
   --tokens N            generate N ids too, each step a further call; default 0
