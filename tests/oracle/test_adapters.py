@@ -77,6 +77,19 @@ def test_a_dump_of_all_nodes(kind, tmp_path):
     assert (dump.get("visual.blocks.0.mlp") is None) == (kind == "safetensors")
 
 
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_nodes_of_genai_of_one_name(kind, tmp_path):
+    stem = "/model/layers.0/attn/q_proj"
+    nodes = (f"{stem}/MatMul/output_0", f"{stem}/Add/output_0")
+    arrays = {n: np.full((2, 3), i, np.float32) for i, n in enumerate(nodes)}
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", **arrays)
+    else:
+        safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors")
+    dump = open_dump(tmp_path / f"a.{kind}")
+    assert len(dump) == 1 and dump["model.layers.0.self_attn.q_proj"].sum() == 6  # Add's
+
+
 def test_what_ends_in_an_output_of_the_graph_is_not_guessed(tmp_path):
     """The last node of the merger is called as the graph's output: what is before it is not it."""
     nodes = ("/visual/merger/mlp/mlp.0/Add_output_0", "/visual/merger/mlp/mlp.1/Mul_1_output_0")

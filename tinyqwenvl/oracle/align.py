@@ -126,6 +126,8 @@ class _Work:
         if len(filled) < len(theirs):
             self.empty.append(name)
             self.changed = True
+        if not filled:
+            return
         if name in BOUNDS:
             filled = [self._without_empty(e) for e in filled]
             if self.fits(ours, filled):

@@ -246,17 +246,30 @@ def _is_floor(far: Any) -> bool:
 def geometry(entry: Entry, dump: Dump) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Grids [images, 3] and window order [M] that a stage with rows of patches or tokens has.
 
-    With images and videos the vision encoder runs twice: its first call is of the images.
+    With images and videos the vision encoder runs twice: its first call is of the images. None for
+    what the dump does not hold, or holds damaged.
     """
     kinds = [n for n in ("image_grid_thw", "video_grid_thw") if dump.get(n) is not None]
     if entry.name == "pixel_values_videos":
         kinds = [n for n in kinds if n == "video_grid_thw"]
     grids = dump.get(kinds[entry.call]) if entry.call < len(kinds) else None
     window = dump.get("visual.window_index", entry.call)
-    return (
-        None if grids is None else np.reshape(grids.read(), (-1, 3)),
-        None if window is None else np.reshape(window.read(), -1),
-    )
+    return grids_of(grids), _permutation(window)
+
+
+def grids_of(entry: Entry | None) -> np.ndarray | None:
+    """Grids [images, 3], or None where they are missing or cannot be."""
+    array = None if entry is None else entry.read()
+    if array is None or array.dtype.kind not in "iu" or array.size % 3 or np.any(array < 1):
+        return None
+    return np.reshape(array, (-1, 3))
+
+
+def _permutation(entry: Entry | None) -> np.ndarray | None:
+    array = None if entry is None else np.reshape(entry.read(), -1)
+    if array is None or not np.array_equal(np.sort(array), np.arange(array.size)):
+        return None
+    return array.astype(np.int64)
 
 
 # ------------------------------------------------------------------ writing

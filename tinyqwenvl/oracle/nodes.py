@@ -30,17 +30,24 @@ def stages_of(entries: Iterable[Entry], ordered: bool) -> tuple[list[Entry], lis
     """
     found: list[Entry] = []
     last, open_at = "", set()  # nodes before an output of the graph, which has no module's name
+    built: dict[tuple[str, int], Entry] = {}  # of GenAI's builder: the last of a name counts
     nodes: dict[int, dict[str, Entry]] = defaultdict(dict)
-    for entry in entries:
+    given = list(entries)
+    if not ordered:
+        given.sort(key=lambda e: _late(str(e.info.get("node", "")).removesuffix("/output_0")))
+    for entry in given:
         node = str(entry.info.get("node", "")).partition("#")[0]
         if is_node(node):
             nodes[entry.call][node] = entry
             last = node
+        elif node:
+            built[entry.name, entry.call] = entry
         else:
             found.append(entry)
             open_at |= {last} if last else set()
-    taken = 0
     there = {(e.name, e.call) for e in found}
+    found += [entry for key, entry in built.items() if key not in there]
+    taken, there = len(built), there | set(built)
     for call, named in nodes.items():
         keys = list(named) if ordered else sorted(named, key=_late)
         outputs = outputs_of_modules(keys) if ordered else _alone(keys)
@@ -50,7 +57,7 @@ def stages_of(entries: Iterable[Entry], ordered: bool) -> tuple[list[Entry], lis
             if whole and (stage, call) not in there:
                 found.append(replace(named[node], name=stage))
                 taken += 1
-    count = sum(map(len, nodes.values()))
+    count = sum(map(len, nodes.values())) + len(built)
     notes = [f"{count} nodes of a graph, of which {taken} are taken as outputs of modules"]
     return found, notes if count else []
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .dump import Dump, Entry
+from .dump import Dump, Entry, grids_of
 
 WINDOW = 64  # patches of a whole window: (112 / 14) ** 2
 
@@ -123,17 +123,14 @@ def _calls(dump: Dump) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(patches of each window, grids [I, 3]) of every call of the reference's vision encoder."""
     names = [n for n in ("image_grid_thw", "video_grid_thw") if dump.get(n) is not None]
     for call, name in enumerate(names):
-        grids = np.reshape(dump[name], (-1, 3))
-        bounds = dump.get("visual.cu_window_seqlens", call)
-        if bounds is None:
-            windows = np.repeat(grids[:, 1] * grids[:, 2], grids[:, 0])
-        else:
-            windows = np.diff(np.reshape(bounds.read(), -1))
-        if (
-            len(windows)
-            and np.all(windows > 0)
-            and np.sum(windows) == np.sum(np.prod(grids, axis=1))
-        ):
+        grids, entry = grids_of(dump.get(name)), dump.get("visual.cu_window_seqlens", call)
+        if grids is None:
+            continue
+        windows = np.repeat(grids[:, 1] * grids[:, 2], grids[:, 0])
+        bounds = None if entry is None else np.reshape(entry.read(), -1)
+        if bounds is not None and bounds.dtype.kind in "iu":
+            windows = np.diff(bounds)
+        if np.all(windows > 0) and np.sum(windows) == np.sum(np.prod(grids, axis=1)):
             yield windows, grids
 
 

@@ -20,7 +20,7 @@ from ..checkpoint import BFLOAT16, to_float
 from ..config import read_json, read_text
 from ..errors import UserError
 from .dump import Dump, Entry, make_dump, read_dump_file, split_key
-from .nodes import is_node, stages_of
+from .nodes import stages_of
 
 LARGEST = 1 << 36  # bytes of one tensor
 _HEADERS: dict[tuple[int, int], Callable] = {
@@ -100,7 +100,7 @@ def read_map(path: str | Path) -> dict[str, str]:
 
 def _entry(key: str, shape: tuple[int, ...], dtype: Any, load: Callable[[], np.ndarray]) -> Entry:
     name, call = split_key(key)
-    node = {"node": key.partition("#")[0]} if is_node(key) else {}
+    node = {"node": key.partition("#")[0]} if key.startswith("/") else {}
     return Entry(name, call, shape, str(dtype), load, node)
 
 
