@@ -149,6 +149,16 @@ def test_nodes_of_openvino(theirs, scope):
     assert (node and scope_of(f"{node}_output_0")) == scope
 
 
+@pytest.mark.parametrize("number", [0, 1])  # of either family
+def test_mlx_vlm_agrees(number, tmp_path):
+    pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed", exc_type=ImportError)
+    from scripts.run_mlx_port import case
+
+    for _, found in case(number, 2026, tmp_path, 3):
+        assert found.first is None and len(found.compared) > 100
+        assert any("calls joined to one" in note for note in found.notes)
+
+
 def test_empty_files_of_a_folder(reference, tmp_path):
     for name in ("visual.merger", "model.norm"):
         np.save(tmp_path / f"{name}.npy", reference[name])

@@ -179,6 +179,16 @@ def test_padded_windows(reference, family, beside, batch):
     assert any(f"{rows} padding rows {how} windows left out" in note for note in found.notes)
 
 
+def test_windows_without_rows_are_left_out_of_bounds(reference):
+    def change(entry, array, _):
+        if entry.name != "visual.cu_seqlens":
+            return [array]
+        return [np.repeat(array, [1, 3, *[1] * (len(array) - 2)])]
+
+    found = compare(reference, remade(reference, change))
+    assert found.first is None and any("2 windows without any rows" in n for n in found.notes)
+
+
 @pytest.mark.parametrize("before", [False, True])
 def test_a_padded_prompt(reference, before):
     def change(entry, array, axes):
