@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from .dump import Dump, Entry
+from .media_order import groups_by_medium, media_in_prompt
 from .padding import Padding
 from .rows import BOUNDS, Groups, Joined, One, Rows, as_rows, caches, narrowed, picked, spread
 from .stages import BEGINNINGS, about
@@ -99,6 +100,7 @@ class _Work:
     def __post_init__(self) -> None:
         self.family = str(self.reference.about.get("model_type", "qwen2_5_vl"))
         self.padding = Padding(self.reference, self.candidate)
+        self.media = media_in_prompt(self.reference)
         numbers = [int(n) for e in self.reference if (n := _layer_of(e.name))]
         last = f"model.layers.{max(numbers, default=-1)}"
         self.ends = re.compile(
@@ -169,11 +171,17 @@ class _Work:
         wanted = [e.shape[axis] for e in ours]
         if name in BOUNDS:  # each call begins with a 0
             groups = spread([r.count - 1 for r in rows], [n - 1 for n in wanted])
-            return picked(rows, groups)
+            if groups is None:
+                groups = groups_by_medium([r.count for r in rows], self.media, None)
+            return self._picked_media(rows, groups)
         groups = spread([r.count for r in rows], wanted)
         if groups is not None:
             self._plan(letter, groups, [r.count for r in rows])
             return picked(rows, groups)
+        if letter in ("N", "M"):
+            counts, unit = [r.count for r in rows], 4 if letter == "M" else 1
+            if (by_medium := groups_by_medium(counts, self.media, unit)) is not None:
+                return self._picked_media(rows, by_medium)
         if letter == "K" and (cached := caches(rows, wanted)):
             return cached
         if (unpadded := self.padding.left_out(name, letter, ours, rows)) is not None:
@@ -181,6 +189,12 @@ class _Work:
         if not self.ends.fullmatch(name):
             return None
         return self._last_rows(name, letter, rows, wanted, given)
+
+    def _picked_media(self, rows: list[Rows], groups: list[list[int]] | None) -> Groups | None:
+        """Groups that need not be in the order of the calls: every row is in one of them."""
+        if groups is None or sum(map(len, groups)) < len(rows):
+            return picked(rows, groups)
+        return [([rows[i] for i in group], None) for group in groups]
 
     def _plan(self, letter: str, groups: list[list[int]], rows: list[int]) -> None:
         """Remember how the candidate cuts the prompt: for each call (reference's call, rows)."""
