@@ -158,8 +158,9 @@ def load_config(directory: Path) -> Config:
     raw = read_json(directory / "config.json", required=True)
     names = (NESTED, IMAGE_FILE, VIDEO_FILE)
     files = {n: read_json(directory / n) if (directory / n).exists() else None for n in names}
+    generation = read_json(directory / "generation_config.json")
     try:
-        return parse_config(raw, files, read_json(directory / "generation_config.json"))
+        return parse_config(raw, files, generation)
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     except KeyError as error:
@@ -350,6 +351,6 @@ def _check_number(name: str, value: Any, kind: str) -> None:
         least = 0 if kind == "index" or name.endswith(("_id", "_tokens")) else 1
         most = LARGEST.get(name, 2**31)
         if type(value) is not int or not least <= value <= most:
-            raise UserError(f"{name} is {value!r}, not a whole number from {least} to {most}")
+            raise UserError(f"{name} is {value!r}, not an integer from {least} to {most}")
     elif kind == "float" and not (type(value) in (int, float) and 0 < value <= 1e30):
         raise UserError(f"{name} is {value!r}, not a positive number")

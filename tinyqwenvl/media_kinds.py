@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-HEAD = 4096  # bytes of a file that are looked at
+HEAD = 4096  # bytes of a file that are read for this
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .m2v .mpv .vob .wmv .asf .flv .f4v .3gp .3g2 "
     ".ts .mts .m2ts .ogv .ogm .mxf .rm .rmvb .divx .dv .y4m .ivf .nut .wtv .h264 .264 .h265 .265 "
@@ -90,11 +90,11 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
 _MARKUP: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
     (re.compile(rb"<svg[\s>]", re.I), Kind("an SVG drawing", "other", "convert it to PNG")),
     (re.compile(rb"^(<!doctype html|<html|<head|<body|<script)", re.I),
-     Kind("an HTML page (of a download that failed?)", "other", "fetch the image itself")),
+     Kind("an HTML page (of a download that failed?)", "other", "fetch the file itself")),
     (re.compile(rb"^<\?xml|^<[A-Za-z!]"), Kind("an XML document", "other",
-                                             "fetch the image itself")),
+                                             "fetch the file itself")),
     (re.compile(rb'^[\[{]\s*["\[{\]}]'), Kind("JSON (the message of a server?)", "other",
-                                             "fetch the image itself")),
+                                             "fetch the file itself")),
 )  # fmt: skip
 TEXT = Kind("text", "other", "give an image, or pipe the text in as a prompt: < FILE")
 

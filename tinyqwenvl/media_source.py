@@ -1,7 +1,7 @@
 """Whatever holds an image or a video -> a path, the bytes of a file, or an array of bytes.
 
 Accepted is what transformers' ``load_image`` and ``load_video``, qwen_vl_utils and the Hugging Face
-datasets hand around: paths, ``file://`` and ``data:`` URIs, base64, bytes, file objects, the dict
+datasets pass: paths, ``file://`` and ``data:`` URIs, base64, bytes, file objects, the dict
 ``{"bytes", "path"}``, arrays and tensors in either layout. Nothing is decoded here.
 """
 
@@ -85,7 +85,9 @@ def path_or_bytes(source: Any, what: str = "image") -> tuple[str, str | bytes]:
 
 
 def shown(path: str, most: int = 200) -> str:
-    """A name as a message has it: in one line, and not too long."""
+    """A name as a message has it: in one line, not too long, and to be seen."""
+    if not path.strip():
+        return "an empty name"
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in path[: most + 1])
     return text if len(path) <= most else text[:most] + "..."
 

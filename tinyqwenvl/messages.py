@@ -99,7 +99,7 @@ def _inside(value: Any) -> Any:
 def media_kind(item: dict[str, Any]) -> str:
     """What an item of a message's content is: "image", "video" or "text"."""
     kind = item.get("type")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
         raise UserError(f"a content item is of type image, video or text, not {kind!r}")
     held = {key for key, value in item.items() if value is not None}  # None: a table's empty cell
     if KINDS.get(kind or "") == "image" or held & {"image", "image_url"}:
@@ -109,6 +109,19 @@ def media_kind(item: dict[str, Any]) -> str:
     if "text" in held:
         return "text"
     raise UserError(f"a content item needs image, video or text; this one has {', '.join(item)}")
+
+
+def warn_unwritten(item: Mapping[str, Any], kind: str) -> None:
+    """Warn of what an item holds besides its image or video: templates write one of them only."""
+    given = {key: item.get(key) for key in KINDS}
+    held = {KINDS[k] for k, v in given.items() if not (v is None or (isinstance(v, str) and not v))}
+    if kind != "text" and (more := sorted(held - {kind})):
+        warnings.warn(
+            f"a content item holds {kind} and {' and '.join(more)}: only the {kind} is read; give "
+            "each an item of its own",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def all_items(messages: Any) -> list[dict[str, Any]]:

@@ -157,7 +157,7 @@ def _texts(directory: Path) -> dict[str, str] | None:
     settings = directory / "processor_config.json"
     if legacy.exists() and more:
         raise UserError(
-            f"{legacy} stands beside {folder.name}/; keep one of them (transformers refuses both)"
+            f"{legacy} is beside {folder.name}/; keep one of them (transformers refuses both)"
         )
     if (found := read_json(settings).get("chat_template")) is not None:
         return _named(found, settings)

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def pixel_limits(
 
 
 def pixels(value: Any) -> Any:
-    """A limit on pixels as an int where it is a whole number of any type; else as it is."""
+    """A limit on pixels as an int where it is an integer of any type; else as it is."""
     try:
         return value if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -105,10 +105,10 @@ def video_options(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count(name: str, value: Any) -> int:
-    """A whole number of at least 1. Raises UserError."""
+    """An integer of at least 1. Raises UserError."""
     whole = pixels(value)
     if type(whole) is not int or whole < 1:
-        raise UserError(f"{name} is {_said(value)}; it must be a whole number, at least 1")
+        raise UserError(f"{name} is {_said(value)}; it must be an integer, at least 1")
     if whole > MOST:
         raise UserError(f"{name} is over {MOST:,}; give a smaller number")
     return whole
@@ -175,6 +175,11 @@ class Wanted:
         times = seconds("video_start", start), seconds("video_end", end)
         return cls(number, *times, all_frames=every, fps_given=fps is not None)
 
+    def or_number(self, nframes: int | None) -> Wanted:
+        """With the checkpoint's number of frames, where neither that nor a rate is asked for."""
+        asked = self.nframes is not None or self.fps_given or self.all_frames
+        return self if asked or nframes is None else replace(self, nframes=nframes)
+
     def rate_of(self, clip: Any, fps: Any, sample_fps: Any) -> float:
         """Frames per second at which to sample a clip, or at which a list was taken."""
         found = rate("fps", fps)
@@ -210,7 +215,7 @@ class Wanted:
         return first, last - first + 1
 
     def note_unused(self, name: str) -> None:
-        """Say what is not used of a list of frames, all of which are looked at."""
+        """Say what is not used of a list of frames, all of which are read."""
         asked = {"nframes": self.nframes, "video_start": self.start, "video_end": self.end}
         if unused := [key for key, value in asked.items() if value is not None]:
             warn(f"{' and '.join(unused)} of a list is not used: all of its frames are ({name})")

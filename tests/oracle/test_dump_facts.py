@@ -48,7 +48,8 @@ def test_another_family_or_size_is_refused(reference, family):
     def one(entry, array, _):  # one stage alone is a bug of the port
         return [array[..., :-8] if entry.name == "visual.merger" else array]
 
-    assert compare(reference, remade(reference, one)).first.name == "visual.merger"
+    found = compare(reference, remade(reference, one))
+    assert next(v for v in found.compared if v.name == "visual.merger").verdict != "equal"
 
 
 def test_steps_after_another_token_are_left_out(reference):
