@@ -188,7 +188,7 @@ def test_clear_and_templates_of_their_own(model, tmp_path):
     assert list(talk.say("hello", max_tokens=4)) == first
     directory = write_checkpoint(tmp_path, tiny_config("qwen2_vl"))
     (directory / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(UserError, match="template of its own"):
+    with pytest.raises(UserError, match="its own chat template"):
         Conversation(tinyqwenvl.load(directory))
 
 

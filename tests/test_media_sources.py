@@ -216,14 +216,14 @@ def test_dark_images_in_floats_of_0_to_255_need_one_value_over_1():
         (np.zeros(7), r"not float64 \[7\]"),
         (np.float32(3), r"not float32 \[\]"),
         (np.zeros((5, 0, 3)), r"not float64 \[5, 0, 3\]"),
-        ([GOOD], "cannot be made of list"),
+        ([GOOD], "from list"),
         ({}, "needs bytes, path or url; this one has no key"),
         ({"bytes": None, "path": None}, "this one has bytes, path"),
         ({"image": "a.png"}, "this one has image"),
         (io.StringIO("text"), "open it in binary mode"),
         ("data:image/png;base64", "no comma"),
-        (f"data:image/png;base64,{TEXT[:-3]}", "cut or damaged|not base64|not an image"),
-        (TEXT[: len(TEXT) // 2], "cut or damaged|not an image"),
+        (f"data:image/png;base64,{TEXT[:-3]}", "truncated or damaged|not base64|not an image"),
+        (TEXT[: len(TEXT) // 2], "truncated or damaged|not an image"),
         ("QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU2Nzg5", "no such image"),
     ],
 )
@@ -267,7 +267,7 @@ LONG = {
 def test_a_png_with_text_over_the_limit_is_read_without_it(name, tmp_path):
     (tmp_path / "a.png").write_bytes(LONG[name])
     for source in (LONG[name], tmp_path / "a.png"):
-        with pytest.warns(ImageWarning, match="over Pillow's limit; it is left out"):
+        with pytest.warns(ImageWarning, match="over Pillow's limit; it is ignored"):
             same(source)
 
 

@@ -99,7 +99,9 @@ def test_a_chat_says_when_an_answer_is_improbable(monkeypatch, capsys, tmp_path)
 
 def test_an_empty_prompt_is_refused_in_python_too(embedded):
     for prompt in ("", " \n"):
-        with pytest.raises(UserError, match="the prompt is empty; say what you want to know"):
+        with pytest.raises(
+            UserError, match="the prompt is empty; type a question or an instruction"
+        ):
             embedded.ask(str(EXAMPLE_IMAGE), prompt)
 
 

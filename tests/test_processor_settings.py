@@ -144,7 +144,7 @@ REFUSED = {
     ),
     "frames crossed": (
         {IMAGE_FILE: {}, VIDEO_FILE: {"min_pixels": 9, "max_pixels": 8}},
-        "leave no size",
+        "allow no size",
     ),
 }  # fmt: skip
 

@@ -303,7 +303,7 @@ def test_bad_samples_are_one_line(path, tmp_path):
         (lambda: ImageTransform(patch_size=0), "patch_size is 0"),
         (lambda: ImageTransform()({"picture": 1}), 'a dict with "image"'),
         (lambda: ImageTransform()({"image": tmp_path / "nowhere.png"}), "no such image"),
-        (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": IMAGE}), "leave no size"),
+        (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": IMAGE}), "allow no size"),
         (lambda: Transform(path, max_seq_len=0), "max_seq_len is 0"),
         (lambda: Transform(path, prompt_template="x"), "prompt_template is a function"),
         (lambda: Transform(path, prompt_template={"user": "Q: "}), "prompt_template is a function"),

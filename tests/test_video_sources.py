@@ -141,12 +141,12 @@ def test_bad_videos_are_one_line(tmp_path):
     (tmp_path / "sound.wav").write_bytes(sound + bytes(8))
     for source, options, complaint in (
         (tmp_path / "nowhere.mp4", {}, "no such"),
-        (tmp_path / "folder", {}, "holds no frames"),
+        (tmp_path / "folder", {}, "has no frames"),
         (tmp_path / "empty.mp4", {}, "is empty"),
         (tmp_path / "words.mp4", {}, "not a video that can be read"),
         (tmp_path / "cut.avi", {}, "not a video that can be read"),
-        ([], {}, "holds no frames"),
-        (5, {}, "cannot be made of int"),
+        ([], {}, "has no frames"),
+        (5, {}, "from int"),
         (frames(2), {"fps": 0}, "fps is 0"),
         (frames(2), {"fps": -1.0}, "fps is -1.0"),
         (frames(2), {"fps": float("nan")}, "fps is nan"),
@@ -160,7 +160,7 @@ def test_bad_videos_are_one_line(tmp_path):
         (frames(2), {"min_pixels": "x"}, "a limit of 'x' pixels"),
         (frames(2), {"policy": []}, "known are qwen-vl-utils, hf"),
         (np.zeros((4, 4), np.uint8), {}, r"not \[4, 4\]"),
-        (tmp_path / "sound.wav", {}, "holds no video"),
+        (tmp_path / "sound.wav", {}, "has no video stream"),
         (tmp_path / "cut.mp4", {}, "cut.mp4"),
         ("", {}, "an empty name"),
         (frames(2), {"policy": "mine"}, "known are qwen-vl-utils, hf"),
@@ -180,12 +180,12 @@ def test_a_video_that_holds_fewer_frames_than_it_says(monkeypatch):
     """As a stream copy leaves them: the frames that are there are sampled, and it is said."""
     short = VideoSource("a.mp4", 10, 10.0, lambda: iter(frames(7)))
     monkeypatch.setattr(video, "open_video", lambda source: short)
-    with pytest.warns(ImageWarning, match="says that it has 10 frames, but holds 7"):
+    with pytest.warns(ImageWarning, match="declares 10 frames, but contains 7"):
         found = read_video("a.mp4", CONFIG, fps=10, **SMALL)
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / (6 / 7 * 10))
     nothing = VideoSource("a.mp4", 10, 10.0, lambda: iter([]))
     monkeypatch.setattr(video, "open_video", lambda source: nothing)
-    with pytest.raises(UserError, match="holds no frames"):
+    with pytest.raises(UserError, match="has no frames"):
         read_video("a.mp4", CONFIG)
 
 
@@ -231,7 +231,7 @@ def test_a_frame_that_would_become_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 112 * 56)
     assert read_video(wide, CONFIG, **limits).grid == (1, 4, 8)
     monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 112 * 56 - 1)
-    with pytest.raises(UserError, match="a frame would be 112x56 pixels; ask for fewer"):
+    with pytest.raises(UserError, match="a frame would be 112x56 pixels; request fewer"):
         read_video(wide, CONFIG, **limits)
 
 
@@ -252,12 +252,12 @@ def test_too_many_frames_in_a_video_say_how_many_are_used(tmp_path):
     path = tmp_path / "clip.gif"
     clip = [Image.new("RGB", (30, 30), (9 * i, 0, 0)) for i in range(24)]
     clip[0].save(path, save_all=True, append_images=clip[1:], duration=250)
-    with pytest.warns(ImageWarning, match="has 24 frames at 4 a second; 8 are used"):
+    with pytest.warns(ImageWarning, match="has 24 frames at 4 per second; 8 are used"):
         assert read_video(path, CONFIG, fps=4, most=8, **SMALL).grid[0] == 4
 
 
 def test_too_many_frames_in_a_list_say_how_many_are_used():
-    with pytest.warns(ImageWarning, match="holds 30 frames; 8 of them are used"):
+    with pytest.warns(ImageWarning, match="has 30 frames; 8 of them are used"):
         found = read_video(frames(30, 28, 28), CONFIG, fps=10, most=8, **SMALL)
     assert found.grid[0] == 4 and found.seconds == pytest.approx(2 / (8 / 30 * 10))
 
