@@ -228,7 +228,7 @@ def test_a_bug_costs_its_line_only(tmp_path):
     Image.new("L", (900, 2)).save(tmp_path / "thin.png")  # opens, but no model takes it
     done = chat([f"/image {tmp_path / 'thin.png'}", "what?", f"/image {EXAMPLE_IMAGE}", "describe"])
     assert done.stdout == TRUTH
-    assert "is dropped" in done.stderr and done.stderr.count("error: ") == 1
+    assert "are dropped" in done.stderr and done.stderr.count("error: ") == 1
 
 
 def test_turns_are_drawn_apart_and_the_same_conversation_again():
@@ -243,4 +243,4 @@ def test_a_first_image_and_prompt(capsys):
     assert chat([], EXAMPLE_IMAGE, "describe").stdout == TRUTH
     assert chat(["describe"], EXAMPLE_IMAGE).stdout == TRUTH
     assert run.main(["--chat", "--json"]) == 2
-    assert "--chat goes with no" in capsys.readouterr().err
+    assert "--chat excludes" in capsys.readouterr().err

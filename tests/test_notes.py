@@ -153,7 +153,7 @@ def test_large_pairs_are_read_as_they_were_learnt(pair, capsys):
     assert max(r * c for r, c in TWO_GRIDS) * CELL**2 == cli_embedded.PAIR_PIXELS
     answer, err = ask(capsys, *pair)
     assert answer["text"] == "The red circle is gone."
-    assert "several images are read at 28,224 pixels each at most" in err
+    assert "several images are resized to at most 28,224 pixels each" in err
     assert all(area <= cli_embedded.PAIR_PIXELS for area in areas(answer))
     answer, err = ask(capsys, *pair, "--max-pixels", 50_000)
     assert areas(answer) == [252 * 168] * 2 and "several images" not in err

@@ -113,7 +113,7 @@ def test_limits_in_every_place(read):
 
 REFUSED = {
     "no file": ({}, "no preprocessor_config.json, and no image_processor"),
-    "no settings in it": ({NESTED: {"processor_class": "x"}}, "how large an image may be"),
+    "no settings in it": ({NESTED: {"processor_class": "x"}}, "the pixel limits are unknown"),
     "videos of nowhere": ({NESTED: {"image_processor": {}}}, "has no video_processor"),
     "nested no object": ({IMAGE_FILE: {}, NESTED: {"image_processor": 5}}, "not a JSON object"),
     "pixels in size": ({"size": {"min_pixels": 9, "max_pixels": 99}}, "stand beside size"),

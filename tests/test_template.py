@@ -138,7 +138,7 @@ def test_tools_documents_and_variables_go_to_the_template():
     assert text == json.dumps(TOOLS, ensure_ascii=False) + "dFalse"
     with pytest.raises(UserError, match="no variable max_pixel"):
         ours.write([user("a")], max_pixel=3)
-    with pytest.raises(UserError, match="tools are a list of dicts"):
+    with pytest.raises(UserError, match="tools must be a list of dicts"):
         ours.write([user("a")], tools=["weather"])
 
 

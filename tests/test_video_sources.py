@@ -270,6 +270,6 @@ def test_the_command_line(tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["video_grid_thw"][0][0] == 2 and answer["second_per_grid_ts"] == [0.5]
     assert run.main(["hello", "--fps", "2"]) == 2
-    assert "--fps is of a --video" in capsys.readouterr().err
+    assert "--fps needs a --video" in capsys.readouterr().err
     assert run.main(["hello", "--video", str(tmp_path), "--fps", "0"]) == 2
     assert "fps is 0" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def unwrapped(source: Any, what: str = "image") -> Any:
     held = next((source[key] for key in _IN_A_DICT if source.get(key) is not None), None)
     if held is None or isinstance(held, Mapping):
         keys = ", ".join(map(str, source)) or "no key"
-        raise UserError(f"a dict of {_article(what)} needs bytes, path or url, not {keys}")
+        raise UserError(f"a dict of {_article(what)} needs bytes, path or url; this one has {keys}")
     return held
 
 
