@@ -302,7 +302,7 @@ def sound(path, cover):
 @pytest.mark.skipif(not hasattr(av.stream, "Disposition"), reason="PyAV 13 writes no covers")
 def test_sound_is_no_video_with_a_cover_or_without(tmp_path):
     for name, cover, words in (
-        ("song.m4a", False, "has no video stream"), ("song.mp4", True, "a cover image and no video"),
+        ("song.m4a", False, "has no video stream"), ("song.mp4", True, "a cover image but no"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             read_video(sound(tmp_path / name, cover), CONFIG)
