@@ -1,4 +1,4 @@
-"""A live comparison of chat templates with transformers, on freshly drawn conversations.
+"""Compare chat templates with transformers live, on random conversations.
 
     python -m scripts.compare_templates [--cases 60] [--seed S] [--write FILE]
 

@@ -1,4 +1,4 @@
-"""A live comparison with transformers on freshly drawn configurations, weights and images.
+"""Compare with transformers live, on random configurations, weights and images.
 
     python -m scripts.compare_with_transformers [--cases 6] [--settings 300] [--seed S]
         [--embedded | --templates]

@@ -1,4 +1,4 @@
-"""Damaged files against all that reads files: headers, configs, tokenizers, images, videos.
+"""Fuzz every file reader with damaged files: headers, configs, tokenizers, images, videos.
 
     python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|picture|video]
 

@@ -1,4 +1,4 @@
-"""Remake tinyqwenvl/vectors/v1/unit: what the witnesses say of the cases in scripts/vectors.
+"""Regenerate tinyqwenvl/vectors/v1/unit: the witnesses' answers to the cases in scripts/vectors.
 
     pip install -c constraints.txt ".[hf]"
     pip install --no-deps qwen_vl_utils==0.0.14

@@ -1,4 +1,4 @@
-"""Mutation testing: one-line faults in the stage files, and which of them the fast tests catch.
+"""Mutation testing: inject one-line bugs into the stage files, and count those the tests catch.
 
     python -m scripts.mutate --count 100 --seed 15 -o mutants.jsonl
 

@@ -1,4 +1,4 @@
-"""Notebooks: pair the sources with their ``.ipynb``, and run them once for tests and docs alike.
+"""Generate the ``.ipynb`` files from their sources, and run them for tests and docs.
 
     python -m scripts.notebooks                 # write notebooks/*.ipynb from notebooks/*.py
     python -m scripts.notebooks --run 01 05     # and run some (or all) of them: docs/executed/

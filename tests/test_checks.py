@@ -146,7 +146,7 @@ def test_other_fields_and_arguments(model, good):
     in_one_line(lambda: model.ask(None, "hi", -2), "max_tokens is -2")
     in_one_line(lambda: model.generate(good, 2, sampling=None), "sampling must be a Sampling")
     for bad in (None, {}, "text", 5, Model):
-        in_one_line(lambda bad=bad: model.forward(bad), "what Model.prepare returns")
+        in_one_line(lambda bad=bad: model.forward(bad), "must come from Model.prepare")
     assert list(model.generate(good, 0)) == []
 
 
@@ -199,7 +199,7 @@ def test_caches_and_embeddings(model, good):
     model.decode(embeds[:1], place, torn)  # nothing is in it: a prefill may begin again
     in_one_line(lambda: model.generate(good, 2, past=Past(cache, [1, 2])), "the past has 2 ids")
     for past in ((None, []), (cache,), "past", Past(cache, None), 7):
-        in_one_line(lambda past=past: model.generate(good, 2, past=past), "past is a Past")
+        in_one_line(lambda past=past: model.generate(good, 2, past=past), "past must be a Past")
     assert list(model.generate(good, 1, past=Past(nn.KVCache(), []))) == list(
         model.generate(good, 1)
     )

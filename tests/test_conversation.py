@@ -218,7 +218,7 @@ def test_turns_and_commands(tmp_path):
     assert answers[0] + "\n" == TRUTH and len(answers) == 4
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 5
-    for word in ("/nonsense is", "/image is", "nowhere.png", "fast"):
+    for word in ("unknown command /nonsense", "unknown command /image", "nowhere.png", "fast"):
         assert any(word in error for error in errors), word
     assert done.stderr.count("tokens in the cache") == 4
 

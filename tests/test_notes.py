@@ -77,13 +77,13 @@ def test_notes_are_those_of_stderr_and_of_this_command(capsys):
 def test_a_chat_longer_than_was_learnt(monkeypatch, capsys):
     words = [EXAMPLE_IMAGE, "describe", "-n", 1]
     assert cli_embedded.TURNS == 2
-    assert "learnt conversations" not in talk(monkeypatch, capsys, "describe", words=words)
+    assert "was trained on conversations" not in talk(monkeypatch, capsys, "describe", words=words)
     err = talk(monkeypatch, capsys, "describe", "describe", "describe", words=words)
-    assert err.count("turn 3: the embedded checkpoint learnt conversations of 2 turns") == 1
-    assert err.count("learnt conversations") == 1  # said once, not at every turn from there
+    assert err.count("turn 3: the embedded checkpoint was trained on conversations of 2 turns") == 1
+    assert err.count("was trained on conversations") == 1  # said once, not at every turn from there
     assert "no image was given" not in err
     err = talk(monkeypatch, capsys, "a", "b", "/clear", "c", "d", words=["-n", 1])
-    assert "learnt conversations" not in err and err.count("no image was given") == 2
+    assert "was trained on conversations" not in err and err.count("no image was given") == 2
 
 
 def test_a_chat_says_when_an_answer_is_improbable(monkeypatch, capsys, tmp_path):
@@ -164,7 +164,7 @@ def test_large_pairs_are_read_as_they_were_learnt(pair, capsys):
 def test_large_pairs_of_a_chat(pair, monkeypatch, capsys):
     lines = [f"/image {pair[0]}", f"/image {pair[1]}", "What changed?"]
     err = talk(monkeypatch, capsys, "describe", *lines, words=[EXAMPLE_IMAGE, "-n", 3])
-    assert err.count("several images are read at 28,224 pixels") == 1
+    assert err.count("several images are resized to at most 28,224 pixels") == 1
 
 
 def test_a_pair_for_another_checkpoint_is_read_by_its_own_limit(pair, capsys):

@@ -132,8 +132,8 @@ def test_verbose_says_what_was_done(capsys):
     assert run.main([str(EXAMPLE_IMAGE), "-v"]) == 0
     out, err = capsys.readouterr()
     assert out == TRUTH
-    for part in ("4,000,544 parameters", "336x224 pixels", "the likeliest token", "ended by stop",
-                 "vision ", "prefill ", "decode ", "tokens/s"):  # fmt: skip
+    for part in ("4,000,544 parameters", "336x224 pixels", "greedy, repetition_penalty",
+                 "ended by stop", "vision ", "prefill ", "decode ", "tokens/s"):  # fmt: skip
         assert part in err, part
     if sys.platform != "win32":
         assert "MB peak" in err

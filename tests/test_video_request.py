@@ -176,9 +176,11 @@ def test_the_rate_of_a_list(clip):
         ImageWarning, match="sample_fps 4 is the rate of the frames; fps 2 is ignored"
     ):
         assert grid_of({"video": frames(6), "sample_fps": 4, "fps": 2}).seconds == 0.5
-    with pytest.warns(ImageWarning, match="sample_fps is the rate of a list of frames; .*its own"):
+    with pytest.warns(ImageWarning, match="sample_fps is for lists of frames .*its own"):
         assert grid_of({"video": clip, "sample_fps": 4}).grid[0] == 4
-    with pytest.warns(ImageWarning, match="nframes and video_start of a list is not used"):
+    with pytest.warns(
+        ImageWarning, match="nframes and video_start ignored: all frames of a list are used"
+    ):
         assert grid_of({"video": frames(6), "nframes": 4, "video_start": 1}).grid[0] == 3
 
 
@@ -365,7 +367,7 @@ def test_torch_videos():
         ("data:video/mp4;base64,AAAAIGZ0eXBpc29t", "^the data: URI "),
         ("https://a.org/b.mp4", "addresses are not fetched; download the video"),
         ({}, "a dict of a video needs bytes, path or url"),
-        (np.zeros((2, 5, 6, 2)), "a video array is uint8"),
+        (np.zeros((2, 5, 6, 2)), "a video array must be uint8"),
         (np.full((2, 5, 6, 3), -1.0), "a video array has values from -1 to -1"),
         (None, "cannot read a video from NoneType"),
     ],

@@ -258,7 +258,7 @@ def test_a_size_that_changes_is_said_and_read_at_the_first(monkeypatch):
         ImageWarning, match="one frame is 64x96 pixels, the first 96x64; all are resized"
     ):
         assert read_video("a.mp4", CONFIG, fps=4, **SMALL).grid[0] == 2
-    with pytest.raises(UserError, match="all frames of a video have one size"):
+    with pytest.raises(UserError, match="all frames of a video need the same size"):
         monkeypatch.undo()
         read_video(images, CONFIG, fps=4, **SMALL)
 

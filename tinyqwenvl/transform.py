@@ -230,11 +230,11 @@ class Transform:
         before, after = ("", "")
         if isinstance(self.prompt_template, Mapping):
             before, after = self.prompt_template.get(role, ("", ""))
-        learnt = role in self.train_on_roles
+        trained = role in self.train_on_roles
         if masked is None and self._torchtune:
-            masked = not learnt
-        end_learnt = {
-            "turn": learnt, "all": True, "last": last_trained, "none": False,
+            masked = not trained
+        end_trained = {
+            "turn": trained, "all": True, "last": last_trained, "none": False,
         }[self.train_on_eos]  # fmt: skip
         # (piece, excluded from the loss, image index)
         pieces: list[tuple[str, bool, int]] = [(chat.IM_START, True, -1), (f"{role}\n", True, -1)]
@@ -242,7 +242,7 @@ class Transform:
         image = 0
         for item in items_of(message):
             if kind_of(item) == "text":
-                pieces.append((str(value_of(item, "text")), not learnt, -1))
+                pieces.append((str(value_of(item, "text")), not trained, -1))
                 continue
             if "image_grid_thw" not in item:
                 raise UserError("an image has no image_grid_thw yet; pass the sample to Transform")
@@ -252,8 +252,8 @@ class Transform:
             image += 1
         pieces.append((after, True, -1))
         if not (last and self._torchtune and role == "assistant"):
-            newline_learnt = end_learnt and self.learn_newline
-            pieces += [(chat.IM_END, not end_learnt, -1), ("\n", not newline_learnt, -1)]
+            newline_trained = end_trained and self.learn_newline
+            pieces += [(chat.IM_END, not end_trained, -1), ("\n", not newline_trained, -1)]
         ids, parts = self.tokenizer.encode_parts([text for text, _, _ in pieces])
         tokens = []
         for number, part in zip(ids.tolist(), parts.tolist(), strict=True):

@@ -213,7 +213,7 @@ class Wanted:
         """Warn about options that a list of frames ignores: all of its frames are used."""
         asked = {"nframes": self.nframes, "video_start": self.start, "video_end": self.end}
         if unused := [key for key, value in asked.items() if value is not None]:
-            warn(f"{' and '.join(unused)} ignored for {name}: all of its frames are used")
+            warn(f"{' and '.join(unused)} ignored: all frames of a list are used ({name})")
 
 
 # ------------------------------------------------------------------ sources

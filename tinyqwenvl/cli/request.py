@@ -25,7 +25,7 @@ PROMPT: default "describe", for two images "What changed?"; piped text is added.
 
   -m, --model DIR_OR_ID     a checkpoint; default: the small embedded one
   -s, --system TEXT         the system prompt
-  --video PATH  --fps F     a video to sample at F frames per second (default 2),
+  --video PATH  --fps F     a video sampled at F frames per second (default 2),
                             or a folder of frames that were sampled at F
   --chat                    a conversation; /image, /video, /clear, /exit
   -n, --max-tokens N        generate at most N tokens (default 256)
