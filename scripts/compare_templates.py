@@ -19,7 +19,7 @@ import secrets
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -89,6 +89,16 @@ def draw_case(rng: np.random.Generator, name: str, text: str) -> tuple[list[dict
     return messages, variables, typed or "documents" in variables
 
 
+def joins_a_token(messages: Sequence[dict[str, Any]], tokens: Iterable[str]) -> bool:
+    """Whether two texts of a message make a token that neither holds: sanitize misses those."""
+    for message in messages:
+        items = message.get("content")
+        texts = [item.get("text", "") for item in items] if isinstance(items, list) else []
+        if any(t in "".join(texts) and not any(t in text for text in texts) for t in tokens):
+            return True
+    return False
+
+
 def compare(
     rng: np.random.Generator, name: str, text: str, folder: Path, cases: int
 ) -> Iterator[tuple[str, bool, dict[str, Any]]]:
@@ -123,7 +133,10 @@ def compare(
             continue
         said = tokenizer.decode(kept, skip_special=False)
         safe = theirs.sanitized(messages, **variables)
-        if said == tokenizer.decode(safe, skip_special=False):
+        if joins_a_token(messages, tokenizer.special_tokens):
+            same = normalize("NFC", expected) == said
+            yield "text of tokens made by two texts", same, case
+        elif said == tokenizer.decode(safe, skip_special=False):
             case["safe_ids"] = safe
             yield "default ids with typed tokens", kept == safe, case
         else:  # the markers there have changed what the template does

@@ -56,7 +56,7 @@ NOT_YET = ("docs/oracle.md", "docs/porting.md", "tinyqwenvl/oracle/")  # being r
 
 
 def strings(path):
-    """(line number, line) of every docstring and string of a Python file that is not a mere name."""
+    """(line number, line) of every docstring and string of a Python file, but for mere names."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         value = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
