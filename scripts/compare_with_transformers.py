@@ -169,8 +169,10 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=6)
     parser.add_argument("--settings", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
-    parser.add_argument("--embedded", action="store_true", help="the embedded checkpoint")
-    parser.add_argument("--templates", action="store_true", help="chat templates alone")
+    parser.add_argument(
+        "--embedded", action="store_true", help="compare only the embedded checkpoint"
+    )
+    parser.add_argument("--templates", action="store_true", help="compare only chat templates")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
     cases, failed = 0 if args.templates else args.cases, 0
