@@ -51,7 +51,7 @@ def open_image(
     ``source`` is a path, a ``file://`` or ``data:`` URI, base64, the bytes of a file or a file
     object, ``{"bytes", "path"}``, a PIL image, or an array or tensor: [H, W], [H, W, C] or
     [C, H, W], uint8 or floats in 0..1. ``to_rgb`` replaces :func:`rgb`
-    (example: ``compat.drop_alpha``). Raises UserError, in one line, when there is no image.
+    (example: ``compat.drop_alpha``). Raises UserError, in one line, if that fails.
     """
     to_rgb = to_rgb or rgb
     source = unwrapped(source)

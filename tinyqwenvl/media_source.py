@@ -154,7 +154,7 @@ def _of_data_uri(uri: str) -> bytes:
 
 
 def _of_base64(text: str) -> bytes | None:
-    """The bytes of raw base64; None if the file exists or the bytes are no known file."""
+    """The bytes of raw base64; None if such a path exists or the bytes are not a known file."""
     if len(text) < 40 or os.path.exists(text) or (data := _decoded(text)) is None:
         return None
     kind = kind_of(data[:HEAD])
