@@ -318,7 +318,7 @@ source(compat.after_span_hf_5, compat.rope_index_hf_4_52)
 # %% [markdown]
 # The first lets text continue after the larger *side* of the video, however long it is in time.
 # Even our short video reaches further in time than in width, so the first tokens after it share
-# positions with the end of the video. (5.3 to 5.23 do so; from 5.6 on, the span itself is as
+# positions with the end of the video. (5.3 to 5.24 do so; from 5.6 on, the span itself is as
 # here.) In the figure a bar is the range of a run of text or a span, and a tick is the time of a
 # frame pair:
 
@@ -330,7 +330,7 @@ assert clip.position_ids[0, after] == 22 and hf_5[0, after] == 19
 positions_compared(
     {
         "this library, transformers 4.49 to 4.51": clip.position_ids,
-        "transformers 5.6 to 5.23": hf_5,
+        "transformers 5.6 to 5.24": hf_5,
     },
     shown,
     "Text after a video of four seconds",
@@ -351,7 +351,7 @@ in_clip = np.isin(fast.input_ids, pads)
 assert np.unique(fast.position_ids[0, in_clip]).tolist() == list(range(15, 23))
 assert np.unique(hf_4[0, in_clip]).tolist() == [15]
 rules = {"this library": fast.position_ids, "transformers 4.52.4 to 5.2": hf_4}
-rules["transformers 5.18 to 5.23"] = fast_5
+rules["transformers 5.18 to 5.24"] = fast_5
 positions_compared(rules, in_clip, "The same video at four frames per second")
 
 # %% [markdown]
@@ -376,7 +376,7 @@ theirs, their_delta = compat.rope_index_hf_5(ids, config, **long)
 assert ours[0, -4:].tolist() == [22, 23, 24, 25] and len(ids) + our_delta == 26
 assert theirs[0, -4:].tolist() == [5, 6, 7, 8] and len(ids) + their_delta == 22  # from 8 to 22
 is_clip = ids == config.video_token_id
-named = {"this library": ours, "transformers 5.6 to 5.23": theirs}
+named = {"this library": ours, "transformers 5.6 to 5.24": theirs}
 positions_compared(named, is_clip, "Ten seconds, then four words")
 
 # %% [markdown]

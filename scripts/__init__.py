@@ -9,6 +9,7 @@
 - Comparisons and measurements: ``compare_with_transformers``, ``benchmark``, ``benchmark_diff``,
   ``calibrate_oracle``, ``oracle_versions``, ``fuzz``, ``mutate``, ``count_code``.
 - Documentation: ``notebooks``, ``refresh_figures`` (every committed figure; parts of it:
-  ``draw_figures``, ``cheat_sheet``), ``build_docs``.
+  ``draw_figures``, ``cheat_sheet``), ``build_docs`` (the site; parts of it: ``landing``,
+  ``reference_pages``, ``class_fields``, ``search_terms``, ``site_notebooks``).
 - Training of the embedded checkpoint: the folders with ``train.py``.
 """

@@ -1,18 +1,22 @@
 """Build the site: run the changed notebooks, then Sphinx; any warning is an error.
 
-    python -m scripts.build_docs        # docs/_build/html/index.html
+    python -m scripts.build_docs             # docs/_build/html/index.html
+    python -m scripts.build_docs --no-run    # with the notebooks as they were last executed
 
-No network is needed, and no page loads anything from elsewhere. At the end every link within the
-site is followed.
+No network is needed, and no page loads anything from elsewhere. The notebooks are attached to the
+site as files, with outputs in notebooks-with-outputs/. At the end every link within the site is
+followed.
 """
 
 import argparse
+import os
 import shutil
 import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-from scripts.notebooks import ROOT, execute, paired, sources
+from scripts import reference_pages
+from scripts.notebooks import KINDS, ROOT, execute, paired, sources
 
 SITE = ROOT / "docs" / "_build" / "html"
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
@@ -58,20 +62,32 @@ def faults(site):
                 yield f"{name} links to {address}: no such place on that page"
 
 
+def processor_seconds():
+    """Seconds of the processor that this process and the kernels it ran have used."""
+    used = os.times()
+    return used.user + used.system + sum(getattr(used, kind) for kind in KINDS)
+
+
 def main():
     """Command line."""
     from sphinx.cmd.build import main as sphinx  # following links needs no Sphinx
 
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-run", action="store_true", help="show the notebooks as last executed")
+    run = not parser.parse_args().no_run
+    reference_pages.write()
     for source in sources():
         source.with_suffix(".ipynb").write_text(paired(source))
-        _, seconds = execute(source)
-        print(f"{source.name}: {seconds} s")
+        if run:
+            _, seconds = execute(source)
+            print(f"{source.name}: {seconds} s")
     shutil.rmtree(SITE, ignore_errors=True)
     strict = ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env"]
-    if code := sphinx([*strict, "-c", str(ROOT / "docs"), str(ROOT), str(SITE)]):
+    places = ["-d", str(SITE.parent / "doctrees"), "-c", str(ROOT / "docs"), str(ROOT), str(SITE)]
+    if code := sphinx([*strict, *places]):
         return code
     wrong = sorted(set(faults(SITE)))
+    print(f"{processor_seconds():.0f} seconds of the processor")
     print("\n".join(wrong) or f"open {(SITE / 'index.html').relative_to(ROOT)}")
     return bool(wrong)
 

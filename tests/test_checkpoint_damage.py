@@ -66,6 +66,10 @@ DAMAGE = {
         NO_FILE,
     ),
     "garbage": (lambda d: (d / "model.safetensors").write_bytes(b"GGUF" * 100), NO_FILE),
+    "LFS pointer": (
+        lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec"),
+        "is a Git LFS pointer, not the file itself: git lfs pull",
+    ),
     "offsets outside": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(data_offsets=[0, 10**12])),
         NO_FILE,

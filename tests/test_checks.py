@@ -144,6 +144,9 @@ def test_other_fields_and_arguments(model, good):
     for most in (-1, "3", 2.5, None):
         in_one_line(lambda most=most: model.generate(good, most), "max_tokens is")
     in_one_line(lambda: model.ask(None, "hi", -2), "max_tokens is -2")
+    in_one_line(lambda: model.ask(None, 5), "a prompt is a text, not int")
+    in_one_line(lambda: model.ask(None, " "), "the prompt is empty")
+    in_one_line(lambda: tinyqwenvl.load(5), "a directory or a hub id, not int")
     in_one_line(lambda: model.generate(good, 2, sampling=None), "sampling must be a Sampling")
     for bad in (None, {}, "text", 5, Model):
         in_one_line(lambda bad=bad: model.forward(bad), "must come from Model.prepare")

@@ -115,7 +115,7 @@ def test_limits_not_asked_for_give_way():
     assert processor.limits(2_000_000, None) == (2_000_000, 2_000_000)
     assert processor.limits(500, 100) == (500, 100)  # smart_resize will refuse this
     for bad in (0, -5, 1.5, "1000", float("inf"), True):
-        with pytest.raises(UserError, match="integer"):
+        with pytest.raises(UserError, match="must be an integer"):
             processor.limits(None, bad)
 
 

@@ -135,7 +135,7 @@ JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
         ("data:image/png;base64,!!!", "not base64"),
         ("data:image/png;base64,aaaa", "not an image"),
         ("https://example.org/a.png", "not fetched"),
-        (b"", "not an image"),
+        (b"", "is empty"),
         ("a" * 3000, "File name too long|no such image|cannot read"),
         ("a\0b", "cannot read"),
         ("data:image/png;base64,é", "not base64"),
@@ -158,6 +158,18 @@ def test_bad_images_are_one_line(source, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         open_image(source)
     assert "\n" not in str(caught.value)
+
+
+def test_exif_that_cannot_be_read_is_said_once(recwarn):
+    """A description that is said to be numbers: Pillow cannot write it again, nor turn."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "hello"
+    damaged = exif.tobytes().replace(b"\x01\x0e\x00\x02", b"\x01\x09\x00\x02")
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "JPEG", exif=damaged)
+    assert open_image(buffer.getvalue()).size == (30, 20)
+    said = [str(w.message) for w in recwarn]
+    assert said == ["the image has EXIF that cannot be read; it is not turned"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")

@@ -217,6 +217,7 @@ def test_dark_images_in_floats_of_0_to_255_need_one_value_over_1():
         (np.float32(3), r"not float32 \[\]"),
         (np.zeros((5, 0, 3)), r"not float64 \[5, 0, 3\]"),
         ([GOOD], "from list"),
+        ("", "^an empty name: no such image"),
         ({}, "needs bytes, path or url; this one has no key"),
         ({"bytes": None, "path": None}, "this one has bytes, path"),
         ({"image": "a.png"}, "this one has image"),

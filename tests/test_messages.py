@@ -11,6 +11,8 @@ from scripts.random_checkpoint import random_image
 from tinyqwenvl import UserError, chat
 from tinyqwenvl.messages import as_messages, content_items, media_kind
 
+IMAGE = random_image(1, 56, 56)
+
 ONE = {"role": "user", "content": "hello"}
 TEXT = "".join(chat.render([ONE]))
 
@@ -136,7 +138,23 @@ def test_kinds_of_items(item, kind):
     assert media_kind(item) == kind
 
 
-@pytest.mark.parametrize("kind", ["audio", "input_text", "input_image", "file", 5, ""])
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"image": IMAGE, "text": "b"}, "image and text: only the image is read"),
+        ({"type": "text", "text": "b", "image": IMAGE}, "image and text"),
+        ({"image": IMAGE, "video": [IMAGE]}, "image and video: only the image"),
+        ({"video": [IMAGE], "text": "b"}, "video and text"),
+        ({"image": IMAGE, "text": "", "video": None}, None),
+    ],
+)
+def test_what_templates_do_not_write_of_an_item_is_said_once(item, said, model, recwarn):
+    model.prepare([{"role": "user", "content": [item]}])
+    told = [str(w.message) for w in recwarn if "content item" in str(w.message)]
+    assert len(told) == (said is not None) and all(said in text for text in told)
+
+
+@pytest.mark.parametrize("kind", ["audio", "input_text", "input_image", "file", 5, "", ["text"]])
 def test_unknown_types_are_refused_whatever_their_keys(kind):
     item = {"type": kind, "text": "a", "image": "b"}
     with pytest.raises(UserError, match="must be image, video or text"):

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tinyqwenvl
 from scripts.random_checkpoint import tiny_config, write_checkpoint
@@ -14,6 +15,7 @@ from tinyqwenvl import UserError
 from tinyqwenvl.config import CLIP_MEAN, CLIP_STD, VIDEO_LIMITS, load_config
 from tinyqwenvl.processor_settings import CLASS_LIMITS, IMAGE_FILE, NESTED, VIDEO_FILE
 from tinyqwenvl.video import read_video
+from tinyqwenvl.video_source import VideoSource
 
 RAW = tiny_config("qwen2_5_vl")
 SHARED = {
@@ -131,11 +133,12 @@ REFUSED = {
     "resample": ({"resample": 2}, "resample of the image settings is 2; only 3 is read"),
     "rescale": ({"rescale_factor": 0.0039}, "rescale_factor of the image settings is 0.0039"),
     "mean null": ({"image_mean": None}, "image_mean is None"),
-    "mean of two": ({"image_mean": [0.5, 0.5]}, "three numbers each"),
+    "mean of two": ({"image_mean": [0.5, 0.5]}, "not three numbers"),
     "another model's": ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
     "video patch": ({IMAGE_FILE: {}, VIDEO_FILE: {"patch_size": 16}}, "video settings is 16"),
     "video mean": ({IMAGE_FILE: {}, VIDEO_FILE: {"image_mean": 0.5}}, "have different image_mean"),
-    "num_frames": ({IMAGE_FILE: {}, VIDEO_FILE: {"num_frames": 8}}, "num_frames is 8; give fps"),
+    "num_frames": ({IMAGE_FILE: {}, VIDEO_FILE: {"num_frames": "8"}}, "num_frames is '8', not a"),
+    "num_frames 0": ({IMAGE_FILE: {}, VIDEO_FILE: {"num_frames": 0}}, "num_frames is 0, not a"),
     "fps of words": ({IMAGE_FILE: {}, VIDEO_FILE: {"fps": "two"}}, "fps is 'two'"),
     "min_frames 0": ({IMAGE_FILE: {}, VIDEO_FILE: {"min_frames": 0}}, "min_frames is 0"),
     "video type": (
@@ -188,3 +191,23 @@ def test_a_checkpoint_without_a_stop_token_says_so(tmp_path):
     (directory / "generation_config.json").write_text('{"do_sample": true}')
     with pytest.warns(tinyqwenvl.errors.CheckpointWarning, match="258 of config.json is used"):
         assert load_config(directory).eos_token_ids == (258,)
+
+
+def test_a_number_of_frames_in_the_settings(read):
+    """transformers: ``num_frames`` of the processor goes before its ``fps``; an item before both.
+
+    Witness: ``sample_frames`` takes ``self.num_frames``, and rounds it to frame pairs.
+    """
+    clip = VideoSource("a clip", 16, 4.0, lambda: iter([Image.new("RGB", (28, 28))] * 16))
+    settings = {"fps": 1.0, "num_frames": 6, "min_pixels": 784, "max_pixels": 784}
+    for frames, pairs in ((6, 3), (5, 2), (16, 8)):
+        config = read({IMAGE_FILE: {}, VIDEO_FILE: settings | {"num_frames": frames}})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tinyqwenvl.video.open_video", lambda _: clip)
+            for policy in ("qwen-vl-utils", "hf"):
+                assert read_video("clip", config, policy=policy).grid == (pairs, 2, 2)
+            assert read_video("clip", config, nframes=4).grid == (2, 2, 2)
+            assert read_video("clip", config, fps=2.0).grid == (4, 2, 2)
+            assert read_video("clip", config, do_sample_frames=False).grid == (8, 2, 2)
+    listed = [np.zeros((28, 28, 3), np.uint8)] * 10
+    assert read_video(listed, config).grid == (5, 2, 2)

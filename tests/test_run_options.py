@@ -216,6 +216,20 @@ def test_closed_standard_streams(closed, words, code):
     assert done.stdout.decode() == expected and b"Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_chat_without_stdin_ends_at_once():
+    command = f'"{sys.executable}" -m tinyqwenvl.run --chat <&-'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, cwd=HERE)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+
+
+def test_a_prompt_that_is_the_name_of_a_folder_is_a_note(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames").mkdir()
+    assert run.main([str(EXAMPLE_IMAGE), "frames", "-n", "1"]) == 0
+    assert "note: frames is taken as the prompt, though a folder" in capsys.readouterr().err
+
+
 def test_an_answer_that_breaks_off_is_ended_by_a_line_end(tmp_path, capsys):
     """A weight that is not a number, of a token that is chosen but was not in the prompt."""
     directory = endless_checkpoint(tmp_path / "model")

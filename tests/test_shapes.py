@@ -284,6 +284,12 @@ def test_short_numbers(number, text):
     assert short(number) == text
 
 
+def test_a_limit_that_cannot_be_met_is_a_note(capsys):
+    assert main(["336x224", "--max-pixels", "10"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "784 pixels, over max_pixels 10: sides" in err
+
+
 def test_sizes_that_no_model_takes():
     config = preset("qwen2-vl-2b")
     for sizes, tokens, limits, complaint in (

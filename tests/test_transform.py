@@ -1,6 +1,8 @@
 import json
 import unicodedata
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,10 +216,53 @@ def test_text_around_is_left_out_of_the_loss(path):
 @pytest.mark.parametrize("name", ["image", "content", "image_url", "path", "url"])
 def test_spellings_of_an_image(path, name, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
-    for value in (str(tmp_path / "a.png"), {"url": str(tmp_path / "a.png")}):
+    here, data = str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes()
+    for value in (here, {"url": here}, {"bytes": data, "path": None}, {"path": here}, data):
         item = {"type": "image", name: value}
         result = Transform(path)({"messages": [{"role": "user", "content": [item]}]})
         assert len(result["encoder_input"]["vision"]["images"]) == 1
+
+
+@dataclass
+class Part:
+    type: str
+    text: str | None = None
+    image: Any = None
+
+
+@dataclass
+class Said:
+    role: str
+    content: list
+
+
+def test_items_may_be_objects(path):
+    parts = [{"type": "image", "image": IMAGE}, {"type": "text", "text": "Is it?"}]
+    as_dicts = Transform(path)({"messages": [{"role": "user", "content": parts}]})
+    said = Said("user", [Part("image", image=IMAGE), Part("text", "Is it?")])
+    found = Transform(path)({"messages": [said]})
+    assert found["tokens"] == as_dicts["tokens"] and said.content[0].image is IMAGE
+    url = {"type": "image_url", "image_url": {"url": IMAGE}}
+    found = Transform(path)({"messages": [{"role": "user", "content": [url, parts[1]]}]})
+    assert found["tokens"] == as_dicts["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "grid"),
+    [
+        ({"max_pixels": 4 * 784}, [1, 4, 4]),
+        ({"min_pixels": 16 * 784}, [1, 8, 8]),
+        ({"resized_height": 28, "resized_width": 84}, [1, 4, 8]),
+        ({"max_pixels": None}, [1, 4, 4]),
+    ],
+)
+def test_an_image_item_has_limits_of_its_own(path, keys, grid, model):
+    """As the model reads them; 4 merge groups are the least of an item's resized sides."""
+    message = {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (56, 56))}]}
+    message["content"][0].update(keys)
+    assert model.prepare([message]).image_grid_thw.tolist() == [grid]
+    found = Transform(path)({"messages": [message]})["encoder_input"]["vision"]
+    assert found["image_grid_thw"].tolist() == [grid]
 
 
 def test_text_that_joins_across_items(tmp_path):
@@ -307,6 +352,10 @@ def test_bad_samples_are_one_line(path, tmp_path):
         (lambda: ImageTransform()({"picture": 1}), 'a dict with "image"'),
         (lambda: ImageTransform()({"image": tmp_path / "nowhere.png"}), "no such image"),
         (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": IMAGE}), "allow no size"),
+        (lambda: ImageTransform(image_mean=(0.5,)), r"image_mean is \(0.5,\)"),
+        (lambda: ImageTransform(image_std=(0, 0, 1)), "none zero"),
+        (lambda: ImageTransform()({"image": IMAGE, "max_pixels": "9"}), "a limit of '9' pixels"),
+        (lambda: Transform(None), "path is None"),
         (lambda: Transform(path, max_seq_len=0), "max_seq_len is 0"),
         (lambda: Transform(path, prompt_template="x"), "prompt_template must be a function"),
         (

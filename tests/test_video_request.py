@@ -208,7 +208,7 @@ def test_keys_without_a_value_are_absent(clip):
         ),
         ({"nframes": 1}, "nframes is 1, which is rounded to 0"),
         ({"nframes": 42}, "nframes is 42, .* has 40 frames"),
-        ({"nframes": 0}, "nframes is 0; it must be an integer >= 1"),
+        ({"nframes": 0}, "nframes is 0; it must be an integer, at least 1"),
         ({"nframes": -4}, "nframes is -4"),
         ({"nframes": 4.5}, "nframes is 4.5"),
         ({"nframes": "4"}, "nframes is '4'"),
@@ -279,6 +279,12 @@ def test_a_limit_of_a_video_that_cannot_be_met_is_said(clip, recwarn):
     assert "at most 602,112 pixels per frame" in str(recwarn.pop(ImageWarning).message)
     read_video(clip, CONFIG, policy="hf", total_pixels=10**6)
     assert "total_pixels is not used by the sampling policy hf" in str(recwarn.pop().message)
+    read_video(clip, CONFIG, total_pixels=10)
+    assert "a frame has at least 100,352 pixels" in str(recwarn.pop(ImageWarning).message)
+    read_video(clip, CONFIG, total_pixels=10, max_pixels=784)
+    assert "a frame has at least 784 pixels" in str(recwarn.pop(ImageWarning).message)
+    read_video(clip, CONFIG, total_pixels=10**7)
+    read_video(frames(4, 300, 400), CONFIG, max_pixels=20_000)  # under the minimum that gave way
     read_video(clip, CONFIG)
     assert not recwarn.list
 

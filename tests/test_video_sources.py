@@ -1,6 +1,7 @@
 """Videos from lists, folders, animations and files, right and bad."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,7 +144,7 @@ def test_bad_videos_are_one_line(tmp_path):
         (tmp_path / "nowhere.mp4", {}, "no such"),
         (tmp_path / "folder", {}, "has no frames"),
         (tmp_path / "empty.mp4", {}, "is empty"),
-        (tmp_path / "words.mp4", {}, "not a readable video"),
+        (tmp_path / "words.mp4", {}, "words.mp4 is text, not a video$"),
         (tmp_path / "cut.avi", {}, "not a readable video"),
         ([], {}, "has no frames"),
         (5, {}, "from int"),
@@ -161,9 +162,10 @@ def test_bad_videos_are_one_line(tmp_path):
         (frames(2), {"policy": []}, "use one of qwen-vl-utils, hf"),
         (np.zeros((4, 4), np.uint8), {}, r"not \[4, 4\]"),
         (tmp_path / "sound.wav", {}, "has no video stream"),
-        (tmp_path / "cut.mp4", {}, "cut.mp4"),
+        (tmp_path / "cut.mp4", {}, "cut.mp4 is truncated: its index"),
         ("", {}, "an empty name"),
-        (frames(2), {"policy": "mine"}, "use one of qwen-vl-utils, hf"),
+        (" ", {}, "an empty name"),
+        (frames(2), {"policy": "mine"}, "known are qwen-vl-utils, hf"),
         ([*frames(2), *frames(1, 60, 60)], {}, "one frame is 60x60 pixels, the first 120x80"),
         (frames(2, 300, 1), {}, "200 times"),
         ([PIXELS, "nowhere.png"], {}, "no such image"),
@@ -171,6 +173,39 @@ def test_bad_videos_are_one_line(tmp_path):
         with pytest.raises(UserError, match=complaint) as caught:
             read_video(source, CONFIG, **options)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "complaint"),
+    [
+        ("page.jpg", b"<!DOCTYPE html><html>404</html>", "is not a video but an HTML page"),
+        ("paper.pdf", b"%PDF-1.4 and so on", "is not a video but a PDF document"),
+        ("answer.mp4", b'{"error": "not found"}', "is not a video but JSON"),
+        ("drawing.png", b'<svg xmlns="x"></svg>', "is not a video but an SVG drawing"),
+        ("pointer.mkv", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("zeros.png", bytes(5000), "is only zeros"),
+        ("photo.jxl", b"\xff\x0a" + bytes(50), "is a JPEG XL image"),
+        (
+            "noise.mp4",
+            bytes(range(1, 256)) * 9,
+            "is not a readable video: Invalid data found when processing",
+        ),
+    ],
+)
+def test_files_of_other_kinds_are_named(name, data, complaint, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    for source in (tmp_path / name, data):
+        with pytest.raises(UserError, match=complaint) as caught:
+            read_video(source, CONFIG)
+        assert "Errno" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_links_to_nothing(tmp_path):
+    for name, target in (("gone.mp4", "nowhere.mp4"), ("loop.mp4", "loop.mp4")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(UserError, match=f"{name} is a link to what is not there"):
+            read_video(tmp_path / name, CONFIG)
 
 
 PIXELS = random_image(1, 40, 40)
@@ -183,6 +218,9 @@ def test_a_video_that_holds_fewer_frames_than_it_says(monkeypatch):
     with pytest.warns(ImageWarning, match="declares 10 frames, but contains 7"):
         found = read_video("a.mp4", CONFIG, fps=10, **SMALL)
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / (6 / 7 * 10))
+    with pytest.warns(ImageWarning) as caught:
+        read_video("a.mp4", CONFIG, fps=10, max_pixels=10)
+    assert ["is resized to 28x28" in str(w.message) for w in caught] == [True, False]
     nothing = VideoSource("a.mp4", 10, 10.0, lambda: iter([]))
     monkeypatch.setattr(video, "open_video", lambda source: nothing)
     with pytest.raises(UserError, match="has no frames"):

@@ -101,16 +101,11 @@ def pad(
     """
     if side not in SIDES:
         raise UserError(f"side is {side!r}; it must be one of {', '.join(SIDES)}")
-    numbers = (
-        ("pad_id", pad_id, 0),
-        ("multiple_of", multiple_of, 1),
-        ("max_length", max_length, 1),
-    )
-    for name, value, least in numbers:
-        if value is None and name == "max_length":
-            continue
-        if not isinstance(value, Integral) or value < least:
-            raise UserError(f"{name} is {value!r}; it must be an integer, at least {least}")
+    _check_integer("pad_id", pad_id, 0)
+    _check_integer("multiple_of", multiple_of, 1)
+    _check_integer("max_length", 1 if max_length is None else max_length, 1)
+    if pad_id >= config.text.vocab_size:
+        raise UserError(f"pad_id is {pad_id}; the vocabulary has {config.text.vocab_size} tokens")
     read, labels = _read(samples, config)
     longest = max(len(sample.input_ids) for sample in read)
     if max_length is not None and longest > max_length:
@@ -136,6 +131,7 @@ def pad(
 
 def pack(samples: Sequence[Any], config: Config, max_length: int | None = None) -> Packed:
     """Pack all samples into one sequence. Raises UserError above ``max_length`` tokens."""
+    _check_integer("max_length", 1 if max_length is None else max_length, 1)
     read, labels = _read(samples, config)
     lengths = [len(sample.input_ids) for sample in read]
     if max_length is not None and sum(lengths) > max_length:
@@ -153,6 +149,11 @@ def pack(samples: Sequence[Any], config: Config, max_length: int | None = None) 
         _media(read),
         tuple(read),
     )
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{name} is {value!r}; it must be an integer, at least {least}")
 
 
 def inputs_of(sample: Any, config: Config) -> Inputs:

@@ -41,6 +41,7 @@ _RENAMED = (
     ("language_model.", "model."),  # the model without its head, saved alone
     ("model.model.", "model."),
 )
+LFS = b"version https://git-lfs"  # what Git leaves where it has no LFS
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -97,6 +98,10 @@ def read_safetensors(
     except FileNotFoundError:
         raise UserError(f"{path} is missing: fetch the whole checkpoint again") from None
     except (OSError, ValueError, SafetensorError) as error:
+        if _begins_with(path, LFS):
+            raise UserError(
+                f"{path} is a Git LFS pointer, not the file itself: git lfs pull fetches it"
+            ) from None
         raise UserError(
             f"{path} is truncated or not a safetensors file ({_line(error)}): fetch it again"
         ) from None
@@ -107,6 +112,14 @@ def read_safetensors(
                 f"{path}: {name} is stored as {leaf.kind}; only {known} are read (unquantised)"
             )
     return stored
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
 
 
 def _line(error: Exception) -> str:

@@ -55,7 +55,7 @@ def token_ids(ids: Any, vocabulary: int, name: str = "input_ids") -> Int[Array, 
     array = array_of(ids, name, "i", "S")
     if array.size == 0 or np.min(array) < 0 or np.max(array) >= vocabulary:
         raise UserError(
-            f"the prompt has no tokens, or a token outside the vocabulary size {vocabulary}: "
+            f"the prompt has no tokens, or one outside the vocabulary of {vocabulary} tokens: "
             "do tokenizer and config.json match?"
         )
     return array

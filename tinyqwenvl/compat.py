@@ -54,7 +54,7 @@ def drop_alpha(image: Image.Image) -> Image.Image:
 
 
 def after_span_hf_5(start: int, span: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
-    """Transformers 5.3 to 5.23: text continues at start + max(h, w), for any length of video."""
+    """Transformers 5.3 to 5.24: text continues at start + max(h, w), for any length of video."""
     return start + max(grid[1], grid[2]) // merge
 
 
@@ -89,6 +89,6 @@ def tied_head(weights: Weights) -> Weights:
 
 
 rope_index_hf_5 = partial(rope_index, after=after_span_hf_5)
-"""``get_rope_index`` of transformers 5.18 to 5.23: equal to ours for images, not after videos."""
+"""``get_rope_index`` of transformers 5.18 to 5.24: equal to ours for images, not after videos."""
 
 old_names(globals())

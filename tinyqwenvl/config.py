@@ -158,8 +158,9 @@ def load_config(directory: Path) -> Config:
     raw = read_json(directory / "config.json", required=True)
     names = (NESTED, IMAGE_FILE, VIDEO_FILE)
     files = {n: read_json(directory / n) if (directory / n).exists() else None for n in names}
+    generation = read_json(directory / "generation_config.json")
     try:
-        return parse_config(raw, files, read_json(directory / "generation_config.json"))
+        return parse_config(raw, files, generation)
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     except KeyError as error:

@@ -99,7 +99,7 @@ def old_names(namespace: dict[str, Any]) -> None:
 
 def warn(old: str, new: str) -> None:
     """Issue the DeprecationWarning that ``old`` is now called ``new``."""
-    warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=4)
+    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=4)
 
 
 def old_modules() -> None:

@@ -18,6 +18,7 @@ from .errors import UserError
 from .media_source import warn
 from .tracing import record
 
+Asked = tuple[int | None, int | None]  # min_pixels and max_pixels; None: not requested
 MAX_IMAGE_PIXELS = 100_000_000  # pixels; the published limit is 12,845,056
 
 
@@ -63,21 +64,28 @@ def size_to_read(
     limits: tuple[float, float],
     resized: tuple[int, int] | None = None,
     what: str = "an image",
+    asked: Asked = (None, None),
 ) -> tuple[int, int]:
     """:func:`smart_resize` with ``limits`` = (least, most) pixels; warns if no size meets them.
 
-    ``resized`` requests a (height, width) instead. It is rounded to multiples of ``factor`` within
-    the published limits, whatever the size of the image. qwen_vl_utils: ``fetch_image``.
+    ``asked`` are the requested min_pixels and max_pixels; if one was requested, only that one gives
+    a warning. ``resized`` requests a (height, width) instead. It is rounded to multiples of
+    ``factor`` within the published limits, whatever the size of the image.
+    qwen_vl_utils: ``fetch_image``.
     """
     if resized is not None:
         return smart_resize(*resized, factor, 4 * factor**2, 16384 * factor**2)
     h, w = smart_resize(height, width, factor, *limits)
     least, most = limits
-    if not least <= h * w <= most:
-        name = f"over max_pixels {most:,.0f}" if h * w > most else f"under min_pixels {least:,.0f}"
+    over = h * w > most
+    own = asked[over] is None
+    if not least <= h * w <= most and (asked == (None, None) or not own):
+        bound = f"max_pixels {most:,.0f}" if over else f"min_pixels {least:,.0f}"
+        whose = "the checkpoint's " if own else ""
         warn(
             f"{what} of {width}x{height} pixels is resized to {w}x{h}, which is {h * w:,} pixels, "
-            f"{name}: sides are multiples of {factor} and keep the aspect ratio"
+            f"{'over' if over else 'under'} {whose}{bound}: sides are multiples of {factor} and "
+            "keep the aspect ratio"
         )
     return h, w
 
@@ -140,17 +148,21 @@ def preprocess(
     processor: ProcessorConfig,
     vision: VisionConfig,
     resized: Sequence[tuple[int, int] | None] | None = None,
+    asked: Sequence[Asked] | None = None,
 ) -> tuple[Float[Array, "N P"], Int[Array, "I 3"]]:
     """Turn RGB images, each with its (least, most) pixels, into all their patches and grids.
 
-    ``resized`` may hold one requested (height, width) or None per image: :func:`size_to_read`.
+    ``resized`` may hold one requested (height, width) or None per image, and ``asked`` the
+    requested limits: :func:`size_to_read`.
     """
     patch, merge = vision.patch_size, vision.spatial_merge_size
     patches, grids = [], []
     sizes = [None] * len(images) if resized is None else resized
-    for (image, *limits), size in zip(images, sizes, strict=True):
+    wishes = [(None, None)] * len(images) if asked is None else asked
+    for (image, *limits), size, wish in zip(images, sizes, wishes, strict=True):
+        within = limits[0], limits[1]
         height, width = size_to_read(
-            image.height, image.width, patch * merge, (limits[0], limits[1]), size
+            image.height, image.width, patch * merge, within, size, asked=wish
         )
         if height * width > MAX_IMAGE_PIXELS:
             raise UserError(f"an image would be {width}x{height} pixels; request fewer pixels")

@@ -67,7 +67,7 @@ def open_image(
             first = _decoded(_textless(data, name), name)
         if _is_animated(first):
             warn(f"{name} has several frames; only the first is read (as a video, all are)")
-        return to_rgb(_upright(first))
+        return to_rgb(_upright(first, name))
 
 
 def open_file(source: Any) -> tuple[Image.Image, str]:
@@ -84,6 +84,8 @@ def _open(source: Any) -> tuple[Image.Image, str, str | bytes]:
     name, data = path_or_bytes(unwrapped(source))
     if isinstance(data, str):
         data = checked_file(name, data)
+    if not data:
+        raise UserError(f"{name} is empty")
     head = head_of(data)
     kind = kind_of(head)
     if kind is not None and kind.medium in ("video", "audio"):
@@ -222,11 +224,14 @@ def _is_animated(image: Image.Image) -> bool:
         return True
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> Image.Image:
     """Rotate by the EXIF orientation; unreadable EXIF is ignored."""
     try:
         return ImageOps.exif_transpose(image) or image
+    except MemoryError:
+        raise
     except Exception:
+        warn(f"{name} has EXIF that cannot be read; it is not rotated")
         return image
 
 

@@ -90,11 +90,11 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
 _MARKUP: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
     (re.compile(rb"<svg[\s>]", re.I), Kind("an SVG drawing", "other", "convert it to PNG")),
     (re.compile(rb"^(<!doctype html|<html|<head|<body|<script)", re.I),
-     Kind("an HTML page (of a download that failed?)", "other", "fetch the image itself")),
+     Kind("an HTML page (of a download that failed?)", "other", "fetch the file itself")),
     (re.compile(rb"^<\?xml|^<[A-Za-z!]"), Kind("an XML document", "other",
-                                             "fetch the image itself")),
+                                             "fetch the file itself")),
     (re.compile(rb'^[\[{]\s*["\[{\]}]'), Kind("JSON (the message of a server?)", "other",
-                                             "fetch the image itself")),
+                                             "fetch the file itself")),
 )  # fmt: skip
 TEXT = Kind("text", "other", "give an image, or pipe the text in as a prompt: < FILE")
 

@@ -85,7 +85,9 @@ def path_or_bytes(source: Any, what: str = "image") -> tuple[str, str | bytes]:
 
 
 def shown(path: str, most: int = 200) -> str:
-    """A name for messages: in one line and of bounded length."""
+    """A name for messages: in one line, of bounded length, and never empty."""
+    if not path.strip():
+        return "an empty name"
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in path[: most + 1])
     return text if len(path) <= most else text[:most] + "..."
 

@@ -100,7 +100,7 @@ def _inside(value: Any) -> Any:
 def media_kind(item: dict[str, Any]) -> str:
     """The medium of a content item: "image", "video" or "text"."""
     kind = item.get("type")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
         raise UserError(f"the type of a content item must be image, video or text, not {kind!r}")
     held = {
         key for key, value in item.items() if value is not None
@@ -112,6 +112,19 @@ def media_kind(item: dict[str, Any]) -> str:
     if "text" in held:
         return "text"
     raise UserError(f"a content item needs image, video or text, not {', '.join(item)}")
+
+
+def warn_unwritten(item: Mapping[str, Any], kind: str) -> None:
+    """Warn if an item holds more than its image or video: templates write only one of them."""
+    given = {key: item.get(key) for key in KINDS}
+    held = {KINDS[k] for k, v in given.items() if not (v is None or (isinstance(v, str) and not v))}
+    if kind != "text" and (more := sorted(held - {kind})):
+        warnings.warn(
+            f"a content item holds {kind} and {' and '.join(more)}: only the {kind} is read; give "
+            "each an item of its own",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def all_items(messages: Any) -> list[dict[str, Any]]:

@@ -24,7 +24,8 @@ from .generate import Generation, Past
 from .image import preprocess
 from .image_cache import ImageCache
 from .media import IMAGE_KEYS, open_image, rgb
-from .messages import as_messages, warn_unread
+from .media_source import shown
+from .messages import as_messages, warn_unread, warn_unwritten
 from .nn import ReferenceCache
 from .position import rope_index
 from .sampling import GREEDY, Sampling
@@ -76,7 +77,9 @@ class Model:
 
     def ask(self, images: Any, prompt: str, max_tokens: int = 256) -> str:
         """Answer ``prompt`` about one image, a list of images, or None. Raises UserError."""
-        if not isinstance(prompt, str) or not prompt.strip():
+        if not isinstance(prompt, str):
+            raise UserError(f"a prompt is a text, not {type(prompt).__name__}")
+        if not prompt.strip():
             raise UserError(chat.EMPTY_PROMPT)
         inputs = self.prepare(user_message(images, prompt))
         return self.tokenizer.decode(list(self.generate(inputs, max_tokens)))
@@ -136,20 +139,22 @@ class Model:
     ) -> dict[str, Any]:
         """Load the images and videos of messages: these fields of :class:`Inputs`."""
         processor = self.config.processor
-        images, resized, videos = [], [], []
+        images, resized, wishes, videos = [], [], [], []
         for item in chat.all_items(messages):
             kind = chat.media_kind(item)
+            warn_unwritten(item, kind)
             asked = pixel_limits(item, min_pixels, max_pixels)
             if kind == "image":
                 image = open_image(media_of(item, IMAGE_KEYS), to_rgb)
                 images.append((image, *processor.limits(*asked)))
                 resized.append(resized_size(item))
+                wishes.append(asked)
             elif kind == "video":
                 source = media_of(item, VIDEO_SOURCES)
                 videos.append(read_video(source, self.config, *asked, **video_options(item)))
         media: dict[str, Any] = {}
         if images:
-            pixels, grids = preprocess(images, processor, self.config.vision, resized)
+            pixels, grids = preprocess(images, processor, self.config.vision, resized, wishes)
             pixels = record("pixel_values", pixels.astype(self.dtype, copy=False))
             grids = record("image_grid_thw", grids)
             media |= {"pixel_values": pixels, "image_grid_thw": grids}
@@ -349,12 +354,16 @@ def find(source: str | os.PathLike | None, files: Sequence[str] = FILES) -> Path
     """The directory of a checkpoint; huggingface_hub downloads its ``files`` if needed."""
     if source is None:
         return EMBEDDED
-    name = os.fspath(source)
+    if not isinstance(source, (str, os.PathLike)):
+        kind = type(source).__name__
+        raise UserError(f"a checkpoint is a directory or a hub id, not {kind}")
+    name = str(os.fspath(source))
     if os.path.isdir(os.path.expanduser(name)):
         return Path(os.path.expanduser(name)).resolve()
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or os.path.exists(name):
-        short = name if len(name) <= 200 else name[:200] + "..."
-        raise UserError(f"{short} is not a directory; give a checkpoint's directory or hub id")
+        raise UserError(
+            f"{shown(name)} is not a directory; give a checkpoint's directory or hub id"
+        )
     try:
         from huggingface_hub import snapshot_download
 

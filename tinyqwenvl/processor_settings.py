@@ -42,7 +42,7 @@ class ProcessorConfig:
         """(least, most) pixels: the arguments override the checkpoint's limits."""
         for asked in (min_pixels, max_pixels):
             if asked is not None and (type(asked) is not int or asked < 1):
-                raise UserError(f"a limit of {asked!r} pixels: it must be an integer >= 1")
+                raise UserError(f"a limit of {asked!r} pixels: it must be an integer, at least 1")
             if asked is not None and asked > MOST_PIXELS:
                 raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; request fewer pixels")
         least = min_pixels or min(self.min_pixels, max_pixels or self.min_pixels)
@@ -58,6 +58,7 @@ class VideoSettings:
     min_frames: int = 4
     max_frames: int = 768
     shared_tokens: int = 0  # budget of all frames in policy hf; 0: no bound
+    num_frames: int | None = None  # a number of frames instead of a rate
 
 
 # ------------------------------------------------------------------ choose the file
@@ -122,9 +123,10 @@ def read_video_settings(
     for name in ("image_mean", "image_std"):
         if _colours(settings, name) != getattr(images, name):
             raise UserError(f"videos and images have different {name}; that is not supported")
-    if (frames := settings.get("num_frames")) is not None:
-        raise UserError(f"num_frames is {frames!r}; give fps, min_frames and max_frames instead")
-    names = ("fps", "min_frames", "max_frames")
+    frames = settings.get("num_frames")
+    if frames is not None and (type(frames) is not int or frames < 1):
+        raise UserError(f"num_frames is {frames!r}, not an integer of at least 1")
+    names = ("fps", "num_frames", "min_frames", "max_frames")
     given = {name: settings[name] for name in names if settings.get(name) is not None}
     if settings.get("cap_pixels_per_frame"):
         given["shared_tokens"] = settings.get("max_video_tokens", 128_000)
@@ -182,6 +184,6 @@ def _colours(settings: dict[str, Any], name: str) -> tuple[float, ...]:
     value = settings.get(name, CLIP_MEAN if name == "image_mean" else CLIP_STD)
     if type(value) in (int, float):
         return (value,) * 3
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise UserError(f"{name} is {value!r}, not three numbers")
     return tuple(value)

@@ -90,11 +90,11 @@ class Sampling:
     def __post_init__(self) -> None:
         heat, seed = self.temperature, self.seed
         self._must("temperature", heat == 0 or _within(heat, 1e-6, 1e6), "0, or from 1e-6 to 1e6")
-        self._must("top_k", _whole(self.top_k), "an integer >= 0")
+        self._must("top_k", _whole(self.top_k), "an integer from 0")
         self._must("top_p", _within(self.top_p, 1e-9, 1), "over 0 and at most 1")
         penalty = _within(self.repetition_penalty, 1e-3, 1e3)
         self._must("repetition_penalty", penalty, "from 0.001 to 1000")
-        self._must("seed", seed is None or _whole(seed), "an integer >= 0")
+        self._must("seed", seed is None or _whole(seed), "an integer from 0")
 
     def _must(self, name: str, good: bool, kind: str) -> None:
         if not good:

@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import UserError
 from .media import IMAGE_KEYS
+from .media_source import unwrapped
+from .messages import as_dict
 
 RESULT_ROLES = ("tool", "ipython")  # HF's name, TorchTune's name
 KINDS = ("image", "text")
@@ -46,6 +48,17 @@ def role_of(message: Any) -> str:
     return role
 
 
+def plain(message: Any) -> Any:
+    """A message whose items are objects (pydantic, dataclasses) as a dict; any other as it is."""
+    content = field(message, "content", None)
+    if not isinstance(content, (list, tuple)) or all(isinstance(item, dict) for item in content):
+        return message
+    found, items = as_dict(message), [as_dict(item) for item in content]
+    if found is None or None in items:
+        raise UserError("the content of a message must be a text or a list of items (dicts)")
+    return {**found, "content": items}
+
+
 def items_of(message: Any) -> list[dict[str, Any]]:
     """The content of a message as a list of items; a string is one text item."""
     content = field(message, "content")
@@ -60,6 +73,7 @@ def kind_of(item: Mapping[str, Any]) -> str:
     """The kind of an item, "image" or "text". Keys that are None are ignored: Arrow adds them."""
     held = [kind for kind in KINDS if item.get(kind) is not None]
     kind = item.get("type") or next(iter(held), None)
+    kind = "image" if kind == "image_url" else kind
     if kind not in KINDS:
         raise UserError(f"the type of an item must be text or image, not {kind!r}")
     if others := [other for other in held if other != kind]:
@@ -73,7 +87,7 @@ def value_of(item: Mapping[str, Any], kind: str) -> Any:
     value = next((item[name] for name in names if item.get(name) is not None), None)
     if value is None:
         raise UserError(f"an item of type {kind} has neither {kind!r} nor 'content'")
-    return value.get("url") if isinstance(value, dict) else value
+    return unwrapped(value) if isinstance(value, dict) else value
 
 
 # ------------------------------------------------------------------ tools

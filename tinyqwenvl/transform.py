@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from . import chat, training_messages
@@ -22,11 +23,13 @@ from .errors import UserError
 from .image import preprocess
 from .media import open_image, warn
 from .tokenizer import Tokenizer, load_tokenizer_files
-from .training_messages import items_of, kind_of, role_of, value_of, with_tools
+from .training_messages import items_of, kind_of, plain, role_of, value_of, with_tools
+from .video_request import pixel_limits, resized_size
 
 EOS = "<|endoftext|>"
 PACKAGINGS = ("published", "torchtune")
 TRAIN_ON_EOS = ("turn", "all", "last", "none")  # axolotl's names
+SIZE_KEYS = ("min_pixels", "max_pixels", "resized_height", "resized_width")  # of an image item
 TORCHTUNE_LIMITS = (
     56 * 56,
     28 * 28 * 1280,
@@ -38,8 +41,9 @@ PUBLISHED_LIMITS = (56 * 56, 28 * 28 * 16384)
 class ImageTransform:
     """Add pixel_values and image_grid_thw to ``{"image": PIL image, array or path}``.
 
-    pixel_values [N, 1176] in ``dtype`` ("float32", or "bfloat16" if ml_dtypes is installed) and
-    image_grid_thw [1, 3], bit-equal to HF's ``Qwen2VLImageProcessor`` in float32.
+    pixel_values [N, 1176] in ``dtype`` ("float32" or "bfloat16") and image_grid_thw [1, 3],
+    bit-equal to HF's ``Qwen2VLImageProcessor`` in float32. A sample's own "min_pixels",
+    "max_pixels", "resized_height" and "resized_width" override the transform's limits.
     """
 
     patch_size: int = 14
@@ -55,7 +59,11 @@ class ImageTransform:
         for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
-                raise UserError(f"{name} is {value!r}; it must be an integer >= 1")
+                raise UserError(f"{name} is {value!r}; it must be an integer, at least 1")
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if len(values) != 3 or (name == "image_std" and 0 in values):
+                raise UserError(f"{name} is {values!r}; it must be three numbers, none zero in std")
         _dtype(self.dtype)
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,19 +75,18 @@ class ImageTransform:
         vision = VisionConfig(
             1, 1, 1, 1, 1, self.patch_size, self.merge_size, self.temporal_patch_size
         )
-        processor = ProcessorConfig(image_mean=self.image_mean, image_std=self.image_std)
-        image = open_image(sample["image"])
-        limited = [(image, self.min_pixels, self.max_pixels)]
-        pixels, grid = preprocess(limited, processor, vision)
+        own = self.min_pixels, self.max_pixels
+        processor = ProcessorConfig(*own, self.image_mean, self.image_std)
+        asked = pixel_limits(sample)
+        within = own if asked == (None, None) else processor.limits(*asked)
+        limited = [(open_image(sample["image"]), *within)]
+        wishes = [own if asked == (None, None) else asked]
+        pixels, grid = preprocess(limited, processor, vision, [resized_size(sample)], wishes)
         return {**sample, "pixel_values": pixels.astype(_dtype(self.dtype)), "image_grid_thw": grid}
 
 
 def _dtype(name: str) -> np.dtype:
     if name == "bfloat16":
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise UserError("bfloat16 needs a package: pip install ml_dtypes") from None
         return np.dtype(ml_dtypes.bfloat16)
     if name != "float32":
         raise UserError(f"dtype is {name!r}; it must be float32 or bfloat16")
@@ -126,6 +133,8 @@ class Transform:
         roles = self.train_on_roles
         if isinstance(roles, str) or not all(isinstance(role, str) for role in roles):
             raise UserError(f"train_on_roles is {roles!r}; it must be a list such as ['assistant']")
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise UserError(f"path is {self.path!r}; it must be that of a tokenizer.json")
         added = None if self.special_tokens_path is None else Path(self.special_tokens_path)
         self.tokenizer: Tokenizer = load_tokenizer_files(Path(self.path), self.merges_file, added)
         end_of_text, end_of_turn = map(self.tokenizer.token_id, (EOS, chat.IM_END))
@@ -198,7 +207,8 @@ class Transform:
         for message in messages:
             for item in items_of(message):
                 if kind_of(item) == "image":
-                    seen = self.image_transform({"image": value_of(item, "image")})
+                    asked = {key: item[key] for key in SIZE_KEYS if key in item}
+                    seen = self.image_transform({**asked, "image": value_of(item, "image")})
                     item["image_grid_thw"] = seen["image_grid_thw"]
                     images.append(seen["pixel_values"])
                     grids.append(seen["image_grid_thw"])
@@ -214,6 +224,7 @@ class Transform:
             changed = self.prompt_template(changed)
             if not isinstance(changed, list):
                 raise UserError("prompt_template must return a list of messages")
+        changed = [plain(message) for message in changed]
         if changed and role_of(changed[0]) != "system" and not self._torchtune:
             changed = [{"role": "system", "content": chat.SYSTEM_PROMPT}, *changed]
         return with_tools(changed, tools)

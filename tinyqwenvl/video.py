@@ -10,6 +10,7 @@ transformers ("hf").
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from .deprecated import old_names
 from .dims import Array, Float, Int
 from .errors import UserError
 from .image import MAX_IMAGE_PIXELS, normalise, patchify, resize, size_to_read, smart_resize
-from .media import warn
+from .media import ImageWarning, warn
 from .video_request import Wanted, count, local_video, pixel_limits
 from .video_source import VideoSource, open_video
 
@@ -109,7 +110,13 @@ def limits_qwen_vl_utils(
     least, most = config.video_limits
     least = min_pixels or min(least, max_pixels or least)
     even = -(-frames // 2) * 2
-    shared = max(min(most, (total_pixels or ALL_PIXELS) / even * 2), int(least * 1.05))
+    share, lowest = (total_pixels or ALL_PIXELS) / even * 2, int(least * 1.05)
+    shared = max(min(most, share), lowest)
+    if total_pixels and share < lowest and not (max_pixels and max_pixels <= share):
+        warn(
+            f"total_pixels {total_pixels:,} of a video of {frames} frames: a frame has at least "
+            f"{least:,.0f} pixels, so more are read"
+        )
     if max_pixels and max_pixels > shared:
         warn(
             f"max_pixels {max_pixels:,} of a video of {frames} frames: at most {shared:,.0f} "
@@ -217,29 +224,36 @@ def read_video(
 
     def sampled(clip: VideoSource) -> tuple[list[np.ndarray], float]:
         at = wanted.rate_of(clip, fps, sample_fps)
-        indices, between = choose_frames(clip, at, least, most, policy, wanted)
+        here = wanted if clip.rate is None else wanted.or_number(settings.num_frames)
+        indices, between = choose_frames(clip, at, least, most, policy, here)
         found = SAMPLING_POLICIES[policy].limits(len(indices), config, *limits, budget)
         return _resized(clip, indices, FrameLimits(*found, *limits, resized), config), between
 
     with local_video(source) as (local, name):
         clip = open_video(local)
         clip = clip if name is None else replace(clip, name=name)
-        if clip.uneven:
-            chosen = "time" if SAMPLING_POLICIES[policy].by_time else "index"
-            warn(f"{clip.name}: {clip.uneven}; frames are sampled by {chosen}")
-        for note in clip.notes:
-            warn(f"{clip.name}: {note}")
+        _say_what_opening_tells(clip, SAMPLING_POLICIES[policy].by_time)
         try:
             frames, between = sampled(clip)
         except _Short as short:
             warn(f"{clip.name} declares {clip.total} frames, but contains {short.held}")
-            frames, between = sampled(clip.cut_to(short.held))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ImageWarning)  # said already
+                frames, between = sampled(clip.cut_to(short.held))
         for note in clip.decoding.messages():
             warn(f"{clip.name}: {note}")
     step = config.vision.temporal_patch_size
     pairs = [_patches(frames[i : i + step], config) for i in range(0, len(frames), step)]
     _, h, w = pairs[0][1]
     return Video(np.concatenate([rows for rows, _ in pairs]), (len(pairs), h, w), step * between)
+
+
+def _say_what_opening_tells(clip: VideoSource, by_time: bool) -> None:
+    if clip.uneven:
+        chosen = "time" if by_time else "index"
+        warn(f"{clip.name}: {clip.uneven}; frames are sampled by {chosen}")
+    for note in clip.notes:
+        warn(f"{clip.name}: {note}")
 
 
 def choose_frames(
@@ -319,10 +333,14 @@ def frame_size(frame: Image.Image, factor: int, limits: FrameLimits) -> tuple[in
     The shared budget of all frames need not be met to the pixel, so it gives no warning.
     """
     least, most = limits.least, limits.most
-    asked = limits.min_pixels == least or limits.max_pixels == most
-    if limits.resized is None and not asked:
+    asked = (
+        limits.min_pixels if limits.min_pixels == least else None,
+        limits.max_pixels if limits.max_pixels == most else None,
+    )
+    if limits.resized is None and asked == (None, None):
         return smart_resize(frame.height, frame.width, factor, least, most)
-    return size_to_read(frame.height, frame.width, factor, (least, most), limits.resized, "a frame")
+    size = frame.height, frame.width
+    return size_to_read(*size, factor, (least, most), limits.resized, "a frame", asked)
 
 
 class _Short(Exception):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from .errors import UserError
 from .image import MAX_IMAGE_PIXELS
+from .media_source import head_of
 from .video_time import Decoding, VideoSource, declared_rate, timed
 
 COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover image of an audio file
@@ -65,6 +66,11 @@ def read_file(path: str) -> VideoSource:
             f"{path} is not an animation that Pillow can read; for other videos pip install av, "
             "or give a folder of frames"
         ) from None
+    if head_of(path)[4:8] in (b"ftyp", b"wide", b"mdat") and b"moov" not in _boxes(path):
+        raise UserError(
+            f"{path} is truncated: its index (moov), which may stand at the end of the file, is "
+            "missing; fetch it again"
+        )
     try:
         with _opened(path) as container:
             stream = _video_stream(container, path)
@@ -81,7 +87,7 @@ def read_file(path: str) -> VideoSource:
     except UserError:
         raise
     except (av.FFmpegError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"{path} is not a readable video: {error}") from None
+        raise _not_read(path, error) from None
     if not (timing := _timing(packets, form, tick)):
         raise UserError(f"{path} has no frames; a video needs at least one")
     starts, end = _in_seconds(path, timing, rates, tick, seconds)
@@ -99,6 +105,28 @@ def read_file(path: str) -> VideoSource:
         return _frames(path, timing, decoding)
 
     return timed(path, starts, end, frames, notes=tuple(notes), decoding=decoding)
+
+
+def _not_read(path: str, error: Exception) -> UserError:
+    """The error for a file that cannot be opened, without FFmpeg's own numbers and quotes."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return UserError(f"{path} is not a readable video: {reason}")
+
+
+def _boxes(path: str) -> set[bytes]:
+    """The names of the complete top-level boxes of an MP4 or QuickTime file."""
+    found, at, end = set(), 0, os.path.getsize(path)
+    with open(path, "rb") as file:
+        for _ in range(1000):  # more than any file has; each box declares its size
+            file.seek(at)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:16], "big") if size == 1 else size or end - at
+            if size < 8 or at + size > end:
+                break
+            found.add(head[4:8])
+            at += size
+    return found
 
 
 # ------------------------------------------------------------------ timing, without decoding

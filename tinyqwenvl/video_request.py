@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,10 +105,10 @@ def video_options(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count(name: str, value: Any) -> int:
-    """Check an integer >= 1. Raises UserError."""
+    """Check an integer, at least 1. Raises UserError."""
     whole = pixels(value)
     if type(whole) is not int or whole < 1:
-        raise UserError(f"{name} is {_said(value)}; it must be an integer >= 1")
+        raise UserError(f"{name} is {_said(value)}; it must be an integer, at least 1")
     if whole > MOST:
         raise UserError(f"{name} is over {MOST:,}; give a smaller number")
     return whole
@@ -174,6 +174,11 @@ class Wanted:
         number = None if nframes is None else count("nframes", nframes)
         times = seconds("video_start", start), seconds("video_end", end)
         return cls(number, *times, all_frames=every, fps_given=fps is not None)
+
+    def or_number(self, nframes: int | None) -> Wanted:
+        """Use the checkpoint's number of frames, unless the item requests frames or a rate."""
+        asked = self.nframes is not None or self.fps_given or self.all_frames
+        return self if asked or nframes is None else replace(self, nframes=nframes)
 
     def rate_of(self, clip: Any, fps: Any, sample_fps: Any) -> float:
         """Frames per second: the sampling rate of a video, or the given rate of a list."""

@@ -19,6 +19,8 @@ from PIL import Image
 
 from .errors import UserError
 from .media import open_file, open_image, rgb
+from .media_kinds import TEXT, kind_of
+from .media_source import head_of, shown
 from .video_file import read_file
 from .video_time import Decoding, VideoSource, timed
 
@@ -44,14 +46,37 @@ def open_video(source: Any) -> VideoSource:
         whole = [os.path.join(path, name) for name in sorted(os.listdir(path), key=_natural)]
         return _of_frames(path, [p for p in whole if _is_frame(p)])
     if not path.startswith(("data:", "http://", "https://")) and not os.path.exists(path):
-        raise UserError(f"{path[:200] or 'an empty name'}: no such video")
+        if os.path.islink(path) and not os.path.exists(os.path.realpath(path)):
+            raise UserError(f"{shown(path)} is a link to what is not there")
+        raise UserError(f"{shown(path)}: no such video")
     try:
         image, name = open_file(path)
-    except UserError:
+    except UserError as error:
         if not os.path.isfile(path) or os.path.getsize(path) == 0:
             raise
-        return read_file(path)
+        return _of_file(path, error)
     return _of_animation(image, name, path)
+
+
+def _of_file(path: str, error: UserError) -> VideoSource:
+    """Open a file that Pillow rejects with ``error``; name the kind of a file that is no video.
+
+    FFmpeg would open some of these as images because of their names.
+    """
+    head = head_of(path)
+    kind = kind_of(head)
+    if kind is TEXT:
+        raise UserError(f"{shown(path)} is text, not a video") from None
+    if kind is not None and kind.medium == "other":
+        raise UserError(f"{shown(path)} is not a video but {kind}") from None
+    if not any(head):
+        raise error
+    try:
+        return read_file(path)
+    except UserError:
+        if kind is not None and kind.medium == "image":
+            raise error from None
+        raise
 
 
 def _is_frame(path: str) -> bool:

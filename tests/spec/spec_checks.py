@@ -217,8 +217,8 @@ def decode_positions(row):
         "text continues at": positions[0, at],
         "delta": delta,
         "first new token": length + delta,
-        "5.3.0 to 5.23.0: text": theirs[0, at],
-        "5.3.0 to 5.23.0: new": length + their_delta,
+        "5.3.0 to 5.24.0: text": theirs[0, at],
+        "5.3.0 to 5.24.0: new": length + their_delta,
     }
 
 

@@ -117,6 +117,8 @@ def _turn(
 
 
 def _lines() -> Iterator[str]:
+    if sys.stdin is None:  # closed by whoever started us
+        return
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
     prompt = "> " if sys.stdin.isatty() else ""

@@ -126,6 +126,8 @@ def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
     rate = {} if args.fps is None else {"fps": args.fps}
     items = [{"type": "image", "image": image} for image in opened]
     items += [{"type": "video", "video": path, **rate} for path in [*args.video, *on_stdin]]
+    if prompt is not None and os.path.isdir(prompt):
+        note(f"{prompt} is taken as the prompt, though a folder has that name; ./{prompt} is that")
     default = "What changed?" if len(images) == 2 and not args.video else "describe"
     texts = [text for text in (prompt, piped) if text] or ([] if args.chat else [default])
     return [*items, {"type": "text", "text": "\n".join(texts)}] if texts else items

@@ -157,8 +157,8 @@ class _Text:
 class _Encoder:
     """A vision encoder: the order of windows, the bounds of sequences, and the angles.
 
-    Who computes the order: a method up to 4.57, a function of the vision encoder's module in 5.23.
-    Angles: a method up to 4.57; in 5.23 only their cosines and sines are ever made, so the angles
+    Who computes the order: a method up to 4.57, a function of the vision encoder's module in 5.24.
+    Angles: a method up to 4.57; in 5.24 only their cosines and sines are ever made, so the angles
     are made again from the same positions and frequencies. Bounds are what the blocks receive.
     """
 

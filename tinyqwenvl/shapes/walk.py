@@ -18,7 +18,7 @@ from .. import decoder, vision
 from ..checkpoint import assemble, weight_shapes
 from ..config import Config
 from ..errors import UserError
-from ..image import normalise, patchify, smart_resize
+from ..image import normalise, patchify, size_to_read
 from ..nn import ReferenceCache
 from ..position import rope_index
 from ..tracing import watching
@@ -137,7 +137,9 @@ def _images(
     images: list[dict[str, Any]] = []
     patches = []
     for width, height in sizes:
-        high, wide = smart_resize(height, width, patch * merge, *limits)
+        high, wide = size_to_read(
+            height, width, patch * merge, limits, asked=(min_pixels, max_pixels)
+        )
         if high * wide > MOST_TOKENS * (patch * merge) ** 2:
             raise UserError(f"over {MOST_TOKENS:,} tokens; request fewer pixels or tokens")
         watch("image.rgb", Abstract((height, width, 3), np.uint8))

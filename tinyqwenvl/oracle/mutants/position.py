@@ -88,7 +88,7 @@ def four_tokens_per_second():
     return _spans(change)
 
 
-@mutant("transformers 5.3 to 5.23")
+@mutant("transformers 5.3 to 5.24")
 def text_after_video_at_its_side():
     """Text continues at start + max(height, width), however long the video."""
     return _rope_index(compat.after_span_hf_5)
