@@ -165,7 +165,7 @@ def test_bad_videos_are_one_line(tmp_path):
         (tmp_path / "cut.mp4", {}, "cut.mp4 is truncated: its index"),
         ("", {}, "an empty name"),
         (" ", {}, "an empty name"),
-        (frames(2), {"policy": "mine"}, "known are qwen-vl-utils, hf"),
+        (frames(2), {"policy": "mine"}, "use one of qwen-vl-utils, hf"),
         ([*frames(2), *frames(1, 60, 60)], {}, "one frame is 60x60 pixels, the first 120x80"),
         (frames(2, 300, 1), {}, "200 times"),
         ([PIXELS, "nowhere.png"], {}, "no such image"),
