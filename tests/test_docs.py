@@ -93,7 +93,7 @@ def test_the_page_of_the_oracle_has_its_numbers():
     assert MULTIPLE["float32"] == 100 and {m for n, m in MULTIPLE.items() if n != "float32"} == {16}
     assert "multiples are 100 in float32 and 16 elsewhere" in page
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"explains it by {len(MUTANTS)} named mistakes" in " ".join(changes.split())
+    assert f"explains it by {len(MUTANTS)} known bugs" in " ".join(changes.split())
 
 
 def test_what_leads_nowhere_in_a_site_is_found(tmp_path):
