@@ -95,7 +95,7 @@ def test_fields_have_the_comments_beside_them():
     assert list(fields(Pair)) == [("row", "int", "0", "from the top")]
     assert list(fields(dict)) == list(fields(tuple)) == []
     said = {name: text for name, *_, text in fields(VisionConfig)}
-    assert said["window_size"] == "pixels on a side of an attention window"
+    assert said["window_size"] == "pixels per side of an attention window"
     assert ".. py:attribute:: row" in list(described(Pair))
     assert escaped("*a_ | ``b*`` :class:`c*` d_e") == r"\*a\_ \| ``b*`` :class:`c*` d_e"
 
