@@ -96,7 +96,7 @@ CONTENTS = {
         "docs/training",
         "tinyqwenvl/assets/checkpoint/README",
     ],
-    "Porting": ["docs/porting", "docs/oracle", "docs/vectors", "docs/spec"],
+    "Porting": ["docs/porting", "docs/oracle", "docs/ports", "docs/vectors", "docs/spec"],
     "Reference": ["docs/reference", "docs/comparison", "CONTRIBUTING", "CHANGELOG"],
 }
 

@@ -1,4 +1,4 @@
-"""Programs of a checkout, run as ``python -m scripts.NAME``; they are no part of the package.
+"""Developer scripts, run as ``python -m scripts.NAME`` in a checkout; not part of the package.
 
 - References from other implementations: ``make_goldens``, ``make_video_goldens`` (tests/goldens);
   ``make_vectors`` with ``vectors/``, ``make_model_vectors``, ``make_kills`` (conformance vectors).

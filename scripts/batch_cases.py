@@ -1,4 +1,4 @@
-"""The prompts of tests/goldens/batches.json, for the script that makes it and the test of it."""
+"""The prompts of tests/goldens/batches.json, for the script that generates it and its test."""
 
 from __future__ import annotations
 

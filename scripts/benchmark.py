@@ -1,4 +1,4 @@
-"""The same job as whole processes, ours and transformers', in turn: seconds and their ratio.
+"""Benchmark: run the same job with us and with transformers, alternately; print seconds and ratio.
 
     python -m scripts.benchmark [--runs 5] [--model DIR] [--image FILE] [--tokens N]
 

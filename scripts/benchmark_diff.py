@@ -1,5 +1,4 @@
-"""How long ``oracle diff`` takes on dumps of a vision encoder of the 3B's size, and how much
-memory.
+"""Benchmark ``oracle diff`` on dumps of a vision encoder of the 3B's size: seconds and memory.
 
     python -m scripts.benchmark_diff [--folder DIR] [--blocks 32]
 

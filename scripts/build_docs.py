@@ -1,4 +1,4 @@
-"""Build the site: run the notebooks (those that changed), then Sphinx; 0 warnings or nothing.
+"""Build the site: run the changed notebooks, then Sphinx; any warning is an error.
 
     python -m scripts.build_docs             # docs/_build/html/index.html
     python -m scripts.build_docs --no-run    # with the notebooks as they were last executed

@@ -1,4 +1,4 @@
-"""How far over its noise floor a right implementation goes: the number behind ``diff.MULTIPLE``.
+"""Calibrate ``diff.MULTIPLE``: how far a correct implementation exceeds its noise floor.
 
     python -m scripts.calibrate_oracle [--cases 20] [--tokens 8] [--seed S] [--precisions ...]
 

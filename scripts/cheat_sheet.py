@@ -1,4 +1,4 @@
-"""Two A4 pages to keep beside the code: letters, shapes, orders, formulas, sizes, names.
+"""The cheat sheet on two A4 pages: letters, shapes, orders, formulas, sizes, names.
 
 Drawn and saved by ``scripts.refresh_figures``. Every number comes from the package: letters from
 ``dims.GLOSSARY``, sizes from ``presets``, shapes and parameters from ``shapes.walk``, worked

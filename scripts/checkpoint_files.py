@@ -1,4 +1,4 @@
-"""The small files of a published checkpoint: configs, chat template, tokenizer, plan of the shards.
+"""The small files of a published checkpoint: configs, chat template, tokenizer, shard index.
 
 Used by scripts.random_checkpoint, which writes the weights. The config of Qwen2.5-VL-3B is that of
 a copy of the published file; of the other sizes it has what presets.KNOWN_FROM says, and no

@@ -1,4 +1,4 @@
-"""Random settings of images and videos, read by transformers and by us.
+"""Compare random settings of images and videos with transformers.
 
 Part of scripts.compare_with_transformers; needs no weights. Each draw puts a random subset of the
 settings, usual and odd, into the files where they may stand, and reads two random images. Pixels

@@ -1,4 +1,4 @@
-"""A live comparison of chat templates with transformers, on freshly drawn conversations.
+"""Compare chat templates with transformers live, on random conversations.
 
     python -m scripts.compare_templates [--cases 60] [--seed S] [--write FILE]
 
@@ -208,9 +208,9 @@ def chosen_by_us(directory: Path, name: str | None) -> str | None:
 def main() -> int:
     """Run the cases, print a line for each template; the exit code says whether all held."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=60, help="conversations of each template")
+    parser.add_argument("--cases", type=int, default=60, help="conversations per template")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
-    parser.add_argument("--write", type=Path, help="keep what transformers said, for the tests")
+    parser.add_argument("--write", type=Path, help="save transformers' results for the tests")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
     failed, goldens = compare_templates(args.seed, args.cases)

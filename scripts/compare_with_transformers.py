@@ -1,4 +1,4 @@
-"""A live comparison with transformers on freshly drawn configurations, weights and images.
+"""Compare with transformers live, on random configurations, weights and images.
 
     python -m scripts.compare_with_transformers [--cases 6] [--settings 300] [--seed S]
         [--embedded | --templates]
@@ -169,8 +169,10 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=6)
     parser.add_argument("--settings", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
-    parser.add_argument("--embedded", action="store_true", help="the embedded checkpoint")
-    parser.add_argument("--templates", action="store_true", help="chat templates alone")
+    parser.add_argument(
+        "--embedded", action="store_true", help="compare only the embedded checkpoint"
+    )
+    parser.add_argument("--templates", action="store_true", help="compare only chat templates")
     args = parser.parse_args()
     print(f"seed {args.seed}; " + ", ".join(f"{n} {v}" for n, v in VERSIONS.items()))
     cases, failed = 0 if args.templates else args.cases, 0

@@ -1,4 +1,4 @@
-"""Lines of code in Python files: those that are left without blanks, comments and docstrings.
+"""Count lines of code in Python files, without blank lines, comments and docstrings.
 
 python -m scripts.count_code FILE...
 

@@ -24,7 +24,7 @@ def badges():
 
 
 def badge(name, fact):
-    """A name on grey and a fact on blue, side by side."""
+    """A badge: a name on grey, followed by a value on blue."""
     left, right = (PER_LETTER * len(text) + 12 for text in (name, fact))
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{left + right}' height='20' role='img' "

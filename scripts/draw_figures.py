@@ -1,4 +1,4 @@
-"""Draw the figures of the README: one image on its way through the embedded checkpoint.
+"""Draw the figures of the README: one image passing through the embedded checkpoint.
 
 python -m scripts.draw_figures --out docs/figures
 

@@ -1,4 +1,4 @@
-"""Damaged files against all that reads files: headers, configs, tokenizers, images, videos.
+"""Fuzz every file reader with damaged files: headers, configs, tokenizers, images, videos.
 
     python -m scripts.fuzz [--seconds 600] [--seed N] [--only header|config|tokenizer|picture|video]
 
@@ -248,7 +248,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = ("header", "config", "tokenizer", "picture", "video", "request")
-    parser.add_argument("--seconds", type=float, default=600, help="of all kinds together")
+    parser.add_argument("--seconds", type=float, default=600, help="total time")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", choices=kinds)
     args = parser.parse_args()

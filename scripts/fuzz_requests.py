@@ -1,4 +1,4 @@
-"""What people may hand over in place of an image or video, at random: part of ``scripts.fuzz``.
+"""Fuzz the sources of images and videos with random objects: part of ``scripts.fuzz``.
 
 Texts that are nearly base64, URIs and paths, dicts, arrays of any shape and type, words of a
 command line; and items whose keys hold any value.

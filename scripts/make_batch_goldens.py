@@ -1,4 +1,4 @@
-"""Remake tests/goldens/batches.json: transformers' positions and rope deltas of padded batches.
+"""Regenerate tests/goldens/batches.json: transformers' positions and rope deltas of padded batches.
 
     pip install -c constraints.txt ".[hf]" && python -m scripts.make_batch_goldens
 

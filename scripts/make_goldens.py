@@ -1,4 +1,4 @@
-"""Remake tests/goldens: what transformers computes at every stage of small random checkpoints.
+"""Regenerate tests/goldens: every stage of small random checkpoints, computed by transformers.
 
     pip install -c constraints.txt ".[hf]" && python -m scripts.make_goldens
 

@@ -1,4 +1,4 @@
-"""Write into the vectors which mutants each of them detects, as the selftest finds it.
+"""Record in the vectors which injected bugs (mutants) each of them detects.
 
     python -m scripts.make_kills
 

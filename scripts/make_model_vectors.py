@@ -1,4 +1,4 @@
-"""Remake tinyqwenvl/vectors/v1/models: what transformers computes at every stage of small models.
+"""Regenerate tinyqwenvl/vectors/v1/models: every stage of small models, by transformers.
 
     pip install -c constraints.txt ".[hf]" && python -m scripts.make_model_vectors [CASE ...]
 

@@ -1,4 +1,4 @@
-"""Remake tests/goldens/video_requests.json: what the references make of an item's keys.
+"""Regenerate tests/goldens/video_requests.json: results of the references for an item's keys.
 
     pip install transformers torch pillow qwen-vl-utils==0.0.14
     python -m scripts.make_request_goldens
@@ -32,7 +32,7 @@ CLIP: dict[str, Any] = {}  # that the stand-in for decord "reads"
 
 
 def stand_ins() -> None:
-    """Modules in the place of torchvision and decord."""
+    """Stub modules for torchvision and decord."""
 
     def resize(video: torch.Tensor, size: list[int], **_: Any) -> torch.Tensor:
         return torch.zeros(len(video), 3, *size)

@@ -1,4 +1,4 @@
-"""Remake tinyqwenvl/vectors/v1/unit: what the witnesses say of the cases in scripts/vectors.
+"""Regenerate tinyqwenvl/vectors/v1/unit: the witnesses' answers to the cases in scripts/vectors.
 
     pip install -c constraints.txt ".[hf]"
     pip install --no-deps qwen_vl_utils==0.0.14
@@ -74,7 +74,7 @@ def same(a: Any, b: Any) -> bool:
 def main() -> None:
     """Write a file for each family, and the manifest."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--older", help="a Python that has transformers 4.51.3")
+    parser.add_argument("--older", help="a Python with transformers 4.51.3")
     options = parser.parse_args()
     if not options.older:
         parser.error("--older is needed: see the top of scripts/make_vectors.py")

@@ -1,4 +1,4 @@
-"""Remake tests/goldens/video.safetensors: what transformers 4.51.3 makes of videos.
+"""Regenerate tests/goldens/video.safetensors: results of transformers 4.51.3 for videos.
 
     pip install transformers==4.51.3 torch pillow safetensors
     python -m scripts.make_video_goldens

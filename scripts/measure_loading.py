@@ -1,4 +1,4 @@
-"""How long a checkpoint takes to open and to read, and how much memory that takes (Linux).
+"""Measure the time and memory of opening and reading a checkpoint (Linux).
 
     python -m scripts.measure_loading [DIR] [--keep]
 

@@ -1,4 +1,4 @@
-"""Mutation testing: one-line faults in the stage files, and which of them the fast tests catch.
+"""Mutation testing: inject one-line bugs into the stage files, and count those the tests catch.
 
     python -m scripts.mutate --count 100 --seed 15 -o mutants.jsonl
 
@@ -155,8 +155,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=15)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=900, help="for one fault; then caught")
-    parser.add_argument("--first", type=int, help="only so many test files (a first look)")
+    parser.add_argument(
+        "--seconds", type=float, default=900, help="timeout per bug; a timeout counts as caught"
+    )
+    parser.add_argument("--first", type=int, help="run only the first N test files")
     parser.add_argument("-o", "--out", type=Path, default=Path("mutants.jsonl"))
     options = parser.parse_args()
     done = {}

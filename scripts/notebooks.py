@@ -1,4 +1,4 @@
-"""Notebooks: pair the sources with their ``.ipynb``, and run them once for tests and docs alike.
+"""Generate the ``.ipynb`` files from their sources, and run them for tests and docs.
 
     python -m scripts.notebooks                 # write notebooks/*.ipynb from notebooks/*.py
     python -m scripts.notebooks --run 01 05     # and run some (or all) of them: docs/executed/
@@ -119,8 +119,8 @@ def execute(source, folder=EXECUTED):
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", nargs="*", metavar="NN", help="run these (none named: all)")
-    parser.add_argument("--minutes", action="store_true", help="print the minutes of each")
+    parser.add_argument("--run", nargs="*", metavar="NN", help="run these notebooks (default: all)")
+    parser.add_argument("--minutes", action="store_true", help="print the minutes of each notebook")
     options = parser.parse_args()
     for source in sources() if options.minutes else ():
         print(f"{reading_minutes(source):4.1f} {source.name}")

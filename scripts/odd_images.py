@@ -1,4 +1,4 @@
-"""Images that are odd but valid, for goldens and tests: every mode, size and orientation."""
+"""Unusual but valid images for goldens and tests: every mode, size and orientation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small videos of many containers, whose frames carry their number: a zoo, made as it is asked for.
+"""Small test videos in many containers, generated on demand; each frame shows its number.
 
 Every frame has one white corner, at the top left of an upright frame, and its number as a row of
 black and white blocks, so that what was decoded tells which frame it is and which way up it stands.

@@ -1,4 +1,4 @@
-"""Compare a dump of whatever transformers is installed with ours, stage by stage.
+"""Compare a dump of the installed transformers with ours, stage by stage.
 
     python -m scripts.oracle_versions
 

@@ -1,4 +1,4 @@
-"""Random checkpoints in the published layout: small ones for tests, published sizes from a command.
+"""Write random checkpoints in the published layout: small ones for tests, or published sizes.
 
     python -m scripts.random_checkpoint --preset qwen2.5-vl-3b [--layers N] [--depth N] -o DIR
 
@@ -51,7 +51,7 @@ TOKEN_IDS = {token: BYTES + i for i, token in enumerate(ADDED_TOKENS)}
 def tiny_config(model_type: str, **text: Any) -> dict[str, Any]:
     """A ``config.json`` of few, small, ragged numbers, flat as on the hub; ``text`` overrides it.
 
-    Four vision blocks, of which blocks 1 and 3 look at whole frames in Qwen2.5-VL.
+    Four vision blocks, of which blocks 1 and 3 have full attention in Qwen2.5-VL.
     """
     width = text.get("hidden_size", 64)
     vision: dict[str, Any] = {"depth": 4, "num_heads": 3, "patch_size": 14, "in_chans": 3}

@@ -85,10 +85,20 @@ def completed(index, names):
     """The text of the index with a line for every module, and none for those that are gone."""
     lines = [line for line in index.splitlines() if listed(line) in {None, *names}]
     for name in sorted({*names} - {*map(listed, lines)}):
-        package = re.compile(re.escape(name.rpartition(".")[0]) + r"\.?[^.]+")
-        beside = [n for n, line in enumerate(lines) if package.fullmatch(listed(line) or "")]
-        lines.insert(beside[-1] + 1, f"- [`tinyqwenvl.{name}`](reference/{name}.md)")
+        lines.insert(_after_its_kin(lines, name), f"- [`tinyqwenvl.{name}`](reference/{name}.md)")
     return "\n".join(lines) + "\n"
+
+
+def _after_its_kin(lines, name):
+    """The index after the last line of the nearest package that holds ``name`` and has a line."""
+    package = name
+    while package:
+        package = package.rpartition(".")[0]
+        kin = [n for n, line in enumerate(lines) if (listed(line) or "").startswith(package)]
+        kin = [n for n in kin if listed(lines[n])]
+        if kin:
+            return kin[-1] + 1
+    return len(lines)
 
 
 def write():

@@ -127,7 +127,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)} (default: all)"
+    )
     options = parser.parse_args(argv)
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"no part {unknown[0]}: known are {', '.join(PARTS)}")

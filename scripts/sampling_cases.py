@@ -1,4 +1,4 @@
-"""Logits for the goldens of sampling, for the witness and for the tests."""
+"""Logits of the sampling goldens, shared by the witness and the tests."""
 
 from __future__ import annotations
 

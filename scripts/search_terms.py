@@ -15,7 +15,7 @@ BELOW = {
     "docs/oracle": {"# ": ("bug", "oracle")},
     "docs/shapes": {"# ": ("FLOPs", "memory")},
     "docs/training": {"# ": ("fine-tuning", "labels", "loss mask")},
-    "tinyqwenvl/assets/checkpoint/README": {"## How well": ("evaluation", "accuracy")},
+    "tinyqwenvl/assets/checkpoint/README": {"## Accuracy": ("evaluation", "accuracy")},
 }
 
 

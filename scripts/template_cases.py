@@ -1,4 +1,4 @@
-"""Random conversations, and a small checkpoint's text files, to compare chat templates on.
+"""Random conversations and a small checkpoint's text files, to compare chat templates.
 
 Used by scripts.compare_templates and the tests; the templates are those of ``tests/templates``.
 """

@@ -1,4 +1,4 @@
-"""The videos and the conversation of the video goldens, for the witness and for the tests."""
+"""The videos and the conversation of the video goldens, shared by the witness and the tests."""
 
 from __future__ import annotations
 

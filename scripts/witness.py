@@ -1,4 +1,4 @@
-"""What transformers says: the same checkpoint, the same images, every stage recorded by hooks."""
+"""Run transformers as a witness: same checkpoint, same images, every stage recorded by hooks."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_any_lengths(lengths, side):
         (lambda s: {**s, "encoder_input": {}}, "more image placeholders"),
         (lambda s: vision(s, image_grid_thw=None), "without image_grid_thw"),
         (lambda s: vision(s, image_grid_thw=[[1, 4]]), r"\[I, 3\]"),
-        (lambda s: vision(s, images=s["encoder_input"]["vision"]["images"][:1]), "grids say"),
+        (lambda s: vision(s, images=s["encoder_input"]["vision"]["images"][:1]), "grids need"),
     ],
 )
 def test_samples_that_do_not_fit_are_one_line(model, samples, change, says):

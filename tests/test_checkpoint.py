@@ -302,5 +302,5 @@ def test_a_relative_directory_survives_a_change_of_directory(directory, monkeypa
 
 def test_a_part_cannot_be_a_weight_too():
     for flat in ({"a": 1, "a.b": 2}, {"a.b": 2, "a": 1}):
-        with pytest.raises(UserError, match="both a weight and a part"):
+        with pytest.raises(UserError, match="both a weight and a module"):
             nest(flat)

@@ -55,7 +55,7 @@ def shrink(directory, rows):
 
 
 FIRST = "visual.patch_embed.proj.weight"
-NO_FILE = "is cut or is not a safetensors file"
+NO_FILE = "is truncated or not a safetensors file"
 DAMAGE = {
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "missing"),
     "empty weights": (lambda d: cut(d, 0), NO_FILE),
@@ -98,7 +98,7 @@ DAMAGE = {
             lambda h: h,
             lambda t: t.replace("visual.blocks.0.norm2", "model.visual.blocks.0.norm1"),
         ),
-        "stands twice",
+        "occurs twice",
     ),
     "deep nesting": (
         lambda d: damage_header(d, lambda h: h, lambda t: "[" * 100_000),
@@ -123,7 +123,7 @@ DAMAGE = {
     ),
     "wrong shape": (
         lambda d: damage_header(d, lambda h: h[FIRST].update(shape=[24, 6, 2, 14, 14])),
-        "config.json makes it",
+        "config.json requires",
     ),
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
     "config not JSON": (lambda d: (d / "config.json").write_text("{"), "is not JSON"),
@@ -132,7 +132,7 @@ DAMAGE = {
     "config a list": (lambda d: (d / "config.json").write_text("[]"), "one JSON object"),
     "another model": (lambda d: change_config(d, model_type="llama"), "model_type is 'llama'"),
     "no hidden_size": (lambda d: change_config(d, hidden_size=None), "hidden_size is None"),
-    "a size in words": (lambda d: change_config(d, hidden_size="64"), "wrong kind|hidden_size is"),
+    "a size in words": (lambda d: change_config(d, hidden_size="64"), "wrong type|hidden_size is"),
     "a size with a point": (lambda d: change_config(d, vocab_size=300.0), "vocab_size is 300.0"),
     "layers without end": (
         lambda d: change_config(d, num_hidden_layers=10**12),
@@ -180,7 +180,7 @@ DAMAGE = {
     "shards as a list": (lambda d: shard(d, ["a"]), "inside its directory"),
     "template not text": (
         lambda d: (d / "chat_template.json").write_text('{"chat_template": [1]}'),
-        "not a text",
+        "neither a text",
     ),
 }
 

@@ -71,7 +71,7 @@ BAD_INPUTS = {  # field -> (what becomes of its value, what the line says)
         (lambda v: v > 5, "not bool"),
         (lambda v: "abc", "not str"),
         (lambda v: ["a", "b"], "not list"),
-        (lambda v: [[1], [1, 2]], "rows differ in length"),
+        (lambda v: [[1], [1, 2]], "not ragged lists"),
         (lambda v: v[v != 268], "placeholders"),
         (lambda v: v[:-9], "position_ids are of"),
     ],
@@ -85,8 +85,8 @@ BAD_INPUTS = {  # field -> (what becomes of its value, what the line says)
         (lambda v: v + 0.5, "not float64"),
     ],
     "pixel_values": [
-        (lambda v: v[:-4], r"pixel_values has \d+ patches; its grids say"),
-        (lambda v: np.concatenate([v, v[:4]]), "patches; its grids say"),
+        (lambda v: v[:-4], r"pixel_values has \d+ patches; its grids need"),
+        (lambda v: np.concatenate([v, v[:4]]), "patches; its grids need"),
         (lambda v: v[:0], "has 0 patches"),
         (lambda v: v[:, :-1], r"\[N, 1176\], not \["),
         (lambda v: v.ravel(), r"\[N, 1176\], not \["),
@@ -106,10 +106,10 @@ BAD_INPUTS = {  # field -> (what becomes of its value, what the line says)
         (lambda v: 0 * v, "needs at least one frame pair"),
         (lambda v: v + np.array([0, 1, 0]), "multiples of 2"),
         (lambda v: v + np.array([0, 0, 1]), "multiples of 2"),
-        (lambda v: v[:1], "its grids say"),
-        (lambda v: v * 10**9, "its grids say"),
-        (lambda v: v[:0], "its grids say 0"),
-        (lambda v: [[1, 4, 6], [1, 4]], "rows differ in length"),
+        (lambda v: v[:1], "its grids need"),
+        (lambda v: v * 10**9, "its grids need"),
+        (lambda v: v[:0], "its grids need 0"),
+        (lambda v: [[1, 4, 6], [1, 4]], "not ragged lists"),
     ],
 }
 
@@ -147,15 +147,15 @@ def test_other_fields_and_arguments(model, good):
     in_one_line(lambda: model.ask(None, 5), "a prompt is a text, not int")
     in_one_line(lambda: model.ask(None, " "), "the prompt is empty")
     in_one_line(lambda: tinyqwenvl.load(5), "a directory or a hub id, not int")
-    in_one_line(lambda: model.generate(good, 2, sampling=None), "sampling is a Sampling")
+    in_one_line(lambda: model.generate(good, 2, sampling=None), "sampling must be a Sampling")
     for bad in (None, {}, "text", 5, Model):
-        in_one_line(lambda bad=bad: model.forward(bad), "what Model.prepare returns")
+        in_one_line(lambda bad=bad: model.forward(bad), "must come from Model.prepare")
     assert list(model.generate(good, 0)) == []
 
 
 def test_the_encoder_alone(model, good):
     pixels, grids = good.pixel_values, good.image_grid_thw
-    in_one_line(lambda: model.image_features(pixels[:-4], grids), "its grids say")
+    in_one_line(lambda: model.image_features(pixels[:-4], grids), "its grids need")
     in_one_line(lambda: model.image_features(pixels, None), r"\[I, 3\]")
     in_one_line(lambda: model.image_features(pixels[:0], grids[:0]), "no image to encode")
     in_one_line(lambda: model.image_features(None, grids), r"\[N, 1176\]")
@@ -168,7 +168,7 @@ def test_positions_alone(model, good, video):
         (good.input_ids, {"image_grid_thw": -grids}, "frame pair"),
         (good.input_ids, {"image_grid_thw": grids[:1]}, "more image placeholders"),
         (good.input_ids, {}, "more image placeholders"),
-        (good.input_ids, None, "media is a dict"),
+        (good.input_ids, None, "media must be a dict"),
         (good.input_ids[None], {"image_grid_thw": grids}, r"\[S\]"),
         (video.input_ids, {"video_grid_thw": clips, "second_per_grid_ts": ()}, "1 videos need"),
         (video.input_ids, {"video_grid_thw": clips, "second_per_grid_ts": (1, 2)}, "1 videos need"),
@@ -194,7 +194,7 @@ def test_caches_and_embeddings(model, good):
     in_one_line(lambda: model.next_logits(one, place, cache), r"embeddings must be .* 64\]")
     in_one_line(lambda: model.decode(embeds[:0], place[:, :0]), "no embeddings")
     in_one_line(lambda: model.decode(embeds, place), "position_ids are of 1 tokens")
-    in_one_line(lambda: model.decode(embeds, good.position_ids, 7), "a cache is a KVCache")
+    in_one_line(lambda: model.decode(embeds, good.position_ids, 7), "a cache must be a KVCache")
     torn = nn.ReferenceCache()
     torn.layers = {0: cache.layers[0]}
     in_one_line(lambda: model.decode(embeds[:1], place, torn), "interrupted")
@@ -202,7 +202,7 @@ def test_caches_and_embeddings(model, good):
     model.decode(embeds[:1], place, torn)  # nothing is in it: a prefill may begin again
     in_one_line(lambda: model.generate(good, 2, past=Past(cache, [1, 2])), "the past has 2 ids")
     for past in ((None, []), (cache,), "past", Past(cache, None), 7):
-        in_one_line(lambda past=past: model.generate(good, 2, past=past), "past is a Past")
+        in_one_line(lambda past=past: model.generate(good, 2, past=past), "past must be a Past")
     assert list(model.generate(good, 1, past=Past(nn.KVCache(), []))) == list(
         model.generate(good, 1)
     )

@@ -73,7 +73,7 @@ AWQ = {"quant_method": "awq", "bits": 4}
 CODES = np.ones((64, 8), np.int32)
 REFUSED = {
     "adapter alone": (adapter(True), r"is an adapter \(LORA\) of Qwen/Qwen2.5-VL-3B-Instruct"),
-    "adapter beside a model": (adapter(False), "beside a model, and adapters are not applied here"),
+    "adapter beside a model": (adapter(False), "next to a model, and adapters are not supported"),
     "adapter with modules": (
         adapter(True, modules_to_save=["lm_head", "embed_tokens"]),
         "with its own lm_head, embed_tokens",
@@ -81,19 +81,19 @@ REFUSED = {
     "adapter damaged": (lambda d: (d / "adapter_config.json").write_text("{"), "PEFT"),
     "LoRA inside": (
         weights(having(f"{QUERY}.lora_A.weight", np.ones((4, 64), np.float32))),
-        f"{QUERY}.lora_A.weight is of an adapter",
+        f"{QUERY}.lora_A.weight belongs to an adapter",
     ),
     "modules_to_save inside": (
         weights(having("lm_head.modules_to_save.default.weight", np.ones((2, 2), np.float32))),
-        "is of an adapter that was saved inside",
+        "belongs to an adapter that was saved inside",
     ),
     "base layer inside": (
         weights(having(f"{QUERY}.base_layer.weight", np.ones((64, 64), np.float32))),
-        "is of an adapter",
+        "belongs to an adapter",
     ),
     "DoRA inside": (
         weights(having(f"{QUERY}.lora_magnitude_vector.weight", np.ones(64, np.float32))),
-        "is of an adapter",
+        "belongs to an adapter",
     ),
     "peft's names": (prefixed("base_model.model."), "begin with base_model.model. which peft adds"),
     "compiled names": (prefixed("_orig_mod."), "begin with _orig_mod. which torch.compile adds"),
@@ -102,11 +102,11 @@ REFUSED = {
     "Omni's names": (prefixed("thinker."), "another model"),
     "text model alone": (
         weights(lambda flat: {n: a for n, a in flat.items() if not n.startswith("visual.")}),
-        "the text model alone, without the vision encoder",
+        "only the text model, without the vision encoder",
     ),
     "vision encoder alone": (
         weights(lambda flat: {n: a for n, a in flat.items() if n.startswith("visual.")}),
-        "the vision encoder alone, without the text model",
+        "only the vision encoder, without the text model",
     ),
     "no head": (
         weights(lambda flat: {n: a for n, a in flat.items() if n != "lm_head.weight"}),
@@ -120,8 +120,8 @@ REFUSED = {
         weights(having("model.layers.0.self_attn.o_proj.bias", np.ones(64, np.float32))),
         "unknown weight model.layers.0.self_attn.o_proj.bias",
     ),
-    "more tokens than the config": (config(vocab_size=290), "config.json makes it"),
-    "resized embeddings": (config(vocab_size=310), "config.json makes it"),
+    "more tokens than the config": (config(vocab_size=290), "config.json requires"),
+    "resized embeddings": (config(vocab_size=310), "config.json requires"),
     "AWQ": (
         weights(having(f"{QUERY}.qweight", CODES), quantization_config=AWQ),
         rf"quantised \(awq\): {QUERY}.qweight belongs to quantised weights",
@@ -142,9 +142,9 @@ REFUSED = {
         weights(having(f"{QUERY}.weight.absmax", np.ones(4, np.float32))),
         "belongs to quantised weights",
     ),
-    "pickled": (only_file("pytorch_model.bin"), "is a pickle of torch, which is never loaded"),
-    "pickled shards": (only_file("pytorch_model-00001-of-00002.bin"), "is a pickle of torch"),
-    "GGUF": (only_file("model-q4.gguf"), "is GGUF, of llama.cpp"),
+    "pickled": (only_file("pytorch_model.bin"), "is a torch pickle, which is never loaded"),
+    "pickled shards": (only_file("pytorch_model-00001-of-00002.bin"), "is a torch pickle"),
+    "GGUF": (only_file("model-q4.gguf"), "is GGUF, for llama.cpp"),
     "GGUF and no config": (only_file("model-q4.gguf", keep_config=False), "is GGUF"),
     "DeepSpeed": (only_file("zero_to_fp32.py"), "python zero_to_fp32.py"),
     "FSDP": (only_file("__0_0.distcp"), "accelerate merge-weights"),
@@ -156,14 +156,14 @@ REFUSED = {
         lambda d: only_file(keep_config=False)(d) or (d / "checkpoint-500").mkdir(),
         "such as checkpoint-500",
     ),
-    "Qwen3-VL": (config(model_type="qwen3_vl"), "another model, with an arithmetic of its own"),
-    "Qwen2 text": (config(model_type="qwen2"), "a text model alone"),
-    "text part": (config(model_type="qwen2_5_vl_text"), "a text model alone"),
-    "llava": (config(model_type="llava"), "model_type is 'llava'; known are"),
+    "Qwen3-VL": (config(model_type="qwen3_vl"), "another architecture"),
+    "Qwen2 text": (config(model_type="qwen2"), "only a text model"),
+    "text part": (config(model_type="qwen2_5_vl_text"), "only a text model"),
+    "llava": (config(model_type="llava"), "model_type is 'llava'; supported are"),
     "layer kinds": (config(layer_types=["sliding_attention"] * 3), "only full_attention"),
     "rope of layers": (
         config(rope_scaling={"full_attention": {"rope_type": "default"}}),
-        "several kinds of layers",
+        "differ between kinds of layers",
     ),
     "head_dim": (config(text_config={**RAW, "head_dim": 32}), "head_dim is 32"),
     "half nested": (config(text_config={"rope_theta": 1e4}), "lacks 'hidden_size'"),
@@ -173,11 +173,11 @@ REFUSED = {
     ),
     "no full blocks said": (
         config(vision_config={**RAW["vision_config"], "fullatt_block_indexes": None}),
-        "wrong kind",
+        "wrong type",
     ),
     "vision width": (
         config(vision_config={**RAW["vision_config"], "intermediate_size": 80}),
-        "config.json makes it",
+        "config.json requires",
     ),
     "vision depth": (config(vision_config={**RAW["vision_config"], "depth": 3}), "unknown weight"),
 }  # fmt: skip
@@ -200,7 +200,7 @@ def test_a_merged_save_that_still_says_quantised_is_read_with_a_note(method, dir
     plain = tinyqwenvl.load(directory)
     config(quantization_config={"quant_method": method})(directory)
     with pytest.warns(
-        CheckpointWarning, match=rf"says quantised \({method}\), but the tensors are"
+        CheckpointWarning, match=rf"declares quantisation \({method}\), but the tensors are"
     ):
         merged = tinyqwenvl.load(directory)
     expected = plain.forward(plain.prepare(prompt))
@@ -210,9 +210,7 @@ def test_a_merged_save_that_still_says_quantised_is_read_with_a_note(method, dir
 def test_a_head_of_its_own_is_used_with_a_note_on_the_command_line(directory, capsys):
     config(tie_word_embeddings=True)(directory)
     assert main(["run", "what?", "-m", str(directory), "-n", "2"]) == 0
-    assert (
-        "note: " in (told := capsys.readouterr().err) and "head of its own, which is used" in told
-    )
+    assert "note: " in (told := capsys.readouterr().err) and "its own head, which is used" in told
     weights(lambda flat: {**flat, "lm_head.weight": flat["model.embed_tokens.weight"].copy()},
             tie_word_embeddings=True)(directory)  # fmt: skip
     assert main(["run", "what?", "-m", str(directory), "-n", "2"]) == 0

@@ -135,7 +135,7 @@ def test_run_draws_the_boxes_of_the_answer(tmp_path, capsys):
 def test_run_writes_nothing_when_there_is_nothing_to_draw(tmp_path, capsys):
     out = tmp_path / "out.png"
     assert run.main([str(EXAMPLE_IMAGE), "describe", "--boxes", str(out)]) == 0
-    assert "no box and no point in the answer" in capsys.readouterr().err
+    assert "the answer has no box and no point" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

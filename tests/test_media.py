@@ -88,7 +88,7 @@ def test_one_frame_needs_no_word():
 
 
 def test_a_float_image_from_0_to_1_is_pointed_out():
-    with pytest.warns(ImageWarning, match="read as black"):
+    with pytest.warns(ImageWarning, match="becomes black"):
         open_image(Image.fromarray(np.ones((4, 4), np.float32)))
 
 
@@ -142,13 +142,13 @@ JPEG = encoded(Image.fromarray(PIXELS), "JPEG")
         ("/dev/zero", "is not a file"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a drawing|not an image"),
         (b"GIF89a", "not an image"),
-        (GOOD[:60], "cut or damaged|not an image"),
-        (GOOD[:-40], "cut or damaged"),
-        (JPEG[: len(JPEG) // 2], "not an image|cut or damaged"),
-        (JPEG[:-50], "cut or damaged"),
+        (GOOD[:60], "truncated or damaged|not an image"),
+        (GOOD[:-40], "truncated or damaged"),
+        (JPEG[: len(JPEG) // 2], "not an image|truncated or damaged"),
+        (JPEG[:-50], "truncated or damaged"),
         (bomb(), "too many pixels|million pixels"),
-        (5, "cannot be made of int"),
-        (None, "cannot be made of NoneType"),
+        (5, "from int"),
+        (None, "from NoneType"),
         (np.zeros((2, 2, 5), np.uint8), "uint8"),
         (np.zeros((2, 2, 3)) - 1, "values from -1"),
         (np.zeros((0, 2, 3), np.uint8), "uint8"),

@@ -185,7 +185,7 @@ def test_grey_arrays():
 
 def test_channels_at_either_end_are_first_as_transformers_has_it():
     array = np.arange(3 * 8 * 4, dtype=np.uint8).reshape(3, 8, 4)
-    with pytest.warns(ImageWarning, match="channels at either end"):
+    with pytest.warns(ImageWarning, match="channels first or last"):
         found = open_image(array)
     np.testing.assert_array_equal(np.asarray(found), np.moveaxis(array, 0, 2))
     utils = pytest.importorskip("transformers.image_utils")
@@ -207,24 +207,24 @@ def test_dark_images_in_floats_of_0_to_255_need_one_value_over_1():
         (np.zeros((5, 6, 3)) - 1.5, r"values from -1.5 to -1.5; give 0..255, or floats in 0..1"),
         (np.full((5, 6, 3), 300), "values from 300 to 300"),
         (np.full((5, 6, 3), 1000, np.uint16), "values from 1000"),
-        (np.full((5, 6, 3), np.nan), "holds NaN"),
-        (np.zeros((5, 6, 3), complex), "is uint8 or float, not complex128"),
-        (np.full((5, 6, 3), "a"), "is uint8 or float, not <U1"),
-        (np.zeros((5, 6, 3), object), "is uint8 or float, not object"),
-        (np.zeros((2, 5, 6, 3), np.uint8), "holds 2 images; give them one by one"),
+        (np.full((5, 6, 3), np.nan), "contains NaN"),
+        (np.zeros((5, 6, 3), complex), "must be uint8 or float, not complex128"),
+        (np.full((5, 6, 3), "a"), "must be uint8 or float, not <U1"),
+        (np.zeros((5, 6, 3), object), "must be uint8 or float, not object"),
+        (np.zeros((2, 5, 6, 3), np.uint8), "has 2 images; give them one by one"),
         (np.zeros((5, 6, 2), np.uint8), r"not uint8 \[5, 6, 2\]"),
         (np.zeros(7), r"not float64 \[7\]"),
         (np.float32(3), r"not float32 \[\]"),
         (np.zeros((5, 0, 3)), r"not float64 \[5, 0, 3\]"),
-        ([GOOD], "cannot be made of list"),
+        ([GOOD], "from list"),
         ("", "^an empty name: no such image"),
         ({}, "needs bytes, path or url; this one has no key"),
         ({"bytes": None, "path": None}, "this one has bytes, path"),
         ({"image": "a.png"}, "this one has image"),
         (io.StringIO("text"), "open it in binary mode"),
         ("data:image/png;base64", "no comma"),
-        (f"data:image/png;base64,{TEXT[:-3]}", "cut or damaged|not base64|not an image"),
-        (TEXT[: len(TEXT) // 2], "cut or damaged|not an image"),
+        (f"data:image/png;base64,{TEXT[:-3]}", "truncated or damaged|not base64|not an image"),
+        (TEXT[: len(TEXT) // 2], "truncated or damaged|not an image"),
         ("QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU2Nzg5", "no such image"),
     ],
 )
@@ -268,7 +268,7 @@ LONG = {
 def test_a_png_with_text_over_the_limit_is_read_without_it(name, tmp_path):
     (tmp_path / "a.png").write_bytes(LONG[name])
     for source in (LONG[name], tmp_path / "a.png"):
-        with pytest.warns(ImageWarning, match="over Pillow's limit; it is left out"):
+        with pytest.warns(ImageWarning, match="over Pillow's limit; it is ignored"):
             same(source)
 
 

@@ -157,5 +157,5 @@ def test_what_templates_do_not_write_of_an_item_is_said_once(item, said, model, 
 @pytest.mark.parametrize("kind", ["audio", "input_text", "input_image", "file", 5, "", ["text"]])
 def test_unknown_types_are_refused_whatever_their_keys(kind):
     item = {"type": kind, "text": "a", "image": "b"}
-    with pytest.raises(UserError, match="is of type image, video or text"):
+    with pytest.raises(UserError, match="must be image, video or text"):
         chat.render([{"role": "user", "content": [item]}])

@@ -221,7 +221,7 @@ def test_a_missing_video_is_named(model):
     for name in ("video", "path", "url"):
         with pytest.raises(UserError, match=r"a\.mp4: no such"):
             model.prepare([{"role": "user", "content": [{"type": "video", name: "a.mp4"}]}])
-    with pytest.raises(UserError, match="fps and nframes are given"):
+    with pytest.raises(UserError, match="fps and nframes are both given"):
         model.prepare([{"role": "user", "content": [{"video": "a.mp4", "nframes": 4, "fps": 2}]}])
     with pytest.raises(UserError, match="at least 1"):
         model.caching_images(0)

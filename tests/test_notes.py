@@ -77,13 +77,13 @@ def test_notes_are_those_of_stderr_and_of_this_command(capsys):
 def test_a_chat_longer_than_was_learnt(monkeypatch, capsys):
     words = [EXAMPLE_IMAGE, "describe", "-n", 1]
     assert cli_embedded.TURNS == 2
-    assert "learnt conversations" not in talk(monkeypatch, capsys, "describe", words=words)
+    assert "was trained on conversations" not in talk(monkeypatch, capsys, "describe", words=words)
     err = talk(monkeypatch, capsys, "describe", "describe", "describe", words=words)
-    assert err.count("turn 3: the embedded checkpoint learnt conversations of 2 turns") == 1
-    assert err.count("learnt conversations") == 1  # said once, not at every turn from there
+    assert err.count("turn 3: the embedded checkpoint was trained on conversations of 2 turns") == 1
+    assert err.count("was trained on conversations") == 1  # said once, not at every turn from there
     assert "no image was given" not in err
     err = talk(monkeypatch, capsys, "a", "b", "/clear", "c", "d", words=["-n", 1])
-    assert "learnt conversations" not in err and err.count("no image was given") == 2
+    assert "was trained on conversations" not in err and err.count("no image was given") == 2
 
 
 def test_a_chat_says_when_an_answer_is_improbable(monkeypatch, capsys, tmp_path):
@@ -99,7 +99,9 @@ def test_a_chat_says_when_an_answer_is_improbable(monkeypatch, capsys, tmp_path)
 
 def test_an_empty_prompt_is_refused_in_python_too(embedded):
     for prompt in ("", " \n"):
-        with pytest.raises(UserError, match="the prompt is empty; say what you want to know"):
+        with pytest.raises(
+            UserError, match="the prompt is empty; type a question or an instruction"
+        ):
             embedded.ask(str(EXAMPLE_IMAGE), prompt)
 
 
@@ -151,7 +153,7 @@ def test_large_pairs_are_read_as_they_were_learnt(pair, capsys):
     assert max(r * c for r, c in TWO_GRIDS) * CELL**2 == cli_embedded.PAIR_PIXELS
     answer, err = ask(capsys, *pair)
     assert answer["text"] == "The red circle is gone."
-    assert "several images are read at 28,224 pixels each at most" in err
+    assert "several images are resized to at most 28,224 pixels each" in err
     assert all(area <= cli_embedded.PAIR_PIXELS for area in areas(answer))
     answer, err = ask(capsys, *pair, "--max-pixels", 50_000)
     assert areas(answer) == [252 * 168] * 2 and "several images" not in err
@@ -162,7 +164,7 @@ def test_large_pairs_are_read_as_they_were_learnt(pair, capsys):
 def test_large_pairs_of_a_chat(pair, monkeypatch, capsys):
     lines = [f"/image {pair[0]}", f"/image {pair[1]}", "What changed?"]
     err = talk(monkeypatch, capsys, "describe", *lines, words=[EXAMPLE_IMAGE, "-n", 3])
-    assert err.count("several images are read at 28,224 pixels") == 1
+    assert err.count("several images are resized to at most 28,224 pixels") == 1
 
 
 def test_a_pair_for_another_checkpoint_is_read_by_its_own_limit(pair, capsys):

@@ -115,10 +115,10 @@ def test_limits_in_every_place(read):
 
 REFUSED = {
     "no file": ({}, "no preprocessor_config.json, and no image_processor"),
-    "no settings in it": ({NESTED: {"processor_class": "x"}}, "how large an image may be"),
+    "no settings in it": ({NESTED: {"processor_class": "x"}}, "the pixel limits are unknown"),
     "videos of nowhere": ({NESTED: {"image_processor": {}}}, "has no video_processor"),
     "nested no object": ({IMAGE_FILE: {}, NESTED: {"image_processor": 5}}, "not a JSON object"),
-    "pixels in size": ({"size": {"min_pixels": 9, "max_pixels": 99}}, "stand beside size"),
+    "pixels in size": ({"size": {"min_pixels": 9, "max_pixels": 99}}, "belong next to size"),
     "one edge": ({"size": {"shortest_edge": 3136}}, "needs shortest_edge and longest_edge"),
     "the other edge": ({"size": {"longest_edge": 3136}}, "needs shortest_edge and longest_edge"),
     "height and width": ({"size": {"height": 56, "width": 56}}, "needs shortest_edge"),
@@ -136,7 +136,7 @@ REFUSED = {
     "mean of two": ({"image_mean": [0.5, 0.5]}, "not three numbers"),
     "another model's": ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
     "video patch": ({IMAGE_FILE: {}, VIDEO_FILE: {"patch_size": 16}}, "video settings is 16"),
-    "video mean": ({IMAGE_FILE: {}, VIDEO_FILE: {"image_mean": 0.5}}, "another image_mean than"),
+    "video mean": ({IMAGE_FILE: {}, VIDEO_FILE: {"image_mean": 0.5}}, "have different image_mean"),
     "num_frames": ({IMAGE_FILE: {}, VIDEO_FILE: {"num_frames": "8"}}, "num_frames is '8', not a"),
     "num_frames 0": ({IMAGE_FILE: {}, VIDEO_FILE: {"num_frames": 0}}, "num_frames is 0, not a"),
     "fps of words": ({IMAGE_FILE: {}, VIDEO_FILE: {"fps": "two"}}, "fps is 'two'"),
@@ -147,7 +147,7 @@ REFUSED = {
     ),
     "frames crossed": (
         {IMAGE_FILE: {}, VIDEO_FILE: {"min_pixels": 9, "max_pixels": 8}},
-        "leave no size",
+        "allow no size",
     ),
 }  # fmt: skip
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_without_a_stop_token_says_so(tmp_path):
         assert tinyqwenvl.load(directory).config.eos_token_ids == (258,)
     directory = write_checkpoint(tmp_path / "other", RAW, seed=5)
     (directory / "generation_config.json").write_text('{"do_sample": true}')
-    with pytest.warns(tinyqwenvl.errors.CheckpointWarning, match="258 of config.json ends"):
+    with pytest.warns(tinyqwenvl.errors.CheckpointWarning, match="258 of config.json is used"):
         assert load_config(directory).eos_token_ids == (258,)
 
 

@@ -221,7 +221,7 @@ def test_a_tokenizer_is_copied_when_it_is_given(small, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--preset", "qwen3-vl-4b"), "qwen3-vl-4b is no preset"),
+        (("--preset", "qwen3-vl-4b"), "unknown preset qwen3-vl-4b"),
         (("--preset", "qwen2.5-vl-3b", "--layers", "37"), "from 1 to 36"),
         (("--preset", "qwen2.5-vl-3b", "--depth", "0"), "from 1 to 32"),
         (("--preset", "qwen2.5-vl-3b", "--layers", "two"), "--layers"),

@@ -23,7 +23,7 @@ def test_no_arguments_describes_the_example_truly():
     done = tinyqwenvl_run()
     assert done.returncode == 0
     assert done.stdout == TRUTH
-    assert done.stderr.count("\n") == 1 and "drawn scenes only" in done.stderr
+    assert done.stderr.count("\n") == 1 and "only knows drawn scenes" in done.stderr
 
 
 def test_a_sole_image_means_describe():
@@ -198,7 +198,7 @@ def test_a_bar_on_a_terminal_when_it_takes_long(tmp_path):
     assert done.stdout.decode() == TRUTH
     layers = tinyqwenvl.load().config
     total = layers.vision.depth + layers.text.num_hidden_layers
-    assert "reading the images" in shown and f"{total}/{total}" in shown
+    assert "encoding the images" in shown and f"{total}/{total}" in shown
     assert shown.endswith("\r") and shown.split("\r")[-2].isspace()  # wiped away
 
 

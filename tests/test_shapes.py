@@ -227,13 +227,13 @@ def test_text_and_json_agree(capsys):
         assert answer["bytes"][what] == {"bfloat16": 2 * numbers, "float32": 4 * numbers}
     summary = text.split("FLOPs", 2)[2]
     assert "4.42 GB in bfloat16" in text and "8.84 GB in float32" in text
-    assert "lm_head 467 M a row" in summary and "11.7 MB for this prompt" in summary
+    assert "lm_head 467 M per token" in summary and "11.7 MB for this prompt" in summary
 
 
 def test_blocks_that_differ_are_told_apart():
     text = as_text("x", walk(preset("qwen2.5-vl-3b"), [(756, 476)]))
     assert "visual.blocks.0-6,8-14,16-22,24-30: 28 blocks\n" in text
-    assert "visual.blocks.7,15,23,31: 4 blocks, as above but for\n" in text
+    assert "visual.blocks.7,15,23,31: 4 blocks, as above except\n" in text
 
 
 def test_a_checkpoint_needs_no_weights(family, tmp_path, capsys):

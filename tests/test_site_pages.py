@@ -39,8 +39,10 @@ def test_the_index_is_completed():
     assert reference_pages.completed(index, MODULES) == index
     line = "- [`tinyqwenvl.{0}`](reference/{0}.md)\n".format
     more = reference_pages.completed(index, [*MODULES, "oracle.new", "new"])
-    assert f"{line('oracle.verify')}{line('oracle.new')}\n## Figures" in more
+    assert f"{line('oracle.new')}\n## Figures" in more
     assert more.endswith(line("viz") + line("new"))
+    more = reference_pages.completed(index, [*MODULES, "oracle.new.part"])
+    assert f"{line('oracle.new.part')}\n## Figures" in more
     fewer = reference_pages.completed(index, set(MODULES) - {"model"})
     assert fewer == index.replace(line("model"), "")
 
@@ -93,7 +95,7 @@ def test_fields_have_the_comments_beside_them():
     assert list(fields(Pair)) == [("row", "int", "0", "from the top")]
     assert list(fields(dict)) == list(fields(tuple)) == []
     said = {name: text for name, *_, text in fields(VisionConfig)}
-    assert said["window_size"] == "pixels on a side of an attention window"
+    assert said["window_size"] == "pixels per side of an attention window"
     assert ".. py:attribute:: row" in list(described(Pair))
     assert escaped("*a_ | ``b*`` :class:`c*` d_e") == r"\*a\_ \| ``b*`` :class:`c*` d_e"
 

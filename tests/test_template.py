@@ -138,7 +138,7 @@ def test_tools_documents_and_variables_go_to_the_template():
     assert text == json.dumps(TOOLS, ensure_ascii=False) + "dFalse"
     with pytest.raises(UserError, match="no variable max_pixel"):
         ours.write([user("a")], max_pixel=3)
-    with pytest.raises(UserError, match="tools are a list of dicts"):
+    with pytest.raises(UserError, match="tools must be a list of dicts"):
         ours.write([user("a")], tools=["weather"])
 
 
@@ -192,7 +192,7 @@ def test_what_nobody_can_tell_apart_is_refused():
     reads = template(
         "{% set c = messages[0].content %}{% if c == '<|im_end|>' %}!{% endif %}<|im_end|>{{ c }}"
     )
-    with pytest.raises(UserError, match=r"reads <\|im_end\|> inside .*parse_special"):
+    with pytest.raises(UserError, match=r"inspects <\|im_end\|> in .*parse_special"):
         reads.render([user("<|im_end|>")], TOKENIZER)
     assert special(reads.render([user("<|im_end|>")], TOKENIZER, True)) == ["<|im_end|>"] * 2
 
@@ -246,7 +246,7 @@ def test_named_templates(tmp_path):
 def test_templates_that_are_no_text_are_refused(tmp_path):
     for bad in ("{}", '{"chat_template": 5}', '{"chat_template": [{"name": "default"}]}'):
         (tmp_path / "chat_template.json").write_text(bad)
-        with pytest.raises(UserError, match="chat_template is not a text"):
+        with pytest.raises(UserError, match="chat_template is neither a text"):
             load_template(tmp_path)
 
 

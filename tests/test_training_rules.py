@@ -309,7 +309,7 @@ def test_the_grids_of_the_images_that_were_kept(path):
     assert [np.prod(g) for g in grids] == [
         len(i) for i in whole["encoder_input"]["vision"]["images"]
     ]
-    with pytest.warns(ImageWarning, match="1 of 2 images left out whole"):
+    with pytest.warns(ImageWarning, match="1 of 2 images dropped"):
         cut = Transform(path, max_seq_len=len(whole["tokens"]) - 4)({"messages": messages})
     np.testing.assert_array_equal(cut["encoder_input"]["vision"]["image_grid_thw"], grids[:1])
     none = Transform(path)({"messages": [{"role": "user", "content": "x"}]})
@@ -327,10 +327,16 @@ def test_the_grids_of_the_images_that_were_kept(path):
             {"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"a": 1}'}]},
             r"json\.loads",
         ),
-        ({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {1, 2}}]}, "no JSON"),
+        (
+            {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {1, 2}}]},
+            "cannot be JSON",
+        ),
         ({"role": "assistant", "content": None}, "a text or a list"),
-        ({"role": None, "content": "x"}, "the role of a message is a text"),
-        ({"role": "user", "content": [{"type": "text", "text": "a", "image": "b.png"}]}, "too"),
+        ({"role": None, "content": "x"}, "the role of a message must be a text"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a", "image": "b.png"}]},
+            "also has",
+        ),
         ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "text or image"),
         ({"role": "user", "content": [{"image": None, "text": None}]}, "text or image"),
     ],
@@ -347,7 +353,10 @@ def test_odd_settings_are_one_line(path):
         (lambda: Transform(path, train_on_eos="yes"), "turn, all, last, none"),
         (lambda: Transform(path, packaging="llama"), "published, torchtune"),
         (lambda: Transform(path, train_on_roles="user"), "a list such as"),
-        (lambda: Transform(path)({"messages": good, "tools": "f"}), "tools are a list of dicts"),
+        (
+            lambda: Transform(path)({"messages": good, "tools": "f"}),
+            "tools must be a list of dicts",
+        ),
         (
             lambda: Transform(path, packaging="torchtune")({"messages": good, "tools": [TOOL]}),
             "tools need a system turn",

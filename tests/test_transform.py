@@ -155,7 +155,7 @@ def test_a_cut_image_is_dropped_whole(path, most):
     whole = Transform(path)({"messages": two})["tokens"]
     transform = Transform(path, max_seq_len=most)
     if most < len(whole):
-        with pytest.warns(ImageWarning, match="cut from"):
+        with pytest.warns(ImageWarning, match="truncated from"):
             result = transform({"messages": two})
     else:
         result = transform({"messages": two})
@@ -323,9 +323,12 @@ def test_a_file_of_added_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ({"additional_special_tokens": ["<|im_end|>"]}, "no list of tokens"),  # special_tokens_map
-        ([1, 2], "no list of tokens"),
-        (7, "no list of tokens"),
+        (
+            {"additional_special_tokens": ["<|im_end|>"]},
+            "neither a list of tokens",
+        ),  # special_tokens_map
+        ([1, 2], "neither a list of tokens"),
+        (7, "neither a list of tokens"),
         ({"<|endoftext|>": 256, "<|im_end|>": 999}, "should have the id 999"),
     ],
 )
@@ -348,14 +351,17 @@ def test_bad_samples_are_one_line(path, tmp_path):
         (lambda: ImageTransform(patch_size=0), "patch_size is 0"),
         (lambda: ImageTransform()({"picture": 1}), 'a dict with "image"'),
         (lambda: ImageTransform()({"image": tmp_path / "nowhere.png"}), "no such image"),
-        (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": IMAGE}), "leave no size"),
+        (lambda: ImageTransform(min_pixels=10, max_pixels=5)({"image": IMAGE}), "allow no size"),
         (lambda: ImageTransform(image_mean=(0.5,)), r"image_mean is \(0.5,\)"),
         (lambda: ImageTransform(image_std=(0, 0, 1)), "none zero"),
         (lambda: ImageTransform()({"image": IMAGE, "max_pixels": "9"}), "a limit of '9' pixels"),
         (lambda: Transform(None), "path is None"),
         (lambda: Transform(path, max_seq_len=0), "max_seq_len is 0"),
-        (lambda: Transform(path, prompt_template="x"), "prompt_template is a function"),
-        (lambda: Transform(path, prompt_template={"user": "Q: "}), "prompt_template is a function"),
+        (lambda: Transform(path, prompt_template="x"), "prompt_template must be a function"),
+        (
+            lambda: Transform(path, prompt_template={"user": "Q: "}),
+            "prompt_template must be a function",
+        ),
         (
             lambda: Transform(path, prompt_template=print)({"messages": conversation()}),
             "return a list",

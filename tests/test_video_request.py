@@ -157,7 +157,7 @@ def test_all_frames(clip, policy):
     assert found.grid[0] == 20 and found.seconds == pytest.approx(0.2)
     part = grid_of({**item, "video": clip, "video_start": 1.0, "video_end": 2.0})
     assert part.grid[0] == 6  # 11 frames, the last one twice
-    with pytest.warns(ImageWarning, match="fps is not used, because do_sample_frames is false"):
+    with pytest.warns(ImageWarning, match="fps is ignored: do_sample_frames is false"):
         assert grid_of({**item, "video": clip, "fps": 2}).grid[0] == 20
     assert grid_of({**item, "video": clip, "do_sample_frames": True}).grid[0] == 4
 
@@ -165,18 +165,22 @@ def test_all_frames(clip, policy):
 def test_resized_sides(clip):
     found = read_video(clip, CONFIG, **video_options({"resized_height": 60, "resized_width": 150}))
     assert found.grid[1:] == (4, 10)
-    with pytest.warns(ImageWarning, match="resized_height 60 without resized_width is not used"):
+    with pytest.warns(ImageWarning, match="resized_height 60 without resized_width is ignored"):
         assert resized_size({"resized_height": 60}) is None
 
 
 def test_the_rate_of_a_list(clip):
     for key in ("fps", "sample_fps"):
         assert grid_of({"video": frames(6), key: 4, "raw_fps": 30}).seconds == 0.5
-    with pytest.warns(ImageWarning, match="sample_fps 4 is the rate of the frames; fps 2 is not"):
+    with pytest.warns(
+        ImageWarning, match="sample_fps 4 is the rate of the frames; fps 2 is ignored"
+    ):
         assert grid_of({"video": frames(6), "sample_fps": 4, "fps": 2}).seconds == 0.5
-    with pytest.warns(ImageWarning, match="sample_fps is the rate of a list of frames; .*its own"):
+    with pytest.warns(ImageWarning, match="sample_fps is for lists of frames .*its own"):
         assert grid_of({"video": clip, "sample_fps": 4}).grid[0] == 4
-    with pytest.warns(ImageWarning, match="nframes and video_start of a list is not used"):
+    with pytest.warns(
+        ImageWarning, match="nframes and video_start ignored: all frames of a list are used"
+    ):
         assert grid_of({"video": frames(6), "nframes": 4, "video_start": 1}).grid[0] == 3
 
 
@@ -196,10 +200,13 @@ def test_keys_without_a_value_are_absent(clip):
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
-        ({"fps": 2, "nframes": 4}, "fps and nframes are given; give one"),
-        ({"nframes": 4, "num_frames": 4}, "two names for one thing"),
-        ({"nframes": 4, "do_sample_frames": False}, "do_sample_frames is false; give one"),
-        ({"nframes": 1}, "nframes is 1, which is 0 as an even number"),
+        ({"fps": 2, "nframes": 4}, "fps and nframes are both given; give one"),
+        ({"nframes": 4, "num_frames": 4}, "are synonyms"),
+        (
+            {"nframes": 4, "do_sample_frames": False},
+            "nframes contradicts do_sample_frames false; give one",
+        ),
+        ({"nframes": 1}, "nframes is 1, which is rounded to 0"),
         ({"nframes": 42}, "nframes is 42, .* has 40 frames"),
         ({"nframes": 0}, "nframes is 0; it must be an integer, at least 1"),
         ({"nframes": -4}, "nframes is -4"),
@@ -208,9 +215,9 @@ def test_keys_without_a_value_are_absent(clip):
         ({"nframes": True}, "nframes is True"),
         ({"nframes": float("nan")}, "nframes is nan"),
         ({"nframes": float("inf")}, "nframes is inf"),
-        ({"video_start": 3, "video_end": 2}, "there are no two frames; it lasts 4.00 s"),
-        ({"video_start": 9}, "there are no two frames"),
-        ({"video_end": -1}, "there are no two frames"),
+        ({"video_start": 3, "video_end": 2}, "there are fewer than two frames; it lasts 4.00 s"),
+        ({"video_start": 9}, "there are fewer than two frames"),
+        ({"video_end": -1}, "there are fewer than two frames"),
         ({"video_start": "1"}, "video_start is '1'; it must be a number of seconds"),
         ({"video_end": float("nan")}, "video_end is nan"),
         ({"total_pixels": 0}, "total_pixels is 0"),
@@ -267,7 +274,7 @@ def test_a_limit_that_cannot_be_met_is_said(size, limits, said, model):
 
 def test_a_limit_of_a_video_that_cannot_be_met_is_said(clip, recwarn):
     read_video(clip, CONFIG, max_pixels=10)
-    assert "a frame of 64x48 pixels is read at 28x28" in str(recwarn.pop(ImageWarning).message)
+    assert "a frame of 64x48 pixels is resized to 28x28" in str(recwarn.pop(ImageWarning).message)
     read_video(clip, CONFIG, max_pixels=10**6)
     assert "at most 602,112 pixels per frame" in str(recwarn.pop(ImageWarning).message)
     read_video(clip, CONFIG, policy="hf", total_pixels=10**6)
@@ -366,9 +373,9 @@ def test_torch_videos():
         ("data:video/mp4;base64,AAAAIGZ0eXBpc29t", "^the data: URI "),
         ("https://a.org/b.mp4", "addresses are not fetched; download the video"),
         ({}, "a dict of a video needs bytes, path or url"),
-        (np.zeros((2, 5, 6, 2)), "a video array is uint8"),
+        (np.zeros((2, 5, 6, 2)), "a video array must be uint8"),
         (np.full((2, 5, 6, 3), -1.0), "a video array has values from -1 to -1"),
-        (None, "a video cannot be made of NoneType"),
+        (None, "cannot read a video from NoneType"),
     ],
 )
 def test_what_holds_no_video_is_one_line(source, complaint):

@@ -142,12 +142,12 @@ def test_bad_videos_are_one_line(tmp_path):
     (tmp_path / "sound.wav").write_bytes(sound + bytes(8))
     for source, options, complaint in (
         (tmp_path / "nowhere.mp4", {}, "no such"),
-        (tmp_path / "folder", {}, "holds no frames"),
+        (tmp_path / "folder", {}, "has no frames"),
         (tmp_path / "empty.mp4", {}, "is empty"),
         (tmp_path / "words.mp4", {}, "words.mp4 is text, not a video$"),
-        (tmp_path / "cut.avi", {}, "not a video that can be read"),
-        ([], {}, "holds no frames"),
-        (5, {}, "cannot be made of int"),
+        (tmp_path / "cut.avi", {}, "not a readable video"),
+        ([], {}, "has no frames"),
+        (5, {}, "from int"),
         (frames(2), {"fps": 0}, "fps is 0"),
         (frames(2), {"fps": -1.0}, "fps is -1.0"),
         (frames(2), {"fps": float("nan")}, "fps is nan"),
@@ -159,13 +159,13 @@ def test_bad_videos_are_one_line(tmp_path):
         (frames(2), {"most": 0}, "max_frames is 0"),
         (frames(2), {"least": "4"}, "min_frames is '4'"),
         (frames(2), {"min_pixels": "x"}, "a limit of 'x' pixels"),
-        (frames(2), {"policy": []}, "known are qwen-vl-utils, hf"),
+        (frames(2), {"policy": []}, "use one of qwen-vl-utils, hf"),
         (np.zeros((4, 4), np.uint8), {}, r"not \[4, 4\]"),
-        (tmp_path / "sound.wav", {}, "holds no video"),
-        (tmp_path / "cut.mp4", {}, "cut.mp4 is cut: its index"),
+        (tmp_path / "sound.wav", {}, "has no video stream"),
+        (tmp_path / "cut.mp4", {}, "cut.mp4 is truncated: its index"),
         ("", {}, "an empty name"),
         (" ", {}, "an empty name"),
-        (frames(2), {"policy": "mine"}, "known are qwen-vl-utils, hf"),
+        (frames(2), {"policy": "mine"}, "use one of qwen-vl-utils, hf"),
         ([*frames(2), *frames(1, 60, 60)], {}, "one frame is 60x60 pixels, the first 120x80"),
         (frames(2, 300, 1), {}, "200 times"),
         ([PIXELS, "nowhere.png"], {}, "no such image"),
@@ -185,7 +185,11 @@ def test_bad_videos_are_one_line(tmp_path):
         ("pointer.mkv", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("zeros.png", bytes(5000), "is only zeros"),
         ("photo.jxl", b"\xff\x0a" + bytes(50), "is a JPEG XL image"),
-        ("noise.mp4", bytes(range(1, 256)) * 9, "can be read: Invalid data found when processing"),
+        (
+            "noise.mp4",
+            bytes(range(1, 256)) * 9,
+            "is not a readable video: Invalid data found when processing",
+        ),
     ],
 )
 def test_files_of_other_kinds_are_named(name, data, complaint, tmp_path):
@@ -211,15 +215,15 @@ def test_a_video_that_holds_fewer_frames_than_it_says(monkeypatch):
     """As a stream copy leaves them: the frames that are there are sampled, and it is said."""
     short = VideoSource("a.mp4", 10, 10.0, lambda: iter(frames(7)))
     monkeypatch.setattr(video, "open_video", lambda source: short)
-    with pytest.warns(ImageWarning, match="says that it has 10 frames, but holds 7"):
+    with pytest.warns(ImageWarning, match="declares 10 frames, but contains 7"):
         found = read_video("a.mp4", CONFIG, fps=10, **SMALL)
     assert found.grid[0] == 3 and found.seconds == pytest.approx(2 / (6 / 7 * 10))
     with pytest.warns(ImageWarning) as caught:
         read_video("a.mp4", CONFIG, fps=10, max_pixels=10)
-    assert ["is read at 28x28" in str(w.message) for w in caught] == [True, False]
+    assert ["is resized to 28x28" in str(w.message) for w in caught] == [True, False]
     nothing = VideoSource("a.mp4", 10, 10.0, lambda: iter([]))
     monkeypatch.setattr(video, "open_video", lambda source: nothing)
-    with pytest.raises(UserError, match="holds no frames"):
+    with pytest.raises(UserError, match="has no frames"):
         read_video("a.mp4", CONFIG)
 
 
@@ -265,7 +269,7 @@ def test_a_frame_that_would_become_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 112 * 56)
     assert read_video(wide, CONFIG, **limits).grid == (1, 4, 8)
     monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 112 * 56 - 1)
-    with pytest.raises(UserError, match="a frame would be 112x56 pixels; ask for fewer"):
+    with pytest.raises(UserError, match="a frame would be 112x56 pixels; request fewer"):
         read_video(wide, CONFIG, **limits)
 
 
@@ -286,12 +290,12 @@ def test_too_many_frames_in_a_video_say_how_many_are_used(tmp_path):
     path = tmp_path / "clip.gif"
     clip = [Image.new("RGB", (30, 30), (9 * i, 0, 0)) for i in range(24)]
     clip[0].save(path, save_all=True, append_images=clip[1:], duration=250)
-    with pytest.warns(ImageWarning, match="has 24 frames at 4 a second; 8 are used"):
+    with pytest.warns(ImageWarning, match="has 24 frames at 4 per second; 8 are used"):
         assert read_video(path, CONFIG, fps=4, most=8, **SMALL).grid[0] == 4
 
 
 def test_too_many_frames_in_a_list_say_how_many_are_used():
-    with pytest.warns(ImageWarning, match="holds 30 frames; 8 of them are used"):
+    with pytest.warns(ImageWarning, match="has 30 frames; 8 of them are used"):
         found = read_video(frames(30, 28, 28), CONFIG, fps=10, most=8, **SMALL)
     assert found.grid[0] == 4 and found.seconds == pytest.approx(2 / (8 / 30 * 10))
 
@@ -304,6 +308,6 @@ def test_the_command_line(tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["video_grid_thw"][0][0] == 2 and answer["second_per_grid_ts"] == [0.5]
     assert run.main(["hello", "--fps", "2"]) == 2
-    assert "--fps is of a --video" in capsys.readouterr().err
+    assert "--fps needs a --video" in capsys.readouterr().err
     assert run.main(["hello", "--video", str(tmp_path), "--fps", "0"]) == 2
     assert "fps is 0" in capsys.readouterr().err

@@ -117,14 +117,14 @@ def test_by_index_departs_from_by_time_and_says_so(tmp_path):
     by_time, _ = choose_frames(clip, 2.0, 4, 768)
     by_index, _ = choose_frames(clip, 2.0, 4, 768, "qwen-vl-utils-by-index")
     assert by_time == [0, *[9] * 10, 11] and by_index == [*range(12)]
-    for policy, word in (("hf", "chosen by time"), ("hf-by-index", "chosen by index all the same")):
+    for policy, word in (("hf", "sampled by time"), ("hf-by-index", "sampled by index")):
         with pytest.warns(ImageWarning, match=word):
             read_video(path, CONFIG, policy=policy, **SMALL)
 
 
 def test_a_long_frame_is_read_at_every_instant_at_which_it_is_shown(tmp_path):
     path = write(tmp_path / "clip.png", [0, 2000, 2100, 2200])
-    with pytest.warns(ImageWarning, match="chosen by time"):
+    with pytest.warns(ImageWarning, match="sampled by time"):
         found = read_video(path, CONFIG, fps=2, **SMALL)
     indices, between = choose_frames(open_video(path), 2.0, 4, 768)
     assert indices == [0, 0, 0, 3] and between == pytest.approx(2.3 / 4)
@@ -164,13 +164,15 @@ def test_frames_stand_upright(matrix, tmp_path):
 
 def test_a_turn_by_no_quarter_is_said(tmp_path):
     path = turned(write(tmp_path / "clip.mp4", even(4)), (0.7, 0.7, -0.7, 0.7))
-    with pytest.warns(ImageWarning, match="no quarter turn; they are read as stored"):
+    with pytest.warns(
+        ImageWarning, match="not a multiple of 90 degrees; frames are used as stored"
+    ):
         read_video(path, CONFIG, **SMALL)
 
 
 def test_pixels_that_are_not_square_are_said(tmp_path):
     path = write(tmp_path / "clip.mkv", even(4), ratio=(16, 11))
-    with pytest.warns(ImageWarning, match="its pixels are 16:11"):
+    with pytest.warns(ImageWarning, match="its pixels are not square .16:11"):
         read_video(path, CONFIG, **SMALL)
 
 
@@ -192,7 +194,7 @@ def check_damaged(path, packet):
     assert [number_of(found[i]) for i in sound] == sound
     assert len(found) == 24 or path.suffix == ".webm"  # whose decoder may not come back
     assert clip.decoding.messages() or len(found) < 24
-    with pytest.warns(ImageWarning, match="cannot be decoded|damaged|but holds"):
+    with pytest.warns(ImageWarning, match="cannot be decoded|damaged|but contains"):
         assert read_video(path, CONFIG, fps=25, **SMALL).grid[0] in (12, len(found) // 2)
 
 
@@ -253,10 +255,10 @@ def test_a_size_that_changes_is_said_and_read_at_the_first(monkeypatch):
     clip = VideoSource("a.mp4", 4, 4.0, lambda: iter(images))
     monkeypatch.setattr("tinyqwenvl.video.open_video", lambda source: clip)
     with pytest.warns(
-        ImageWarning, match="one frame is 64x96 pixels, the first 96x64; all are read"
+        ImageWarning, match="one frame is 64x96 pixels, the first 96x64; all are resized"
     ):
         assert read_video("a.mp4", CONFIG, fps=4, **SMALL).grid[0] == 2
-    with pytest.raises(UserError, match="all frames of a video have one size"):
+    with pytest.raises(UserError, match="all frames of a video need the same size"):
         monkeypatch.undo()
         read_video(images, CONFIG, fps=4, **SMALL)
 
@@ -267,7 +269,9 @@ def test_a_stream_without_time_stamps_says_so(tmp_path):
         raw = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
         data = b"".join(bytes(q) for p in container.demux(stream) if p.size for q in raw.filter(p))
     (tmp_path / "clip.h264").write_bytes(data)
-    with pytest.warns(ImageWarning, match="it has no time stamps; its frames are taken as"):
+    with pytest.warns(
+        ImageWarning, match="it has no time stamps; 25 frames per second are assumed"
+    ):
         found = read_video(tmp_path / "clip.h264", CONFIG, fps=1, **SMALL)
     assert found.grid[0] == 2 and numbers(open_video(tmp_path / "clip.h264")) == [*range(8)]
 
@@ -298,7 +302,7 @@ def sound(path, cover):
 @pytest.mark.skipif(not hasattr(av.stream, "Disposition"), reason="PyAV 13 writes no covers")
 def test_sound_is_no_video_with_a_cover_or_without(tmp_path):
     for name, cover, words in (
-        ("song.m4a", False, "holds no video"), ("song.mp4", True, "a cover image and no video"),
+        ("song.m4a", False, "has no video stream"), ("song.mp4", True, "a cover image but no"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             read_video(sound(tmp_path / name, cover), CONFIG)

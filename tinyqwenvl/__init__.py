@@ -1,4 +1,4 @@
-"""tinyqwenvl: Qwen2-VL and Qwen2.5-VL in plain NumPy.
+"""tinyqwenvl: Qwen2-VL and Qwen2.5-VL from scratch in NumPy.
 
 >>> import tinyqwenvl
 >>> model = tinyqwenvl.load()                  # the small checkpoint inside the package

@@ -1,4 +1,4 @@
-"""The door of ``python -m tinyqwenvl``; the commands are listed in :mod:`tinyqwenvl.cli.main`."""
+"""Entry point of ``python -m tinyqwenvl``; :mod:`tinyqwenvl.cli.main` lists the commands."""
 
 import sys
 

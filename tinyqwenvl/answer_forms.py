@@ -1,8 +1,8 @@
-"""The written forms of boxes and points: the text of an answer -> numbers and labels as written.
+"""Parse the written forms of boxes and points in an answer: coordinates and labels as written.
 
-Models write JSON that is not quite JSON: single quotes, quotes and line ends inside labels, prose
-around it, brackets that never close. Every reader here goes through the text once, from left to
-right, and never raises an exception: the time grows linearly with the length, whatever the text.
+Models write JSON that is not quite JSON: single quotes, quotes and line breaks inside labels, prose
+around it, brackets that never close. Every parser here scans the text once, from left to right, in
+linear time, and never raises an exception.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ LABELS = (
     "description", "phrase", "action",
 )  # fmt: skip
 KEYS = {*BOX_KEYS, *POINT_KEYS, *QUAD_KEYS, *LABELS}
-DEEPEST = 500  # brackets in one another
+DEEPEST = 500  # levels of nested brackets
 LONGEST_NUMBER = 40  # characters; a coordinate has a few
 
 
 class Form(NamedTuple):
-    """One location as an answer writes it: 2, 4 or 8 numbers in order, and its label."""
+    """One location as written in an answer: 2, 4 or 8 coordinates in order, and a label."""
 
     start: int  # where it begins in the text
     place: tuple[float, ...]
@@ -33,7 +33,7 @@ class Form(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All locations that one reader finds; ``cut`` when the text ends in the middle of one."""
+    """All locations that one parser finds; ``cut`` if the text ends in the middle of one."""
 
     forms: list[Form]
     cut: bool
@@ -50,8 +50,8 @@ _TOKEN = re.compile(
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*")
 _BEGINS = re.compile(r"[\[{]")
 _FENCE = re.compile(r"\s*(?:```\w*\s*)?(?:<\|im_end\|>)?\s*")
-# A quote ends a string where JSON goes on: before a colon, a closing bracket, or a comma and then
-# the beginning of another value. Other quotes belong to the label.
+# A quote ends a string if JSON continues after it: a colon, a closing bracket, or a comma and the
+# start of another value. Other quotes belong to the label.
 _ENDS = re.compile(r"""\s*(?:[:\]})]|,\s*(?:["'\[{(\d\-\]})]|[^\W\d]\w{0,40}:|\Z)|\Z)""")
 _QUOTES = {quote: re.compile(rf"\\.|{quote}", re.DOTALL) for quote in "\"'"}
 _HEX = "[0-9a-fA-F]"
@@ -62,7 +62,7 @@ _JUNK = object()  # a value that is neither number, text nor container
 
 
 class _Word(str):
-    """A number or a bare word, which is no text in quotes."""
+    """A number or a bare word, in contrast to quoted text."""
 
 
 class _Open:
@@ -77,7 +77,7 @@ class _Open:
         self.key: str | None = None
 
     def add(self, value: Any) -> None:
-        """A value: for the last key of an object, otherwise one more of a list."""
+        """Add a value: for the last key of an object, otherwise as an element of a list."""
         if self.kind == "{" and self.key is not None:
             self.items[self.key] = value
             self.key = None
@@ -85,12 +85,12 @@ class _Open:
             self.values.append(value)
 
     def name(self) -> None:
-        """A colon: what came before it is a key."""
+        """Handle a colon: the previous value is a key."""
         if self.kind == "{" and self.values and isinstance(self.values[-1], str):
             self.key = str(self.values.pop())
 
     def locates(self) -> bool:
-        """Whether it looks like a location, or a list of them."""
+        """Whether it is probably a location, or a list of locations."""
         names: set[Any] = {self.key, *self.items}
         for value in self.values:
             if isinstance(value, dict):
@@ -101,10 +101,10 @@ class _Open:
 
 
 def read_json(text: str) -> Found:
-    """Objects with a box or a point, however deep; JSON or Python literals, amid any prose."""
+    """Find objects with a box or a point at any depth; JSON or Python literals within prose."""
     forms: list[Form] = []
     stack: list[_Open] = []
-    whole: list[tuple[int, int, list]] = []  # lists that stand in no other
+    whole: list[tuple[int, int, list]] = []  # top-level lists
     many = dict.fromkeys("[{(", 0)
     at, expects = 0, False
     while at < len(text):
@@ -119,13 +119,13 @@ def read_json(text: str) -> Found:
         if kind == "space":
             continue
         if kind == "open":
-            if len(stack) == DEEPEST:  # no answer, but brackets that never close: begin afresh
+            if len(stack) == DEEPEST:  # brackets that never close: start again
                 stack.clear()
                 many = dict.fromkeys(many, 0)
             stack.append(_Open(said, start))
             many[said] += 1
         elif kind == "close" and many[_PARTNER[said]]:
-            while True:  # brackets that were never closed end here, too
+            while True:  # inner brackets that were not closed end here too
                 closed = stack.pop()
                 many[closed.kind] -= 1
                 forms += _forms(closed)
@@ -138,7 +138,7 @@ def read_json(text: str) -> Found:
         elif kind == "quote" and expects:
             end = _string_end(text, at, said)
             if end is None:
-                break  # cut off inside a string
+                break  # truncated inside a string
             stack[-1].add(_unescaped(text[at:end]))
             at = end + 1
         elif kind == "colon":
@@ -155,7 +155,7 @@ def read_json(text: str) -> Found:
 
 
 def _bare(text: str, start: int, end: int, values: list[Any]) -> Iterator[Form]:
-    """Boxes of an answer that is nothing but a list of numbers, fenced or not."""
+    """Boxes of an answer that is only a list of numbers, fenced or not."""
     if _FENCE.fullmatch(text, 0, start) and _FENCE.fullmatch(text, end):
         yield from (Form(start, place, "") for place in _places(values, 4))
 
@@ -193,7 +193,7 @@ def _forms(closed: _Open) -> Iterator[Form]:
 
 
 def _label(item: dict[str, Any]) -> str:
-    """The first name that is a text or a number; null and containers are no label."""
+    """The first label that is a text or a number; null and containers do not count."""
     for key in LABELS:
         value = item.get(key)
         if isinstance(value, _Word):
@@ -205,7 +205,7 @@ def _label(item: dict[str, Any]) -> str:
 
 
 def _places(value: Any, count: int) -> list[tuple[float, ...]]:
-    """``count`` numbers, or lists of them, or the corners as pairs: all places that they name."""
+    """All locations in ``count`` numbers, in lists of them, or in corners written as pairs."""
     if not isinstance(value, list) or not value:
         return []
     numbers = _numbers(value)
@@ -221,7 +221,7 @@ def _places(value: Any, count: int) -> list[tuple[float, ...]]:
 
 
 def _numbers(values: list[Any]) -> tuple[float, ...] | None:
-    """The values as finite numbers, also where they stand in quotes; None where one is not."""
+    """The values as finite numbers, quoted or not; None if one is not a number."""
     if not values or not all(isinstance(value, str) for value in values):
         return None
     if any(len(v) > LONGEST_NUMBER or not _NUMBER.fullmatch(v) for v in values):
@@ -283,7 +283,7 @@ def _next(text: str, what: str, at: int) -> int:
 
 
 def _xml_points(attributes: dict[str, str]) -> Iterator[tuple[float, ...]]:
-    """The pairs x, y and x1, y1 and x2, y2 ... in the order of the numbers' names."""
+    """The pairs x, y and x1, y1 and x2, y2 ... in numerical order."""
     halves: dict[str, dict[str, str]] = {}
     for name, value in attributes.items():
         if coordinate := _COORDINATE.fullmatch(name):
@@ -304,7 +304,7 @@ _BETWEEN = re.compile(r"[\s,;]*")
 
 
 class _Tagged:
-    """Where the reader of special tokens is: the last label, the open tag, its pairs of numbers."""
+    """State of the parser for special tokens: last label, open tag, its pairs of numbers."""
 
     def __init__(self, text: str):
         self.text = text
@@ -316,11 +316,11 @@ class _Tagged:
         self.pairs: list[tuple[int, int, tuple[float, float]]] = []  # start, end, (x, y)
 
     def near(self, end: int, start: int) -> bool:
-        """Whether nothing but commas and spaces stands between two positions."""
+        """Whether there are only commas and spaces between two positions."""
         return 0 <= end <= start and _BETWEEN.fullmatch(self.text, end, start) is not None
 
     def flush(self, end: int) -> None:
-        """The pairs so far are complete: boxes of two, one point, or a quadrilateral of four."""
+        """Emit the complete pairs: boxes of two, a point of one, or a quadrilateral of four."""
         pairs, self.pairs = self.pairs, []
         if not pairs:
             return
@@ -342,10 +342,10 @@ class _Tagged:
 
 
 def read_special_tokens(text: str) -> Found:
-    """Qwen2-VL: corners after the name of a thing; without the tags, pairs of corners only.
+    """Qwen2-VL's form: corners after the label of an object; without tags, only pairs of corners.
 
-    Several boxes after one name all have this name. Four pairs between quad tags are the corners of
-    a quadrilateral.
+    Several boxes after one label all get this label. Four pairs between quad tags are the corners
+    of a quadrilateral.
     """
     state = _Tagged(text)
     for mark in _MARKS.finditer(text):

@@ -1,12 +1,12 @@
-"""Several samples in one array: padded side by side, or packed one after another.
+"""Batch several samples: padded to one length, or packed into one sequence.
 
-The model itself runs one sequence at a time. These are the arrays that a training loop, or another
-implementation, takes for many: ids, labels, attention mask, positions and rope deltas. A sample is
-what :class:`~.transform.Transform` makes, or the :class:`~.model.Inputs` of a prompt.
+Our model runs one sequence at a time. This module builds the arrays that a training loop or another
+implementation needs for many: ids, labels, attention mask, positions and rope deltas. A sample is
+the output of :class:`~.transform.Transform`, or the :class:`~.model.Inputs` of a prompt.
 
-No token attends to padding or to another sample, so every sample has the positions and logits it
-has alone. ``get_rope_index`` of transformers, given the attention mask, says the same; at padding,
-where positions mean nothing, it writes 0 as we do (its versions 4.49 to 5.0: 1).
+No token attends to padding or to another sample, so every sample keeps its own positions and
+logits. ``get_rope_index`` of transformers gives the same with the attention mask. Positions of
+padding have no meaning; we write 0, as it does (versions 4.49 to 5.0 write 1).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .model import Inputs
 from .nn import segment_key_ranges, visible_keys
 from .position import rope_index
 
-IGNORED = -100  # the label of a token that is left out of the loss, PyTorch's ignore_index
+IGNORED = -100  # label of a token excluded from the loss, PyTorch's ignore_index
 SIDES = ("right", "left")
 PIXELS = ("pixel_values", "pixel_values_videos")
 GRIDS = ("image_grid_thw", "video_grid_thw")
@@ -36,7 +36,7 @@ GRIDS = ("image_grid_thw", "video_grid_thw")
 class Media:
     """The images and videos of all samples, in the order of their placeholders."""
 
-    pixel_values: np.ndarray | None  # [N, P], as a single prompt has them
+    pixel_values: np.ndarray | None  # [N, P], as in a single prompt
     image_grid_thw: np.ndarray | None  # [I, 3]
     pixel_values_videos: np.ndarray | None
     video_grid_thw: np.ndarray | None
@@ -49,11 +49,11 @@ class Batch:
 
     input_ids: np.ndarray  # [B, S] int64; padding holds pad_id
     attention_mask: np.ndarray  # [B, S] int64: 1 for a token, 0 for padding
-    labels: np.ndarray  # [B, S] int64; -100 is left out of the loss
-    position_ids: np.ndarray  # [B, 3, S] int64; transformers has the first two axes exchanged
-    rope_deltas: np.ndarray  # [B] int64; of the sample without its padding
+    labels: np.ndarray  # [B, S] int64; -100 is excluded from the loss
+    position_ids: np.ndarray  # [B, 3, S] int64; transformers swaps the first two axes
+    rope_deltas: np.ndarray  # [B] int64; without padding
     media: Media
-    samples: tuple[Inputs, ...]  # each alone, for the model
+    samples: tuple[Inputs, ...]  # one by one, for the model
 
     def causal_mask(self) -> np.ndarray:
         """[B, S, S]: True where a query (axis 1) attends to a key (axis 2); padding to nothing."""
@@ -64,20 +64,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class Packed:
-    """Samples one after another in a sequence of S tokens; positions begin afresh in each."""
+    """Samples packed into one sequence of S tokens; positions restart in each sample."""
 
     input_ids: Int[Array, "S"]
-    labels: Int[Array, "S"]  # never the first token of a sample: no token of it predicts that
+    labels: Int[Array, "S"]  # -100 for a sample's first token, which no token predicts
     position_ids: Int[Array, "3 S"]
-    cu_seqlens: Int[Array, "G"]  # 0, the end of the first sample, ... as flash attention takes it
+    cu_seqlens: Int[Array, "G"]  # 0, end of the first sample, ... as in flash attention
     segment_ids: Int[Array, "S"]  # the sample that each token belongs to
     rope_deltas: np.ndarray  # of each sample
     media: Media
-    samples: tuple[Inputs, ...]  # each alone, for the model
+    samples: tuple[Inputs, ...]  # one by one, for the model
 
     @property
     def key_ranges(self) -> Int[Array, "S 2"]:
-        """The attention mask as key ranges: a token attends to its sample, up to itself."""
+        """The attention mask as key ranges: a token attends to its own sample, up to itself."""
         own = segment_key_ranges(self.cu_seqlens)
         return np.stack([own[:, 0], np.arange(len(own)) + 1], axis=1)
 
@@ -94,10 +94,10 @@ def pad(
     max_length: int | None = None,
     multiple_of: int = 1,
 ) -> Batch:
-    """Samples padded with ``pad_id`` on one side, to the longest of them or to ``max_length``.
+    """Pad samples with ``pad_id`` on one side, to the longest of them or to ``max_length``.
 
-    The length is then rounded up to ``multiple_of``. A sample that is longer than ``max_length`` is
-    refused: let ``Transform(max_seq_len=...)`` cut it, which knows where its images are.
+    The length is then rounded up to ``multiple_of``. Raises UserError if a sample is longer than
+    ``max_length``: truncate it with ``Transform(max_seq_len=...)``, which keeps images whole.
     """
     if side not in SIDES:
         raise UserError(f"side is {side!r}; it must be one of {', '.join(SIDES)}")
@@ -110,8 +110,8 @@ def pad(
     longest = max(len(sample.input_ids) for sample in read)
     if max_length is not None and longest > max_length:
         raise UserError(
-            f"a sample has {longest} tokens, more than max_length {max_length}; cut it with "
-            "Transform(max_seq_len=...), which leaves no image in half"
+            f"a sample has {longest} tokens, more than max_length {max_length}; truncate it with "
+            "Transform(max_seq_len=...), which keeps images whole"
         )
     length = -(-(max_length or longest) // multiple_of) * multiple_of
 
@@ -130,7 +130,7 @@ def pad(
 
 
 def pack(samples: Sequence[Any], config: Config, max_length: int | None = None) -> Packed:
-    """All samples in one sequence, in order; refused when they have over ``max_length`` tokens."""
+    """Pack all samples into one sequence. Raises UserError above ``max_length`` tokens."""
     _check_integer("max_length", 1 if max_length is None else max_length, 1)
     read, labels = _read(samples, config)
     lengths = [len(sample.input_ids) for sample in read]
@@ -157,7 +157,7 @@ def _check_integer(name: str, value: Any, least: int) -> None:
 
 
 def inputs_of(sample: Any, config: Config) -> Inputs:
-    """One sample as the model takes it. Raises UserError."""
+    """Convert one sample to the inputs of the model. Raises UserError."""
     return _read([sample], config)[0][0]
 
 
@@ -183,7 +183,7 @@ def _read(samples: Sequence[Any], config: Config) -> tuple[list[Inputs], list[np
             )
         read.append(Inputs(**inputs))
         own = np.where(left_out, IGNORED, inputs["input_ids"])
-        own[0] = IGNORED  # nothing of this sample comes before it
+        own[0] = IGNORED  # no token of this sample predicts it
         labels.append(own)
     return read, labels
 
@@ -195,7 +195,7 @@ def _from_prompt(prompt: Inputs) -> tuple[dict[str, Any], np.ndarray]:
 
 def _from_dict(sample: Any) -> tuple[dict[str, Any], np.ndarray]:
     if not isinstance(sample, Mapping) or "tokens" not in sample or "mask" not in sample:
-        raise UserError("a sample is what Transform makes: a dict with tokens and mask")
+        raise UserError("a sample must be the output of Transform: a dict with tokens and mask")
     encoder = sample.get("encoder_input") or {}
     vision = encoder.get("vision") or {} if isinstance(encoder, Mapping) else {}
     images = vision.get("images") or []
@@ -208,7 +208,7 @@ def _from_dict(sample: Any) -> tuple[dict[str, Any], np.ndarray]:
     try:
         return inputs, np.asarray(sample["mask"], dtype=bool).reshape(-1)
     except ValueError:
-        raise UserError("the mask of a sample is a list of booleans, one for each token") from None
+        raise UserError("the mask of a sample must be a list of booleans, one per token") from None
 
 
 def _placed(inputs: dict[str, Any], config: Config) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _placed(inputs: dict[str, Any], config: Config) -> dict[str, Any]:
         patches = 0 if inputs.get(pixels) is None else len(inputs[pixels])
         needed = sum(t * h * w for t, h, w in found.get(grids, np.zeros((0, 3), int)).tolist())
         if patches != needed:
-            raise UserError(f"a sample has {patches} patches of {pixels}; its grids say {needed}")
+            raise UserError(f"a sample has {patches} patches in {pixels}; its grids need {needed}")
     placed = {"input_ids": ids, "position_ids": positions, "rope_delta": delta}
     return {**inputs, **found, **placed, "second_per_grid_ts": _seconds(inputs, found)}
 

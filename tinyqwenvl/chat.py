@@ -1,7 +1,7 @@
-"""Messages -> the pieces of a prompt, which the tokenizer turns into ids.
+"""Render messages with the chat template: the pieces of a prompt, ready for the tokenizer.
 
-Special tokens that the template writes are :class:`SpecialToken`; all else is text, and what a user
-typed stays text even when it looks like a special token.
+Special tokens that the template writes are :class:`SpecialToken`; everything else is text. User
+input stays text even if it is spelt like a special token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .messages import as_messages, content_items, media_kind
 from .tokenizer import ADDED_TOKENS, SpecialToken, Tokenizer
 
 SYSTEM_PROMPT = "You are a helpful assistant."
-EMPTY_PROMPT = "the prompt is empty; say what you want to know"  # of an error
+EMPTY_PROMPT = "the prompt is empty; type a question or an instruction"  # an error message
 
 IM_START, IM_END = SpecialToken("<|im_start|>"), SpecialToken("<|im_end|>")
 VISION_START, VISION_END = SpecialToken("<|vision_start|>"), SpecialToken("<|vision_end|>")
@@ -33,15 +33,15 @@ def render(
     add_generation_prompt: bool = True,
     add_vision_id: bool = False,
 ) -> list[str]:
-    """The published multimodal template in Python: messages -> pieces, media as one placeholder.
+    """The published chat template in Python: messages -> pieces, with a placeholder per medium.
 
     ``messages`` are HF's: ``{"role": str, "content": str or [{"type": "image" | "text", ...}]}``
-    (:func:`messages.as_messages` says what else is accepted). ``add_vision_id`` writes
-    "Picture 1: " before each image, counting through the conversation.
+    (:func:`messages.as_messages` lists the other accepted forms). ``add_vision_id`` writes
+    "Picture 1: " before each image, numbered through the conversation.
     """
     pieces: list[str] = []
     count = {"image": 0, "video": 0}
-    messages = as_messages(messages)  # refuses what is no conversation
+    messages = as_messages(messages)  # raises if this is not a conversation
     if messages and messages[0]["role"] != "system":
         pieces += [IM_START, f"system\n{SYSTEM_PROMPT}", IM_END, "\n"]
     for message in messages:
@@ -62,10 +62,10 @@ def render(
 
 
 def obey(pieces: Sequence[str], tokenizer: Tokenizer | None = None) -> list[str]:
-    """Pieces in which special tokens written inside text are special tokens too.
+    """Parse special tokens written inside text, so that they become special tokens too.
 
-    transformers reads every prompt so; a user's text is then no longer mere data. The tokens are
-    those of ``tokenizer``, else Qwen's 22.
+    transformers does this with every prompt; then a user's text can inject special tokens. The
+    tokens are those of ``tokenizer``, or else Qwen's 22.
     """
     obeyed: list[str] = []
     for special, run in groupby(pieces, lambda piece: isinstance(piece, SpecialToken)):
@@ -74,7 +74,7 @@ def obey(pieces: Sequence[str], tokenizer: Tokenizer | None = None) -> list[str]
             obeyed += texts
             continue
         apart = [part for text in texts for part in _split(text, tokenizer)]
-        whole = _split("".join(texts), tokenizer)  # two texts may complete a token between them
+        whole = _split("".join(texts), tokenizer)  # a token may span two texts
         as_tokens = [[t for t in found if isinstance(t, SpecialToken)] for found in (apart, whole)]
         obeyed += apart if as_tokens[0] == as_tokens[1] else whole
     return obeyed
@@ -88,7 +88,7 @@ def _split(text: str, tokenizer: Tokenizer | None) -> list[str]:
 
 
 def expand(pieces: Sequence[str], placeholder: SpecialToken, counts: Sequence[int]) -> list[str]:
-    """Repeat the i-th ``placeholder`` ``counts[i]`` times: one for every image token."""
+    """Repeat the i-th ``placeholder`` ``counts[i]`` times: once per image token."""
     found = sum(1 for p in pieces if isinstance(p, SpecialToken) and p == placeholder)
     if found != len(counts):
         what = "image" if placeholder == IMAGE_PAD else "video"

@@ -1,7 +1,7 @@
-"""Reading weights: a published directory of safetensors -> nested, lazy, named weights.
+"""Load weights: a published directory of safetensors -> nested, lazy, named weights.
 
-Opening reads the headers only. A tensor is read by the safetensors library, and turned into the
-wanted dtype, the first time that it is used.
+Opening reads only the headers. The safetensors library reads a tensor when it is first used, and
+it is then converted to the requested dtype.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STORED_DTYPES: dict[str, np.dtype] = {  # by safetensors' names
     "F64": np.dtype("<f8"),
 }
 
-# transformers >= 4.52 names parts differently in memory; some checkpoints were saved that way.
+# transformers >= 4.52 uses other names in memory; some checkpoints were saved with them.
 _RENAMED = (
     ("model.visual.", "visual."),
     ("model.language_model.", "model."),
@@ -49,28 +49,28 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def to_float(stored: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
-    """Stored values -> an array of ``dtype``. The only place where bfloat16 becomes float32."""
+    """Convert stored values to ``dtype``. Only this function converts bfloat16 to float32."""
     return stored.astype(dtype, copy=False)
 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """float32 -> bfloat16, rounded to nearest even. For writing."""
+    """Convert float32 to bfloat16 for writing, rounded to nearest even."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(array, np.float32).astype(BFLOAT16)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor still in its file; calling it reads it."""
+    """A tensor that is still in its file; call it to read it."""
 
     path: Path
     name: str  # in the file
     kind: str  # its dtype, by safetensors' name
     shape: tuple[int, ...]
-    dtype: np.dtype | None  # to read it as; None: as it is stored
+    dtype: np.dtype | None  # dtype to convert to; None: as stored
 
     def __call__(self) -> np.ndarray:
-        """Read the tensor. Raises UserError when the file is no longer as it was."""
+        """Read the tensor. Raises UserError if the file has changed."""
         try:
             with safe_open(self.path, framework="np") as file:
                 array = file.get_tensor(self.name)
@@ -82,10 +82,10 @@ class Stored:
 def read_safetensors(
     path: Path, dtype: Any = np.float32, kinds: Collection[str] | None = tuple(STORED_DTYPES)
 ) -> dict[str, Stored]:
-    """Open a file: name -> the tensor, to be read as ``dtype`` when it is called.
+    """Open a file: name -> lazy tensor, converted to ``dtype`` when it is called.
 
-    Raises UserError when the file is missing, cut, or something else, and for a tensor of a dtype
-    that is not one of ``kinds`` (None: any).
+    Raises UserError if the file is missing, truncated or not safetensors, and for a tensor whose
+    dtype is not one of ``kinds`` (None: any).
     """
     path, wanted = Path(path), None if dtype is None else np.dtype(dtype)
     stored = {}
@@ -96,14 +96,14 @@ def read_safetensors(
                 kind, shape = about.get_dtype(), tuple(about.get_shape())
                 stored[name] = Stored(path, name, kind, shape, wanted)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: get the whole of it again") from None
+        raise UserError(f"{path} is missing: fetch the whole checkpoint again") from None
     except (OSError, ValueError, SafetensorError) as error:
         if _begins_with(path, LFS):
             raise UserError(
                 f"{path} is a Git LFS pointer, not the file itself: git lfs pull fetches it"
             ) from None
         raise UserError(
-            f"{path} is cut or is not a safetensors file ({_line(error)}): get it again"
+            f"{path} is truncated or not a safetensors file ({_line(error)}): fetch it again"
         ) from None
     for name, leaf in stored.items():
         if kinds is not None and leaf.kind not in kinds:
@@ -123,32 +123,32 @@ def _begins_with(path: Path, magic: bytes) -> bool:
 
 
 def _line(error: Exception) -> str:
-    """The first line of the library's reason, not too long."""
+    """The first line of the library's message, of bounded length."""
     return (str(error) or type(error).__name__).partition("\n")[0][:200]
 
 
 def write_safetensors(path: Path, flat: Mapping[str, np.ndarray], bfloat16: bool = False) -> None:
-    """Write name -> array as float32, or as bfloat16. The file appears whole or not at all."""
+    """Write name -> array as float32 or bfloat16, atomically."""
     convert = to_bfloat16 if bfloat16 else np.float32
     save_whole(path, {name: np.asarray(convert(array)) for name, array in flat.items()})
 
 
 def save_whole(path: Path, flat: Mapping[str, np.ndarray]) -> None:
-    """Write name -> array as it is, under a temporary name that is then changed."""
+    """Write name -> array unchanged, to a temporary file that is then renamed."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file({n: np.asarray(a, order="C") for n, a in flat.items()}, part, {"format": "pt"})
         part.replace(path)
-    except SafetensorError as error:  # its way to say that the disk is full
+    except SafetensorError as error:  # e.g. the disk is full
         raise OSError(_line(error)) from None
     finally:
         part.unlink(missing_ok=True)
 
 
 class Spool:
-    """Tensors kept on disk until one call writes them all: memory does not grow with their number.
+    """Collects tensors on disk and writes them in one call, so memory use stays constant.
 
-    The library wants all tensors of a file at once. From safetensors 0.8 on it copies none of them.
+    The library needs all tensors of a file at once. From safetensors 0.8 on it copies none of them.
     """
 
     def __init__(self, folder: Path):
@@ -161,13 +161,13 @@ class Spool:
     def add(
         self, name: str, dtype: np.dtype, shape: tuple[int, ...], chunks: Iterable[np.ndarray]
     ) -> None:
-        """Keep a tensor that comes in ``chunks``, one after another in memory order."""
+        """Add a tensor in ``chunks``, in memory order."""
         self._parts[name] = np.dtype(dtype), shape, self._file.tell()
         for chunk in chunks:
             self._file.write(chunk.astype(dtype, copy=False).tobytes())
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file of all tensors; it appears whole or not at all."""
+        """Write all tensors to one safetensors file, atomically."""
         size = self._file.tell()
         self._file.flush()
         whole = np.memmap(self._file, np.uint8, "r") if size else np.empty(0, np.uint8)
@@ -178,7 +178,7 @@ class Spool:
         save_whole(path, arrays)
 
     def close(self) -> None:
-        """Give the room on disk back."""
+        """Free the disk space."""
         self._file.close()
 
 
@@ -186,7 +186,7 @@ class Spool:
 
 
 def published_name(name: str) -> str:
-    """Any known layout of names -> the published one (``visual.*``, ``model.*``, ``lm_head.*``)."""
+    """Map any known layout of names to the published one (``visual.*``, ``model.*``, ...)."""
     for there, here in _RENAMED:
         if name.startswith(there):
             return here + name[len(there) :]
@@ -194,7 +194,7 @@ def published_name(name: str) -> str:
 
 
 def weight_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Every weight that a model of this config has, under its published name, with its shape."""
+    """The published name and shape of every weight of a model with this config."""
     v, t = config.vision, config.text
     width, merged = v.hidden_size, v.hidden_size * v.spatial_merge_size**2
     kernel = (v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
@@ -238,16 +238,16 @@ def weight_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_count(config: Config) -> int:
-    """How many numbers the weights of a model are."""
+    """The number of parameters of a model."""
     return sum(map(math.prod, weight_shapes(config).values()))
 
 
 def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> Weights:
-    """All weights of a directory: one ``model.safetensors``, or shards named by an index.
+    """Load all weights of a directory: one ``model.safetensors``, or shards listed by an index.
 
-    A head of the file's own goes before ``tie_word_embeddings``, as in transformers >= 5.0; a note
-    says so (``compat.tied_head`` has what 4.x does). Raises UserError when a tensor is missing,
-    unknown, quantised, or of another shape than ``config`` says.
+    An LM head in the file overrides ``tie_word_embeddings``, with a note, as in transformers >= 5.0
+    (``compat.tied_head`` does what 4.x does). Raises UserError if a tensor is missing, unknown,
+    quantised, or has another shape than ``config`` requires.
     """
     leaves = _find_leaves(directory, dtype)
     explain_names(directory, leaves, config.quantised)
@@ -257,17 +257,17 @@ def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> We
             raise quantised_error(directory, name, how, config.quantised)
     if config.quantised:
         note(
-            f"{directory}: config.json says quantised ({config.quantised}), but the tensors are "
-            "not; they are read as they are"
+            f"{directory}: config.json declares quantisation ({config.quantised}), but the tensors "
+            "are not quantised; they are loaded as they are"
         )
     if config.tie_word_embeddings and HEAD in leaves:
-        leaves.setdefault(EMBEDDING, leaves[HEAD])  # whichever of the two is there
+        leaves.setdefault(EMBEDDING, leaves[HEAD])  # if only one of the two exists
         if _equal(leaves[HEAD], leaves[EMBEDDING]):
             del leaves[HEAD]
         else:
             note(
-                f"{directory}: config.json ties the head to the embedding, but the file has a head "
-                "of its own, which is used (as in transformers >= 5.0; compat.tied_head: as before)"
+                f"{directory}: config.json ties the LM head to the embedding, but the file has its "
+                "own head, which is used (as in transformers >= 5.0; compat.tied_head: as in 4.x)"
             )
             config = replace(config, tie_word_embeddings=False)
     _compare(directory, {n: leaf.shape for n, leaf in leaves.items()}, weight_shapes(config))
@@ -275,7 +275,7 @@ def load_weights(directory: Path, config: Config, dtype: Any = np.float32) -> We
 
 
 def _find_leaves(directory: Path, dtype: Any) -> dict[str, Stored]:
-    """Published name -> tensor, of one file or of the shards of an index."""
+    """Published name -> tensor, from one file or from the shards of an index."""
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     shards = [single.name]
     if not single.exists() and not index.exists() and (what := other_directory(directory)):
@@ -284,13 +284,13 @@ def _find_leaves(directory: Path, dtype: Any) -> dict[str, Stored]:
         places = read_json(index).get("weight_map")
         shards = sorted({str(s) for s in places.values()}) if isinstance(places, dict) else []
         if not shards or not all(re.fullmatch(r"[\w-][\w.-]*", shard) for shard in shards):
-            raise UserError(f"{index} should name shards inside its directory; fetch it again")
+            raise UserError(f"{index} must list shards inside its directory; fetch it again")
     leaves: dict[str, Stored] = {}
     for shard in shards:
         for name, leaf in read_safetensors(directory / shard, dtype, None).items():
             if published_name(name) in leaves:
                 raise UserError(
-                    f"{directory}: {name} stands twice in its files; remove one of them"
+                    f"{directory}: {name} occurs twice in its files; remove one of them"
                 )
             if not name.endswith("rotary_emb.inv_freq"):  # computed here, as in transformers
                 leaves[published_name(name)] = leaf
@@ -298,7 +298,7 @@ def _find_leaves(directory: Path, dtype: Any) -> dict[str, Stored]:
 
 
 def _equal(one: Stored, other: Stored, rows: int = 4096) -> bool:
-    """Whether two matrices hold the same values; read by rows, and no further than they agree."""
+    """Whether two matrices are equal; reads chunks of rows and stops at the first difference."""
     if one is other or one.shape != other.shape:
         return one is other
     with safe_open(one.path, framework="np") as a, safe_open(other.path, framework="np") as b:
@@ -314,14 +314,14 @@ def _compare(directory: Path, found: Mapping[str, tuple], expected: Mapping[str,
             if name == HEAD:
                 raise UserError(
                     f"{directory}: the weights lack {name}; fetch it too, or set "
-                    "tie_word_embeddings to true where the embedding is the head"
+                    "tie_word_embeddings to true if the embedding is the head"
                 )
             raise UserError(
                 f"{directory}: the weights lack {name}; fetch the whole checkpoint again"
             )
         if found[name] != expected[name]:
             raise UserError(
-                f"{directory}: {name} is {list(found[name])}, but config.json makes it "
+                f"{directory}: {name} has shape {list(found[name])}, but config.json requires "
                 f"{list(expected[name])}"
             )
     if extra := next((name for name in found if name not in expected), None):
@@ -329,7 +329,7 @@ def _compare(directory: Path, found: Mapping[str, tuple], expected: Mapping[str,
 
 
 def assemble(flat: Mapping[str, Any], config: Config) -> Weights:
-    """Published names -> the nested weights of a model; a tied ``lm_head`` shares the embedding."""
+    """Nest published names to the weights of a model; a tied ``lm_head`` shares the embedding."""
     root = nest(flat)
     if not config.tie_word_embeddings:
         return root

@@ -1,7 +1,7 @@
-"""What callers pass to a :class:`~.model.Model`, checked at its door: one line instead of a crash.
+"""Check the arguments of :class:`~.model.Model`'s methods: a one-line error instead of a crash.
 
-The stages behind it take arrays that fit together and check nothing. Every function here raises
-UserError, or returns what it was given as arrays (lists of numbers are read as arrays).
+The stages themselves check nothing and need matching arrays. Every function here raises UserError,
+or returns its argument as an array (lists of numbers become arrays).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .config import Config
 from .dims import Array, Int
 from .errors import UserError
 
-MOST_SECONDS = 10**6  # of one temporal grid: no video's, and far from an overflow of positions
+MOST_SECONDS = 10**6  # per temporal patch: above any video, far below an overflow of positions
 KINDS = {"i": "integers", "f": "floating point"}
-MEDIA = (  # the fields of a prompt that hold images and videos, and what it calls each
+MEDIA = (  # the fields of a prompt for images and videos, and the name of each medium
     ("pixel_values", "image_grid_thw", "image"),
     ("pixel_values_videos", "video_grid_thw", "video"),
 )
 
 
 def array_of(value: Any, name: str, kind: str, shape: str) -> np.ndarray:
-    """``value`` as an array of ``kind`` "i" or "f"; ``shape`` is "S" or "3 S", a number or not."""
+    """``value`` as an array of ``kind`` "i" or "f" and a ``shape`` such as "S" or "3 S"."""
     axes = shape.split()
     expected = f"{name} must be {KINDS[kind]} of shape [{', '.join(axes)}]"
     try:
         array = np.asarray(value)
     except (ValueError, TypeError):
-        raise UserError(f"{expected}; these rows differ in length, or are no numbers") from None
+        raise UserError(f"{expected}, not ragged lists or other objects") from None
     if array.size == 0 and not isinstance(value, np.ndarray):
         array = array.astype(np.int64 if kind == "i" else np.float32)  # an empty list has no type
     if array.dtype.kind not in {"i": "iu", "f": "f"}[kind]:
@@ -56,13 +56,13 @@ def token_ids(ids: Any, vocabulary: int, name: str = "input_ids") -> Int[Array, 
     if array.size == 0 or np.min(array) < 0 or np.max(array) >= vocabulary:
         raise UserError(
             f"the prompt has no tokens, or one outside the vocabulary of {vocabulary} tokens: "
-            "do tokenizer and config.json belong together?"
+            "do tokenizer and config.json match?"
         )
     return array
 
 
 def grids(value: Any, config: Config, name: str) -> Int[Array, "I 3"]:
-    """(t, h, w) of each image or video in patches; rows and columns are whole merge groups."""
+    """(t, h, w) of each image or video in patches; h and w are multiples of the merge size."""
     array = array_of(value, name, "i", "I 3")
     merge = config.vision.spatial_merge_size
     for t, h, w in array.tolist():
@@ -75,38 +75,38 @@ def grids(value: Any, config: Config, name: str) -> Int[Array, "I 3"]:
 
 
 def patches(pixels: Any, grid_thw: np.ndarray, config: Config, name: str) -> np.ndarray:
-    """Patches [N, P] in floating point, finite, as many as the grids say."""
+    """Patches [N, P]: finite floating-point values, as many patches as the grids need."""
     vision = config.vision
     size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     array = array_of(pixels, name, "f", f"N {size}")
     needed = sum(t * h * w for t, h, w in grid_thw.tolist())
     if len(array) != needed:
-        raise UserError(f"{name} has {len(array)} patches; its grids say {needed}")
+        raise UserError(f"{name} has {len(array)} patches; its grids need {needed}")
     if not np.all(np.isfinite(array)):
         bad = np.count_nonzero(~np.isfinite(array))
-        raise UserError(f"{name} holds {bad} values that are not finite (NaN or infinity)")
+        raise UserError(f"{name} has {bad} values that are not finite (NaN or infinity)")
     return array
 
 
 def seconds(value: Any, videos: int) -> Sequence[float] | None:
-    """One finite number of seconds for each video, or None."""
+    """One finite number of seconds per video, or None."""
     if value is None:
         return None
     try:
         array = np.asarray(value, dtype=np.float64)
     except (ValueError, TypeError):
-        raise UserError("second_per_grid_ts must be numbers, one for each video") from None
+        raise UserError("second_per_grid_ts must be numbers, one per video") from None
     if array.shape != (videos,):
         raise UserError(f"{videos} videos need as many second_per_grid_ts, not {array.size}")
     if not np.all((array >= 0) & (array <= MOST_SECONDS)):
-        raise UserError(f"second_per_grid_ts must lie between 0 and {MOST_SECONDS:,} seconds")
+        raise UserError(f"second_per_grid_ts must be between 0 and {MOST_SECONDS:,} seconds")
     return value
 
 
 def media_of_positions(media: Any, config: Config) -> dict[str, Any]:
-    """The grids and seconds of what a prompt holds, for its positions."""
+    """The grids and seconds of a prompt's media, for its positions."""
     if not isinstance(media, Mapping):
-        raise UserError('media is a dict such as {"image_grid_thw": [[1, 4, 6]]}')
+        raise UserError('media must be a dict such as {"image_grid_thw": [[1, 4, 6]]}')
     found: dict[str, Any] = {}
     for _, name, _ in MEDIA:
         if media.get(name) is not None:
@@ -118,11 +118,11 @@ def media_of_positions(media: Any, config: Config) -> dict[str, Any]:
 
 
 def prompt(inputs: Any, config: Config) -> Any:
-    """Inputs whose fields fit together and fit the model, all of them arrays."""
+    """Inputs whose fields are arrays that match each other and the model."""
     needed = ("input_ids", *(name for pair in MEDIA for name in pair[:2]))
     given: Any = inputs if is_dataclass(inputs) else None
     if given is None or not {field.name for field in fields(given)}.issuperset(needed):
-        raise UserError(f"inputs are what Model.prepare returns, not {type(inputs).__name__}")
+        raise UserError(f"inputs must come from Model.prepare, not be {type(inputs).__name__}")
     ids = token_ids(given.input_ids, config.text.vocab_size)
     checked: dict[str, Any] = {"input_ids": ids}
     placeholders = {"image": config.image_token_id, "video": config.video_token_id}
@@ -130,7 +130,9 @@ def prompt(inputs: Any, config: Config) -> Any:
         pixels, grid_thw = getattr(given, pixels_name), getattr(given, grid_name)
         if (pixels is None) != (grid_thw is None):
             missing = pixels_name if pixels is None else grid_name
-            raise UserError(f"the prompt has no {missing}, though the other of the two is there")
+            raise UserError(
+                f"the prompt has no {missing}, but the other field of the pair is there"
+            )
         tokens = 0
         if pixels is not None:
             grid_thw = grids(grid_thw, config, grid_name)
@@ -147,7 +149,7 @@ def prompt(inputs: Any, config: Config) -> Any:
 
 
 def positions(position_ids: Any, tokens: int) -> Int[Array, "3 S"]:
-    """Positions [3, S], one of each axis for every token."""
+    """Positions [3, S]: one per axis and token."""
     array = array_of(position_ids, "position_ids", "i", "3 S")
     if array.shape[1] != tokens:
         raise UserError(f"position_ids are of {array.shape[1]} tokens; the prompt has {tokens}")
@@ -163,14 +165,14 @@ def embeddings(embeds: Any, config: Config) -> np.ndarray:
 
 
 def key_value_cache(cache: Any, config: Config) -> None:
-    """A cache that is empty, or holds keys of this model's layers, heads and head dimension."""
+    """A cache that is empty, or matches this model's layers, heads and head dimension."""
     if cache is None:
         return
     layers = getattr(cache, "layers", None)
     if not isinstance(layers, dict):
-        raise UserError(f"a cache is a KVCache or ReferenceCache, not {type(cache).__name__}")
+        raise UserError(f"a cache must be a KVCache or ReferenceCache, not {type(cache).__name__}")
     text = config.text
-    held = any(k.shape[1] for k, _ in layers.values())  # nothing after a prefill interrupted
+    held = any(k.shape[1] for k, _ in layers.values())  # empty after an interrupted prefill
     if held and (
         len(layers) != text.num_hidden_layers
         or any(
@@ -184,21 +186,21 @@ def key_value_cache(cache: Any, config: Config) -> None:
 
 
 def generation(max_tokens: Any, rope_delta: Any, sampling: Any) -> None:
-    """What a generation needs besides its prompt and its past."""
+    """The other arguments of a generation, besides its prompt and its past."""
     if not isinstance(max_tokens, numbers.Integral) or max_tokens < 0:
         raise UserError(f"max_tokens is {max_tokens!r}; it must be an integer, at least 0")
     if not isinstance(rope_delta, numbers.Integral):
         raise UserError(f"rope_delta is {_short(rope_delta)}; it must be an integer")
     if not callable(getattr(sampling, "chooser", None)):
-        raise UserError(f"sampling is a Sampling, not {type(sampling).__name__}")
+        raise UserError(f"sampling must be a Sampling, not {type(sampling).__name__}")
 
 
 def past_ids(past: Any) -> Int[Array, "S"]:
-    """The ids of a past (cache, ids), as many as its cache holds."""
+    """The ids of a past (cache, ids): as many as its cache has tokens."""
     cache, ids = past if isinstance(past, tuple) and len(past) == 2 else (None, None)
     held = getattr(cache, "length", None)
     if held is None or ids is None:
-        raise UserError("past is a Past: a key/value cache and the ids in it")
+        raise UserError("past must be a Past: a key/value cache and the ids in it")
     ids = array_of(ids, "the ids of the past", "i", "S")
     if len(ids) != held:
         raise UserError(f"the past has {len(ids)} ids, but its cache holds {held} tokens")
@@ -211,7 +213,7 @@ def _short(value: Any) -> str:
 
 
 def chosen(which: Any, count: int, name: str) -> Int[Array, "S"]:
-    """The indices that an index, a list of them or a slice chooses among ``count``."""
+    """The indices that an index, a list of indices or a slice selects among ``count``."""
     try:
         return np.atleast_1d(np.arange(count)[which])
     except (IndexError, TypeError, ValueError):

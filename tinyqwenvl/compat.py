@@ -1,7 +1,7 @@
-"""What other implementations do, by name, where it is not what we do.
+"""The behaviour of other implementations, by name, where it differs from ours.
 
-Each function takes the place of one function of a stage. ``docs/differences.md`` says which
-versions behave so, and why we do not follow.
+Each function replaces one function of a stage. ``docs/differences.md`` lists the versions and our
+reasons.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .weights import Weights
 def smart_resize_qwen_vl_utils(
     height: int, width: int, factor: int = 28, min_pixels: int = 3136, max_pixels: int = 12845056
 ) -> tuple[int, int]:
-    """qwen_vl_utils 0.0.8 to 0.0.14: no side is rounded to 0, but one may be shrunk to 0."""
+    """qwen_vl_utils 0.0.8 to 0.0.14: no side is rounded to 0, but one may shrink to 0."""
     if max(height, width) / min(height, width) > 200:
         raise UserError(f"an image of {width}x{height} pixels is over 200 times as long as wide")
     h = max(factor, round(height / factor) * factor)
@@ -42,19 +42,19 @@ def smart_resize_qwen_vl_utils(
 def smart_resize_hf_4_49(
     height: int, width: int, factor: int = 28, min_pixels: int = 3136, max_pixels: int = 12845056
 ) -> tuple[int, int]:
-    """Transformers 4.46 to 4.52: sides under 28 are refused, and a long side may push one to 0."""
+    """Transformers 4.46 to 4.52: sides under 28 raise an error; extreme ratios may give side 0."""
     if min(height, width) < factor:
         raise UserError(f"a side of {width}x{height} is under {factor} pixels")
     return smart_resize_qwen_vl_utils(height, width, factor, min_pixels, max_pixels)
 
 
 def drop_alpha(image: Image.Image) -> Image.Image:
-    """Transformers before 5.21: transparency is ignored, not laid on white."""
+    """Transformers before 5.21: transparency is ignored, not composited onto white."""
     return image.convert("RGB")
 
 
-def after_span_hf_5(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
-    """Transformers 5.3 to 5.24: text goes on at start + max(h, w), however long the video."""
+def after_span_hf_5(start: int, span: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
+    """Transformers 5.3 to 5.24: text continues at start + max(h, w), for any length of video."""
     return start + max(grid[1], grid[2]) // merge
 
 
@@ -65,19 +65,19 @@ def rope_index_hf_4_52(
     video_grid_thw: Int[Array, "J 3"] | None = None,
     second_per_grid_ts: Sequence[float] | None = None,
 ) -> tuple[Int[Array, "3 S"], int]:
-    """Transformers 4.52.4 to 5.2: the seconds of a grid are cut to whole ones before anything.
+    """Transformers 4.52.4 to 5.2: the seconds per temporal patch are first truncated to an integer.
 
-    So at more than 2 frames a second all frames of a video are at the same time. 5.3 to 5.17 cut
-    them as well, but there text after a video stands elsewhere too (``after_span_hf_5``).
+    At more than 2 frames per second, all frames of a video then share one time position. 5.3 to
+    5.17 truncate too, but text after a video also has other positions there (``after_span_hf_5``).
     """
     seconds = None if second_per_grid_ts is None else [int(s) for s in second_per_grid_ts]
     return rope_index(input_ids, config, image_grid_thw, video_grid_thw, seconds)
 
 
 def tied_head(weights: Weights) -> Weights:
-    """Transformers 4.51 to 4.57: a tied head is the embedding, whatever head the file holds.
+    """Transformers 4.51 to 4.57: a tied LM head is the embedding, even if the file has a head.
 
-    ``replace(model, weights=compat.tied_head(model.weights))`` for a config that ties.
+    Use ``replace(model, weights=compat.tied_head(model.weights))`` for a config that ties.
     """
     return Weights(
         {
@@ -89,6 +89,6 @@ def tied_head(weights: Weights) -> Weights:
 
 
 rope_index_hf_5 = partial(rope_index, after=after_span_hf_5)
-"""``get_rope_index`` of transformers 5.18 to 5.24. Equal to ours for images; not after videos."""
+"""``get_rope_index`` of transformers 5.18 to 5.24: equal to ours for images, not after videos."""
 
 old_names(globals())

@@ -1,9 +1,9 @@
-"""What a published directory says about its model: ``config.json`` and its small companions.
+"""Load the configuration of a published checkpoint: ``config.json`` and its companion files.
 
-Field names are the published ones. Both layouts are read: the flat one of the hub (text settings at
-the root, ``rope_scaling``) and the nested one that transformers 5 writes (``text_config``,
-``rope_parameters``). Qwen2-VL's vision names are translated to Qwen2.5-VL's, which say what they
-mean: its ``hidden_size`` is the width of the *text* model (here ``out_hidden_size``).
+Field names are the published ones. Both layouts are supported: the flat one of the hub (text
+settings at the root, ``rope_scaling``) and the nested one of transformers 5 (``text_config``,
+``rope_parameters``). Qwen2-VL's vision names are translated to Qwen2.5-VL's clearer ones: in
+Qwen2-VL, the vision ``hidden_size`` is that of the *text* model (here ``out_hidden_size``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .processor_settings import (
     video_settings,
 )
 
-__all__ = [  # and what belongs to processor_settings, where older code looks for it
+__all__ = [  # including names of processor_settings that older code imports from here
     "CLIP_MEAN",
     "CLIP_STD",
     "FAMILIES",
@@ -50,7 +50,7 @@ __all__ = [  # and what belongs to processor_settings, where older code looks fo
 
 PUBLISHED_IMAGES, PUBLISHED_VIDEOS = ProcessorConfig(), VideoSettings()
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
-LARGEST = {  # nobody's model; a damaged file's
+LARGEST = {  # larger values mean a damaged file
     "depth": 1000, "num_hidden_layers": 1000, "hidden_size": 2**20, "out_hidden_size": 2**20,
     "patch_size": 2**10, "spatial_merge_size": 2**6, "temporal_patch_size": 2**6,
 }  # fmt: skip
@@ -58,26 +58,26 @@ LARGEST = {  # nobody's model; a damaged file's
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision encoder. Widths are in numbers, sizes in pixels unless said otherwise."""
+    """The vision encoder. Image sizes are in pixels unless stated otherwise."""
 
     depth: int  # blocks
     hidden_size: int  # D of the vision encoder
     num_heads: int  # A
-    intermediate_size: int  # width inside the MLP
+    intermediate_size: int  # hidden size of the MLP
     out_hidden_size: int  # D of the decoder
     patch_size: int = 14
-    spatial_merge_size: int = 2  # patches on a side of a merged token
-    temporal_patch_size: int = 2  # frames in a patch
+    spatial_merge_size: int = 2  # patches per side of a merge group
+    temporal_patch_size: int = 2  # frames per patch
     in_channels: int = 3
-    window_size: int = 112  # pixels on a side of an attention window
-    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # the blocks without windows
-    tokens_per_second: int = 4  # steps of the temporal position in a second of video
-    rms_norm_eps: float = 1e-6  # of every vision norm, whatever the text model has
+    window_size: int = 112  # pixels per side of an attention window
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # the blocks with full attention
+    tokens_per_second: int = 4  # time positions per second of video
+    rms_norm_eps: float = 1e-6  # for every vision norm, independent of the text model
     rope_theta: float = 10000.0
 
     @property
     def merged_patches(self) -> int:
-        """Patches in a merged token: 4."""
+        """Patches per merge group: 4."""
         return self.spatial_merge_size**2
 
 
@@ -93,11 +93,11 @@ class TextConfig:
     vocab_size: int  # V
     rms_norm_eps: float
     rope_theta: float
-    mrope_section: tuple[int, ...]  # how many frequencies turn with time, height, width
+    mrope_section: tuple[int, ...]  # number of frequencies for time, height, width
 
     @property
     def head_dim(self) -> int:
-        """The size of one head, d."""
+        """The head dimension d."""
         return self.hidden_size // self.num_attention_heads
 
 
@@ -123,7 +123,7 @@ class Config:
 
 
 def read_text(path: Path) -> str:
-    """A text file. Raises UserError when it cannot be read."""
+    """Read a text file. Raises UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, required: bool = False) -> dict[str, Any]:
-    """A JSON object, or {} when the file is not there and not required."""
+    """Read a JSON object; {} if the file does not exist and is not required."""
     if not path.exists() and not required:
         return {}
     try:
@@ -143,14 +143,14 @@ def read_json(path: Path, required: bool = False) -> dict[str, Any]:
             raise
         raise UserError(f"{path} is not JSON: {error}; fetch the file again") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} should hold one JSON object; fetch the file again")
+        raise UserError(f"{path} must contain one JSON object; fetch the file again")
     return value
 
 
 def load_config(directory: Path) -> Config:
-    """Read ``config.json``, and what the processor and generation configs add.
+    """Load ``config.json`` and the processor and generation configs.
 
-    Raises UserError for another kind of model, a setting that is not supported, an impossible size.
+    Raises UserError for another kind of model, an unsupported setting or an impossible size.
     """
     refuse_adapter(directory)
     if not (directory / "config.json").exists() and (what := other_directory(directory)):
@@ -167,7 +167,7 @@ def load_config(directory: Path) -> Config:
         raise UserError(f"{directory}: config.json lacks {error}") from None
     except (TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{directory}: a setting in its JSON files is of a wrong kind: {error}"
+            f"{directory}: a setting in its JSON files has the wrong type: {error}"
         ) from None
 
 
@@ -176,19 +176,19 @@ def parse_config(
     files: dict[str, dict[str, Any] | None] | None = None,
     generation: dict[str, Any] | None = None,
 ) -> Config:
-    """The content of ``config.json`` and its companions -> :class:`Config`, checked.
+    """Build a checked :class:`Config` from the content of ``config.json`` and its companions.
 
-    ``files``: name -> content of the files of images and videos, None for one that is not there.
-    Without ``files`` images and videos have the published settings.
+    ``files``: name -> content of the image and video settings, None for a missing file. Without
+    ``files``, images and videos get the published settings.
     """
     model_type = raw.get("model_type")
     if model_type not in FAMILIES:
         raise UserError(
-            f"model_type is {model_type!r}; known are {', '.join(FAMILIES)}{_hint(model_type)}"
+            f"model_type is {model_type!r}; supported are {', '.join(FAMILIES)}{_hint(model_type)}"
         )
     if not raw.get("vision_config"):
         raise KeyError("vision_config")
-    nested = raw.get("text_config") is not None  # then the root says nothing of the text model
+    nested = raw.get("text_config") is not None  # then the root has no settings of the text model
     text = _object(raw, "text_config") if nested else raw
     vision = _vision(_object(raw, "vision_config"), model_type)
     config = Config(
@@ -210,31 +210,31 @@ def parse_config(
 
 
 def _hint(model_type: Any) -> str:
-    """What to do about a directory of another model, where we know it."""
+    """What to do about a known directory of another model."""
     if model_type in ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2"):
-        return ". This is a text model alone; take the whole checkpoint, with its vision encoder"
+        return ". This is only a text model; use the whole checkpoint with its vision encoder"
     if isinstance(model_type, str) and model_type.startswith(("qwen3", "qwen2_5_omni")):
-        return ". This is another model, with an arithmetic of its own"
+        return ". This is another architecture"
     return ""
 
 
 def _method(quantised: dict[str, Any]) -> str:
-    """The method of a quantization_config; "" where there is none."""
+    """The method of a quantization_config; "" if there is none."""
     return str(quantised.get("quant_method", "unknown"))[:50] if quantised else ""
 
 
 def _stops(
     raw: dict[str, Any], text: dict[str, Any], generation: dict[str, Any]
 ) -> tuple[int, ...]:
-    """The stop tokens: those of generation_config.json, else of config.json, which a note says.
+    """The stop tokens of generation_config.json, else of config.json (with a note).
 
-    transformers reads config.json only where there is no generation_config.json at all.
+    transformers reads config.json only if there is no generation_config.json at all.
     """
     eos = generation.get("eos_token_id")
     if eos is None:
         eos = raw.get("eos_token_id", text.get("eos_token_id"))
         if generation and eos is not None:
-            note(f"generation_config.json has no eos_token_id: {eos} of config.json ends an answer")
+            note(f"generation_config.json has no eos_token_id; {eos} of config.json is used")
     return tuple(eos if isinstance(eos, list) else [eos] if eos is not None else [])
 
 
@@ -252,7 +252,7 @@ def _with_media(config: Config, files: dict[str, dict[str, Any] | None]) -> Conf
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
-    """A setting that is an object itself; {} when it is not there."""
+    """A nested JSON object of the settings; {} if it is missing."""
     value = holder.get(name) or {}
     if not isinstance(value, dict):
         raise UserError(f"{name} is {value!r}, not a JSON object")
@@ -262,7 +262,7 @@ def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
 def _text(text: dict[str, Any], nested: bool) -> TextConfig:
     rope = _object(text, "rope_scaling") or _object(text, "rope_parameters")
     if any(isinstance(value, dict) for value in rope.values()):
-        raise UserError("the rope settings are of several kinds of layers; only one is supported")
+        raise UserError("the rope settings differ between kinds of layers; that is not supported")
     only("rope_type", rope.get("rope_type", rope.get("type", "default")), "default", "mrope")
     only("hidden_act", text.get("hidden_act", "silu"), "silu")
     only("use_sliding_window", text.get("use_sliding_window") or False, False)
@@ -271,7 +271,7 @@ def _text(text: dict[str, Any], nested: bool) -> TextConfig:
     width, heads = text["hidden_size"], text["num_attention_heads"]
     if nested and text.get("head_dim") not in (None, width // heads):
         raise UserError(f"head_dim is {text['head_dim']!r}, not hidden_size / num_attention_heads")
-    shared = text.get("num_key_value_heads", 8)  # transformers: 8 where absent, all where null
+    shared = text.get("num_key_value_heads", 8)  # transformers: 8 if absent, all heads if null
     return TextConfig(
         hidden_size=width,
         num_hidden_layers=text["num_hidden_layers"],
@@ -310,7 +310,7 @@ def _vision(vision: dict[str, Any], model_type: str) -> VisionConfig:
 
 
 def _check(config: Config) -> None:
-    """Kinds and sizes that cannot be: each gets its own line."""
+    """Check types and sizes; each error has its own line."""
     vision, text, processor = config.vision, config.text, config.processor
     for part in (vision, text, processor, config.video, config):
         for name, kind in part.__annotations__.items():
@@ -325,18 +325,20 @@ def _check(config: Config) -> None:
         raise UserError("num_attention_heads must be a multiple of num_key_value_heads")
     if len(text.mrope_section) != 3 or 2 * sum(text.mrope_section) != text.head_dim:
         half = text.head_dim // 2
-        raise UserError(f"mrope_section {list(text.mrope_section)}: three numbers, {half} in all")
+        raise UserError(
+            f"mrope_section {list(text.mrope_section)} must be three numbers, sum {half}"
+        )
     if vision.out_hidden_size != text.hidden_size:
-        raise UserError("the vision encoder's output width must be the decoder's hidden_size")
+        raise UserError("the vision encoder's output size must be the decoder's hidden_size")
     if vision.window_size < vision.patch_size * vision.spatial_merge_size:
         raise UserError("window_size is smaller than one merged token")
     for least, most in ((processor.min_pixels, processor.max_pixels), config.video_limits):
         if not 0 < least <= most:
             raise UserError(
-                f"a preprocessor's min_pixels {least} and max_pixels {most} leave no size to choose"
+                f"a preprocessor's min_pixels {least} and max_pixels {most} allow no size"
             )
     if len(processor.image_mean) != 3 or len(processor.image_std) != 3 or 0 in processor.image_std:
-        raise UserError("image_mean and image_std are three numbers each, none of image_std zero")
+        raise UserError("image_mean and image_std must be three numbers each, image_std not zero")
 
 
 def _check_number(name: str, value: Any, kind: str) -> None:

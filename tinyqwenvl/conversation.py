@@ -1,7 +1,7 @@
-"""A conversation of many turns that keeps its key/value cache: a turn computes its new tokens only.
+"""Multi-turn chat that keeps its KV cache, so that each turn computes only its new tokens.
 
-The ids of an answer are kept as they were generated (encoding its text again may give others), so
-the cache always holds exactly the ids of :attr:`Conversation.ids`.
+The ids of an answer are kept as generated (re-encoding its text may give others). The cache
+therefore always holds exactly the ids of :attr:`Conversation.ids`.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from .sampling import GREEDY, Sampling
 
 
 class Conversation:
-    """What was said so far, and the cache of it.
+    """The messages so far, and their KV cache.
 
-    ``say`` with a user's content gives the tokens of the answer. Images and videos are encoded
-    once, in the turn that brings them. Only for checkpoints with the published chat template.
+    :meth:`say` takes the user's content and yields the tokens of the answer. Images and videos are
+    encoded once, in the turn that contains them. Only for checkpoints with the published chat
+    template.
     """
 
     def __init__(self, model: Model, system: str | None = None, add_vision_id: bool = False):
         if model.template is not None:
             raise UserError(
-                "this checkpoint has a chat template of its own, which need not grow turn by turn; "
-                "give each prompt whole"
+                "this checkpoint has its own chat template, whose prompts need not grow turn by "
+                "turn; give the whole prompt each time"
             )
         self.model, self.add_vision_id = model, add_vision_id
         self.system = [] if system is None else [{"role": "system", "content": system}]
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything but the system prompt."""
+        """Drop everything except the system prompt."""
         self.messages: list[dict[str, Any]] = list(self.system)
         self.ids = np.zeros(0, np.int64)
         self.cache = KVCache()
-        self.media: dict[str, Any] = {}  # grids and seconds of all that was shown
+        self.media: dict[str, Any] = {}  # grids and seconds of all media so far
         self.generation: Generation | None = None  # of the last answer
         self._speaking = False
 
@@ -52,11 +53,11 @@ class Conversation:
         sampling: Sampling = GREEDY,
         **reading: Any,
     ) -> Generator[int, None, None]:
-        """The user's turn -> the tokens of the answer, as they are chosen.
+        """Answer the user's turn: yields the tokens of the answer one by one.
 
-        What was yielded is the answer that is remembered, also when the loop over it is left. A
-        turn that fails, or is interrupted before its first token, leaves everything as it was.
-        ``reading`` goes to :meth:`Model.read_media`. Raises UserError.
+        The conversation keeps the tokens that were yielded, even if you leave the loop early. A
+        turn that fails, or is interrupted before its first token, changes nothing. ``reading``
+        goes to :meth:`Model.read_media`. Raises UserError.
         """
         if self._speaking:
             raise UserError("the last answer is still open; finish or close it first")
@@ -87,12 +88,12 @@ class Conversation:
     def _next(
         self, content: Any, reading: dict[str, Any]
     ) -> tuple[Inputs, list[dict[str, Any]], dict[str, Any]]:
-        """Inputs of all that is not in the cache yet; the messages and media with the new turn."""
+        """Inputs that are not in the cache yet; messages and media including the new turn."""
         message = {"role": "user", "content": content}
         messages = [*self.messages, message]
         new = self.model.read_media([message], **reading)
         pieces = chat.render(messages, add_vision_id=self.add_vision_id)
-        if len(self.messages) > len(self.system):  # all but the last answer was given to the model
+        if len(self.messages) > len(self.system):  # the model has read all but the last answer
             known = chat.render(self.messages[:-1], add_vision_id=self.add_vision_id)
             pieces = pieces[len(known) + 1 :]
         ids = np.append(self.ids, self.model.encode(pieces, new))

@@ -1,4 +1,4 @@
-"""The decoder: embeddings of text and image tokens -> logits. A Qwen2 language model with mRoPE."""
+"""The decoder: embeddings of text and image tokens -> logits. Qwen2's architecture with mRoPE."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .weights import Weights
 
 @stage
 def embed(input_ids: Int[Array, "S"], embed_tokens: Weights) -> Float[Array, "S D"]:
-    """Look up a row of the embedding for every token."""
+    """Look up the embedding of every token."""
     return np.take(embed_tokens.weight, input_ids, axis=0)
 
 
@@ -25,9 +25,9 @@ def scatter(
     token_id: int,
     visual: Float[Array, "M D"],
 ) -> Float[Array, "S D"]:
-    """Put the image tokens, in order, where the placeholder ``token_id`` stands.
+    """Replace the placeholders ``token_id`` by the image tokens, in order.
 
-    HF: ``masked_scatter``. There must be as many placeholders as image tokens.
+    HF: ``masked_scatter``. The number of placeholders must equal the number of image tokens.
     """
     here = input_ids == token_id
     which = np.maximum(np.cumsum(here) - 1, 0)
@@ -88,7 +88,7 @@ def decode(
     cache: ReferenceCache | None = None,
     attend: Attend = nn.attention,
 ) -> Float[Array, "S D"]:
-    """All layers and the last norm. A cache's tokens are seen too, and the new ones added to it."""
+    """All layers and the final norm. New tokens attend to cached ones too, and join the cache."""
     position_ids = record("model.position_ids", position_ids)
     x = record("model.inputs_embeds", embeds)
     cos, sin = mrope_cos_sin(position_ids, config, embeds.dtype.type)
@@ -99,5 +99,5 @@ def decode(
 
 
 def logits(x: Float[Array, "S D"], lm_head: Weights) -> Float[Array, "S V"]:
-    """A score for every row of the vocabulary; ``lm_head`` may be tied to the embedding."""
+    """The LM head: one logit per vocabulary entry; ``lm_head`` may be tied to the embedding."""
     return nn.linear(x, lm_head)

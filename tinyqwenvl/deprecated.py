@@ -1,4 +1,4 @@
-"""Names of version 0.1 that still work: reading one warns, and gives what has today's name."""
+"""Deprecated names of version 0.1: they still work, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 OLD_MODULES = {"tinyqwenvl.memory": "tinyqwenvl.image_cache"}
 
-OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> name of today
+OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> current name
     "tinyqwenvl.media": {
         "open_picture": "open_image",
         "PictureWarning": "ImageWarning",
@@ -85,7 +85,7 @@ OLD_NAMES: dict[str, dict[str, str]] = {  # module: old name -> name of today
 
 
 def old_names(namespace: dict[str, Any]) -> None:
-    """Let a module answer to its :data:`OLD_NAMES` (PEP 562): call it at the module's end."""
+    """Add a module's :data:`OLD_NAMES` (PEP 562); call it at the end of the module."""
     module = namespace["__name__"]
 
     def find(name: str) -> Any:
@@ -98,11 +98,11 @@ def old_names(namespace: dict[str, Any]) -> None:
 
 
 def warn(old: str, new: str) -> None:
-    """Say that ``old`` is called ``new`` now."""
-    warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=4)
+    """Issue the DeprecationWarning that ``old`` is now called ``new``."""
+    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=4)
 
 
 def old_modules() -> None:
-    """Let imports find :data:`OLD_MODULES` by their old names, too."""
+    """Make :data:`OLD_MODULES` importable under their old names."""
     for old, new in OLD_MODULES.items():
         sys.modules[old] = sys.modules[new]

@@ -1,9 +1,9 @@
 """The dimension letters, and array types that carry a shape: ``Float[Array, "N D"]``.
 
-Shapes stand in the signatures of every stage. Nothing looks at them in ordinary use; the tests
-wrap every function of the package in :func:`checked`, which binds each letter to a size the first
-time it appears in a call and complains when the same letter later has another size. Anything with
-a ``.shape`` passes for an array, so proxies, tracers and other libraries' arrays are welcome.
+Every stage states its shapes in its signature. They have no effect in ordinary use. The tests wrap
+every function of the package in :func:`checked`: it binds each letter to a size the first time it
+appears in a call, and raises TypeError if the same letter later has another size. Any object with
+a ``.shape`` counts as an array, so proxies, tracers and other libraries' arrays work too.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ GLOSSARY = {
     "W": "width of the resized image, pixels",
     "N": "patches of all images: the sum of t * h * w over their grids",
     "Q": "patches of all videos",
-    "P": "numbers in one patch: 3 channels * 2 frames * 14 * 14 pixels = 1176",
-    "M": "image tokens, N / 4: a merged token is a 2x2 block of patches",
-    "G": "boundaries of attention segments (windows, or whole frames): one more than segments",
-    "S": "tokens computed in this call (or rows of any sequence)",
-    "K": "keys that can be looked at: S, plus what the cache holds",
-    "D": "width of the stream a function reads",
-    "E": "width of what it writes, where that differs from D",
+    "P": "values in one patch: 3 channels * 2 frames * 14 * 14 pixels = 1176",
+    "M": "image tokens, N / 4: the merger maps each 2x2 merge group to one token",
+    "G": "boundaries of attention segments (windows, or frame pairs): segments + 1",
+    "S": "sequence length: query positions computed in this call",
+    "K": "key positions: S, plus the tokens in the KV cache",
+    "D": "hidden size of the residual stream that a function reads",
+    "E": "output size, where it differs from D",
     "A": "attention (query) heads",
-    "B": "key/value heads; B divides A",
-    "d": "size of one head",
-    "V": "rows of the vocabulary",
+    "B": "key/value heads (grouped-query attention); B divides A",
+    "d": "head dimension",
+    "V": "vocabulary size",
 }
 
 
 class Dims(NamedTuple):
-    """What ``Float[Array, "N D"]`` says: kinds of dtype; a letter, number or ``...`` an axis."""
+    """The content of ``Float[Array, "N D"]``: dtype kinds; a letter, number or ``...`` per axis."""
 
     kinds: str
     axes: tuple[str, ...]
@@ -71,7 +71,7 @@ else:
 
 
 def check(value: Any, hint: Any, sizes: dict[str, int], where: str) -> None:
-    """Raise TypeError unless ``value`` fits ``hint``; ``sizes`` binds letters as it goes."""
+    """Raise TypeError unless ``value`` matches ``hint``; ``sizes`` collects the bound letters."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         for dims in hint.__metadata__:
@@ -107,7 +107,7 @@ def _check_array(value: Any, dims: Dims, sizes: dict[str, int], where: str) -> N
 
 
 def checked(function: Any) -> Any:
-    """Wrap ``function`` so that every call checks the shapes its signature states."""
+    """Wrap ``function`` so that every call checks the shapes of its signature."""
     hints = typing.get_type_hints(function, include_extras=True)
     signature = inspect.signature(function)
 

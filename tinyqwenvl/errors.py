@@ -1,19 +1,19 @@
-"""The one exception a user should ever see, and the notes about a checkpoint."""
+"""UserError, the one exception for bad input, and warnings about a checkpoint."""
 
 import warnings
 
 
 class UserError(ValueError):
-    """Something given to us is wrong: one line says what it is and what to do about it.
+    """Bad input: one line says what is wrong and what to do about it.
 
     The command line prints the line and exits with code 2.
     """
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint was loaded, but its files disagree, or leave something open."""
+    """A checkpoint was loaded, but its files contradict each other or are incomplete."""
 
 
 def note(message: str) -> None:
-    """Say in one line how a checkpoint was read; the command line shows it as a note."""
+    """Warn in one line about how a checkpoint was read; the command line shows a note."""
     warnings.warn(message, CheckpointWarning, stacklevel=4)

@@ -1,7 +1,7 @@
-"""Directories that fine-tuning leaves and that are not read: what each is, and what to do about it.
+"""Recognise directories of fine-tuning that cannot be loaded: what each is, and what to do.
 
-Each is told by names of files or tensors alone. transformers (with peft) applies adapters; of
-tensors under other names it makes a model of random numbers, and only says so in its log.
+The names of files and tensors identify each kind. transformers (with peft) applies adapters. If
+tensor names do not match, it keeps random weights and only logs a warning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUANTISED_PARTS = (
     ".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv",
     ".weight_packed", ".absmax", ".quant_map", ".quant_state", ".SCB", ".biases",
 )  # fmt: skip
-PREFIXES = {  # of all names, and who adds it
+PREFIXES = {  # prefix of all names -> the tool that adds it
     "base_model.model.": "peft",
     "_orig_mod.": "torch.compile",
     "module.": "DataParallel, DistributedDataParallel or DeepSpeed",
@@ -33,7 +33,7 @@ PREFIXES = {  # of all names, and who adds it
 
 
 def refuse_adapter(directory: Path) -> None:
-    """Raises UserError for an adapter of PEFT, alone or beside a model."""
+    """Raise UserError for a PEFT adapter, alone or next to a model."""
     path = directory / "adapter_config.json"
     if not path.exists():
         return
@@ -44,12 +44,12 @@ def refuse_adapter(directory: Path) -> None:
     more = f" (with its own {', '.join(map(str, saved))[:100]})" if isinstance(saved, list) else ""
     if any((directory / n).exists() for n in ("config.json", "model.safetensors")):
         raise UserError(
-            f"{directory} holds an adapter ({kind}){more} beside a model, and adapters are not "
-            f"applied here: {MERGE}, or move adapter_config.json away to load the model without it"
+            f"{directory} has an adapter ({kind}){more} next to a model, and adapters are not "
+            f"supported: {MERGE}, or move adapter_config.json away to load the model without it"
         )
     raise UserError(
-        f"{directory} is an adapter ({kind}){more} of {base}, and adapters are not applied here: "
-        f"{MERGE}, and give that directory"
+        f"{directory} is an adapter ({kind}){more} of {base}, and adapters are not supported: "
+        f"{MERGE}, and load that directory"
     )
 
 
@@ -62,9 +62,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def other_directory(directory: Path) -> str | None:
-    """What a directory without config.json, or without weights, is; None where that is not known.
+    """The kind of a directory without config.json or without weights; None if unknown.
 
-    The weights of other programs, and the states of a training that are no checkpoint yet.
+    Examples are weights of other programs, and training states that are not checkpoints yet.
     """
 
     def first(*patterns: str) -> str | None:
@@ -72,56 +72,56 @@ def other_directory(directory: Path) -> str | None:
         return found[0] if found else None
 
     if name := first("*.gguf"):
-        return f"{name} is GGUF, of llama.cpp; take the safetensors checkpoint it was made of"
+        return f"{name} is GGUF, for llama.cpp; use the safetensors checkpoint it was made from"
     if name := first("zero_to_fp32.py", "global_step*", "mp_rank_*", "*zero_pp_rank_*"):
         return (
-            f"{name} is of a DeepSpeed training: run `python zero_to_fp32.py . NEW "
+            f"{name} comes from DeepSpeed training: run `python zero_to_fp32.py . NEW "
             "--safe_serialization` there, and copy the other files to NEW"
         )
     if name := first("*.distcp", "pytorch_model_fsdp*", "__*_0.distcp"):
         return (
-            f"{name} is of an FSDP training, in parts: run `accelerate merge-weights {directory} "
+            f"{name} is a shard of FSDP training: run `accelerate merge-weights {directory} "
             "NEW`, and copy the other files to NEW"
         )
     if name := first("pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
-        return f"{name} is a pickle of torch, which is never loaded; " + CONVERT.format(directory)
+        return f"{name} is a torch pickle, which is never loaded; " + CONVERT.format(directory)
     if name := first("model-*-of-*.safetensors"):
         return f"it has {name}, but not model.safetensors.index.json; fetch that too"
     if name := first("checkpoint-*"):
-        return f"it holds the checkpoints of a training; give one of them, such as {name}"
+        return f"it contains training checkpoints; load one of them, such as {name}"
     return None
 
 
 def explain_names(directory: Path, found: Collection[str], quantised: str = "") -> None:
-    """Raises UserError where the names of the tensors show what a file is, if it is not a model."""
+    """Raise UserError if the tensor names show that a file is not a plain model."""
     inside = next((n for n in found if any(part in n for part in ADAPTER_PARTS)), None)
     if inside:
         raise UserError(
-            f"{directory}: {inside} is of an adapter that was saved inside the model; {MERGE}"
+            f"{directory}: {inside} belongs to an adapter that was saved inside the model; {MERGE}"
         )
     for prefix, who in PREFIXES.items():
         if found and all(name.startswith(prefix) for name in found):
             raise UserError(
-                f"{directory}: all names of tensors begin with {prefix} which {who} adds; save the "
-                "model itself (the one inside), or write the file again without that prefix"
+                f"{directory}: all tensor names begin with {prefix} which {who} adds; save the "
+                "inner model, or rewrite the file without that prefix"
             )
     if name := next((n for n in found if n.endswith(QUANTISED_PARTS)), None):
         raise quantised_error(directory, name, "belongs to quantised weights", quantised)
     visual = {name for name in found if name.startswith("visual.")}
     if found and not visual:
         raise UserError(
-            f"{directory}: the weights hold the text model alone, without the vision encoder; take "
-            "the whole model"
+            f"{directory}: the weights contain only the text model, without the vision encoder; "
+            "use the whole model"
         )
     if found and len(visual) == len(found):
         raise UserError(
-            f"{directory}: the weights hold the vision encoder alone, without the text model; take "
-            "the whole model"
+            f"{directory}: the weights contain only the vision encoder, without the text model; "
+            "use the whole model"
         )
 
 
 def quantised_error(directory: Path, name: str, how: str, method: str) -> UserError:
-    """The error for a tensor that is not a plain weight."""
+    """The error for a quantised tensor."""
     kind = f" ({method})" if method else ""
     return UserError(
         f"{directory}: the checkpoint is quantised{kind}: {name} {how}; take the unquantised one"

@@ -1,4 +1,4 @@
-"""Logits -> text: token after token until a stop token, a stop text, or a limit."""
+"""The decode loop: generate token by token until a stop token, a stop string, or a limit."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .sampling import GREEDY, Sampling, probability
 
 
 class LanguageModel(Protocol):
-    """What :class:`Generation` needs of a model."""
+    """The methods of a model that :class:`Generation` uses."""
 
     def embed(self, inputs: Any) -> Any:
-        """Embeddings of the prompt, image tokens in place."""
+        """Embeddings of the prompt, with the image tokens inserted."""
 
     def embed_tokens(self, input_ids: Any) -> Any:
         """Embeddings of tokens."""
 
     def next_logits(self, embeds: Any, position_ids: Any, cache: KVCache) -> Any:
-        """Add tokens to the cache; logits [V] after the last."""
+        """Add tokens to the cache; return the logits [V] of the last."""
 
 
 class Past(NamedTuple):
-    """What was computed before the inputs: the cache, which grows, and the ids in it."""
+    """The context before the inputs: the KV cache, which grows, and the ids in it."""
 
     cache: KVCache
     ids: Any
 
 
 class Generation:
-    """The tokens of one answer, made while you iterate over it, afresh each time (without a past).
+    """The tokens of one answer, generated lazily; without a past, each iteration starts anew.
 
-    The stop token is not among them. ``finish_reason`` becomes "stop" or "length"; ``timings``
-    holds the seconds spent in "vision" (embedding the prompt and its images), "prefill" and
-    "decode". ``probabilities`` holds one value per yielded token: its probability under the model
-    (:func:`sampling.probability`), whatever the temperature and the other steps of sampling.
+    The stop token is not yielded. ``finish_reason`` becomes "stop" or "length". ``timings`` holds
+    the seconds spent in "vision" (embedding the prompt and its images), "prefill" and "decode".
+    ``probabilities`` holds one value per yielded token: its probability under the model
+    (:func:`sampling.probability`), independent of temperature and the other sampling steps.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Generation:
 
 
 def until(parts: Iterable[str], stops: Collection[str]) -> Iterator[str]:
-    """Hand on the parts of a text, but end before the first place where one of ``stops`` begins.
+    """Yield the parts of a text, but end before the first occurrence of one of ``stops``.
 
-    What may yet turn out to be the beginning of a stop is held back until it is decided, or until
-    an interrupt.
+    Text that may be the start of a stop string is held back until that is certain, or until an
+    interrupt.
     """
     held, longest = "", max(map(len, stops), default=0)
     try:

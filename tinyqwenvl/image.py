@@ -1,6 +1,6 @@
-"""Images -> patches: smart_resize, bicubic resize, rescale and normalise, patchify.
+"""Turn images into patches: smart_resize, bicubic resize, rescale and normalise, patchify.
 
-HF: ``Qwen2VLImageProcessorPil``; every number is bit-equal to it.
+HF: ``Qwen2VLImageProcessorPil``; every value is bit-equal to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .errors import UserError
 from .media_source import warn
 from .tracing import record
 
-Asked = tuple[int | None, int | None]  # min_pixels and max_pixels; None: not asked for
+Asked = tuple[int | None, int | None]  # min_pixels and max_pixels; None: not requested
 MAX_IMAGE_PIXELS = 100_000_000  # pixels; the published limit is 12,845,056
 
 
@@ -29,23 +29,21 @@ def smart_resize(
     min_pixels: float = 56 * 56,
     max_pixels: float = 12845056,
 ) -> tuple[int, int]:
-    """The size, in pixels, at which an image is read: near its own, sides multiples of ``factor``.
+    """Choose the (height, width) in pixels to resize an image to: multiples of ``factor``.
 
-    Sides are rounded to the nearest multiple (ties to even); when the area then lies outside
-    ``min_pixels`` .. ``max_pixels``, both sides are scaled from the original size by one number and
-    rounded inwards. Raises UserError for an aspect ratio over 200. HF: ``smart_resize`` of
-    transformers >= 4.53; other implementations' are in ``compat.py``.
+    Each side is rounded to the nearest multiple (ties to even). If the area is then outside
+    ``min_pixels`` .. ``max_pixels``, one factor scales both original sides, which are rounded
+    inwards. Raises UserError for an aspect ratio over 200. HF: ``smart_resize`` of
+    transformers >= 4.53; ``compat.py`` has the versions of other implementations.
     """
     if min(height, width) < 1:
-        raise UserError(f"an image of {width}x{height} pixels has nothing to see")
+        raise UserError(f"an image of {width}x{height} pixels is empty")
     if max(height, width) / min(height, width) > 200:
         raise UserError(
             f"an image of {width}x{height} pixels is over 200 times as long as wide; crop it"
         )
     if not 0 < min_pixels <= max_pixels:
-        raise UserError(
-            f"min_pixels {min_pixels} and max_pixels {max_pixels} leave no size to choose"
-        )
+        raise UserError(f"min_pixels {min_pixels} and max_pixels {max_pixels} allow no size")
     h = round(height / factor) * factor
     w = round(width / factor) * factor
     if h * w > max_pixels:
@@ -68,11 +66,11 @@ def size_to_read(
     what: str = "an image",
     asked: Asked = (None, None),
 ) -> tuple[int, int]:
-    """:func:`smart_resize` within (least, most) pixels; warns where no size keeps to them.
+    """:func:`smart_resize` with ``limits`` = (least, most) pixels; warns if no size meets them.
 
-    ``asked`` are the min_pixels and max_pixels that somebody asked for: where one of them was, it
-    alone is a reason to warn. ``resized`` is a (height, width) asked for instead: it is rounded to
-    multiples of ``factor`` within the published limits, whatever the size of the image.
+    ``asked`` are the requested min_pixels and max_pixels; if one was requested, only that one gives
+    a warning. ``resized`` requests a (height, width) instead. It is rounded to multiples of
+    ``factor`` within the published limits, whatever the size of the image.
     qwen_vl_utils: ``fetch_image``.
     """
     if resized is not None:
@@ -85,15 +83,15 @@ def size_to_read(
         bound = f"max_pixels {most:,.0f}" if over else f"min_pixels {least:,.0f}"
         whose = "the checkpoint's " if own else ""
         warn(
-            f"{what} of {width}x{height} pixels is read at {w}x{h}, which is {h * w:,} pixels, "
-            f"{'over' if over else 'under'} {whose}{bound}: sides are multiples of {factor}, in "
-            "the proportions of the image"
+            f"{what} of {width}x{height} pixels is resized to {w}x{h}, which is {h * w:,} pixels, "
+            f"{'over' if over else 'under'} {whose}{bound}: sides are multiples of {factor} and "
+            "keep the aspect ratio"
         )
     return h, w
 
 
 def resize(image: Image.Image, height: int, width: int) -> UInt8[Array, "H W 3"]:
-    """Pillow's bicubic (a = -0.5, support widened when shrinking), rounded to bytes."""
+    """Pillow's bicubic resize (a = -0.5, wider support when shrinking), rounded to bytes."""
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -102,7 +100,7 @@ def normalise(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
 ) -> Float[Array, "F H W C"]:
-    """Bytes -> numbers around zero: x / 255 (in float64, then float32), minus mean, over std."""
+    """Bytes -> (x / 255 - mean) / std per channel; x / 255 is rounded from float64 to float32."""
     x = np.astype(frames * np.float64(1 / 255), np.float32)
     return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
@@ -112,9 +110,10 @@ def patchify(
 ) -> tuple[Float[Array, "N P"], tuple[int, int, int]]:
     """Cut frames into patches: one reshape to nine dimensions, one transpose, one reshape.
 
-    A patch is ``temporal`` frames deep; the last frame is repeated until they come out even, so a
-    still image is seen twice. Rows are ordered by time, then 2x2 block (row, column), then place
-    in the block; numbers in a row by channel, frame, row, column, as the 3-D kernel has them.
+    A patch is ``temporal`` frames deep. The last frame is repeated until the number of frames is a
+    multiple of ``temporal``, so a still image fills both frames of its pair. Patches are sorted by
+    time, then 2x2 merge group (row, column), then position in the group (**merge order**). The
+    values in a patch are sorted by channel, frame, y, x, like the 3-D kernel.
     Returns the patches and their grid (t, h, w).
     """
     frames = np.concatenate([frames, *[frames[-1:]] * (-len(frames) % temporal)])
@@ -124,7 +123,7 @@ def patchify(
         np.transpose(frames, (0, 3, 1, 2)),
         (t, temporal, channels, h // merge, merge, patch, w // merge, merge, patch),
     )
-    #                            t  block's row, column, row in it, column in it, C, frame, y, x
+    #                  t, group row, group column, row in group, column in group, C, frame, y, x
     in_order = record("image.nine_dimensions", np.transpose(nine, (0, 3, 6, 4, 7, 2, 1, 5, 8)))
     return np.reshape(in_order, (t * h * w, channels * temporal * patch * patch)), (t, h, w)
 
@@ -136,7 +135,7 @@ def unpatchify(
     merge: int = 2,
     temporal: int = 2,
 ) -> Float[Array, "F H W C"]:
-    """The inverse of :func:`patchify`: patches back to (still normalised) frames."""
+    """Turn patches back into (still normalised) frames: the inverse of :func:`patchify`."""
     t, h, w = grid
     shape = (t, h // merge, w // merge, merge, merge, -1, temporal, patch, patch)
     nine = np.transpose(np.reshape(patches, shape), (0, 6, 5, 1, 3, 7, 2, 4, 8))
@@ -151,10 +150,10 @@ def preprocess(
     resized: Sequence[tuple[int, int] | None] | None = None,
     asked: Sequence[Asked] | None = None,
 ) -> tuple[Float[Array, "N P"], Int[Array, "I 3"]]:
-    """RGB images, each with its least and most pixels -> all their patches, and their grids.
+    """Turn RGB images, each with its (least, most) pixels, into all their patches and grids.
 
-    ``resized`` may hold a (height, width) for each, or None; ``asked`` the limits that somebody
-    asked for: :func:`size_to_read`.
+    ``resized`` may hold one requested (height, width) or None per image, and ``asked`` the
+    requested limits: :func:`size_to_read`.
     """
     patch, merge = vision.patch_size, vision.spatial_merge_size
     patches, grids = [], []
@@ -166,7 +165,7 @@ def preprocess(
             image.height, image.width, patch * merge, within, size, asked=wish
         )
         if height * width > MAX_IMAGE_PIXELS:
-            raise UserError(f"an image would be {width}x{height} pixels; ask for fewer pixels")
+            raise UserError(f"an image would be {width}x{height} pixels; request fewer pixels")
         record("image.rgb", np.asarray(image))
         small = record("image.resize", resize(image, height, width)[None])
         frames = normalise(small, processor.image_mean, processor.image_std)

@@ -1,4 +1,4 @@
-"""Many prompts in a loop: the features of an image that comes again are taken from a cache."""
+"""A cache of image features, for many prompts about the same images."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .errors import UserError
 class ImageCache:
     """The vision encoder with a cache of the last ``most`` images and videos.
 
-    The key of each is a hash of its patches and its grid. Images are encoded one by one, which is
-    equal up to rounding: no image attends to another.
+    The key is a hash of the patches and the grid. Images are encoded one by one. The result is the
+    same up to rounding, because images do not attend to each other.
     """
 
     def __init__(self, encode: Callable[..., np.ndarray], most: int = 64):
         if most < 1:
-            raise UserError(f"a cache of {most} images; it must hold at least 1")
+            raise UserError(f"a cache for {most} images; it must hold at least 1")
         self.encode, self.most = encode, most
         self.features: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def __call__(
         self, pixel_values: Float[Array, "N P"], grid_thw: Int[Array, "I 3"]
     ) -> Float[Array, "M E"]:
-        """Patches of all images -> their tokens, from the cache where they are in it."""
+        """Patches of all images -> image tokens, from the cache if possible."""
         ends = np.cumsum(np.prod(grid_thw, axis=1))
         images = np.split(pixel_values, ends[:-1])
         return np.concatenate([self._one(p, g) for p, g in zip(images, grid_thw, strict=True)])

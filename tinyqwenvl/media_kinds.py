@@ -1,7 +1,7 @@
-"""What a file is by its first bytes, and what it is named like: images, videos and all else.
+"""Recognise files by their first bytes and by their names: images, videos and others.
 
-Nothing is decoded here. A file that Pillow cannot read is named for what it is, with what to do;
-the command line asks the same table whether a word is an image, a video or a prompt.
+Nothing is decoded here. For a file that Pillow cannot read, the table gives its kind and what to
+do. The command line uses the same table to tell images, videos and prompts apart.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
-HEAD = 4096  # bytes of a file that are read for this
+HEAD = 4096  # bytes of a file that are inspected
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .m2v .mpv .vob .wmv .asf .flv .f4v .3gp .3g2 "
     ".ts .mts .m2ts .ogv .ogm .mxf .rm .rmvb .divx .dv .y4m .ivf .nut .wtv .h264 .264 .h265 .265 "
     ".hevc".split()
 )
-IMAGE_SUFFIXES = tuple(  # beside those that Pillow has registered
+IMAGE_SUFFIXES = tuple(  # in addition to Pillow's registered suffixes
     ".heic .heif .hif .avif .jxl .svg .svgz .psd .psb .exr .hdr .dcm .xcf .kra "
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .pef .srw .x3f .3fr .iiq .rwl "
     ".mrw .erf .kdc .dcr .mos".split()
@@ -100,7 +100,7 @@ TEXT = Kind("text", "other", "give an image, or pipe the text in as a prompt: < 
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """What begins with these bytes; None for an ordinary image and for what is not known."""
+    """The kind of a file that begins with ``head``; None for ordinary images and unknown files."""
     if head[4:8] == b"ftyp":
         return _of_ftyp(head)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -124,7 +124,7 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def _of_ftyp(head: bytes) -> Kind:
-    """A file of ISO base media (MP4 and its relatives), by its brands."""
+    """The kind of an ISO base media file (the MP4 family), from its brands."""
     major = head[8:12].decode("latin-1")
     length = min(int.from_bytes(head[:4], "big"), 256)
     brands = {major, *(head[i : i + 4].decode("latin-1") for i in range(16, length - 3, 4))}
@@ -143,13 +143,13 @@ def _of_ftyp(head: bytes) -> Kind:
 
 
 def _is_transport_stream(head: bytes, size: int, at: int) -> bool:
-    """Whether packets of ``size`` bytes each begin with the sync byte, the first at ``at``."""
+    """Whether packets of ``size`` bytes start with the sync byte, the first at ``at``."""
     syncs = head[at : at + 5 * size : size]
     return len(syncs) >= 3 and set(syncs) == {0x47}
 
 
 def _of_text(head: bytes) -> Kind | None:
-    """Markup, JSON or plain text; None when it is none of these."""
+    """Markup, JSON or plain text; otherwise None."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         return None
@@ -158,7 +158,9 @@ def _of_text(head: bytes) -> Kind | None:
             if pattern.search(text):
                 return kind
     try:
-        words = codecs.getincrementaldecoder("utf-8")().decode(text[:1000])  # a cut letter is none
+        words = codecs.getincrementaldecoder("utf-8")().decode(
+            text[:1000]
+        )  # a truncated character is ignored
     except UnicodeDecodeError:
         return None
     return TEXT if all(c.isprintable() or c.isspace() for c in words) else None
@@ -168,7 +170,7 @@ def _of_text(head: bytes) -> Kind | None:
 
 
 def kind_of_file(path: str | os.PathLike) -> Kind | None:
-    """:func:`kind_of` an existing file; None when it cannot be read."""
+    """:func:`kind_of` of an existing file; None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return kind_of(file.read(HEAD))
@@ -177,20 +179,20 @@ def kind_of_file(path: str | os.PathLike) -> Kind | None:
 
 
 def suffix_of(word: str) -> str:
-    """The suffix of a word's last part, in lower case, with its dot."""
+    """The suffix of a path or URL in lower case, with its dot."""
     return os.path.splitext(re.split(r"[?#]", word)[0] if "://" in word else word)[1].lower()
 
 
 def named_like_a_video(word: str) -> bool:
-    """Whether a word ends as the names of videos do."""
+    """Whether a word has the suffix of a video."""
     return suffix_of(word) in VIDEO_SUFFIXES
 
 
 def named_like_a_file(word: str) -> bool:
-    """Whether a word without a space is named like a file or an address, and not like a prompt.
+    """Whether a word without spaces is named like a file or URL rather than a prompt.
 
-    It has the suffix of an image, video or document; it begins as paths or addresses do; or it has
-    a path separator behind the name of a folder that exists.
+    It has the suffix of an image, video or document, starts like a path or URL, or has a path
+    separator after the name of an existing folder.
     """
     if re.match(r"data:[\w/+.;=-]*,", word):
         return True

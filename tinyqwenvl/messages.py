@@ -1,7 +1,8 @@
-"""Messages as people bring them -> a list of dicts, the only form that a chat template reads.
+"""Normalise messages to a list of dicts, the only form that a chat template accepts.
 
-A single message, dataclasses, pydantic models and other objects with a role are accepted; keys that
-are None (Arrow adds them to every row) are dropped. What a template would drop is refused.
+A single message, dataclasses, pydantic models and other objects with a role are accepted. Keys that
+are None are dropped, because Arrow adds them to every record. Content that a template would drop
+raises an error.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from typing import Any
 
 from .errors import UserError
 
-KINDS = {  # by type
+KINDS = {  # type of a content item -> medium
     "image": "image",
     "image_url": "image",
     "video": "video",
     "video_url": "video",
     "text": "text",
 }
-AS_GIVEN = ("image", "video", "content")  # keys whose values are read elsewhere
+AS_GIVEN = ("image", "video", "content")  # keys whose values other modules read
 BESIDE_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
 
 def as_messages(messages: Any) -> list[dict[str, Any]]:
-    """A conversation, a message or a list of them -> dicts without keys that are None.
+    """Convert a conversation, a message or a list of messages to dicts without None values.
 
-    Each has a "role". The "content" is a string or a list of dicts; it may be missing only beside
-    tool calls or reasoning. Raises UserError.
+    Each message has a "role". The "content" is a string or a list of dicts; only messages with
+    tool calls or reasoning may lack it. Raises UserError.
     """
     messages = (
         messages if isinstance(messages, Mapping) else getattr(messages, "messages", messages)
@@ -36,14 +37,14 @@ def as_messages(messages: Any) -> list[dict[str, Any]]:
     if isinstance(messages, Mapping) or hasattr(messages, "role"):
         messages = [messages]
     if not isinstance(messages, (list, tuple)):
-        raise UserError("messages are a list of dicts with 'role' and 'content'")
+        raise UserError("messages must be a list of dicts with 'role' and 'content'")
     return [_message(message) for message in messages]
 
 
 def _message(value: Any) -> dict[str, Any]:
     message = as_dict(value)
     if message is None or not isinstance(message.get("role"), str):
-        raise UserError("a message is a dict with 'role' and 'content'")
+        raise UserError("a message must be a dict with 'role' and 'content'")
     content = message.get("content")
     if isinstance(content, (list, tuple)):
         items = [as_dict(item) for item in content]
@@ -51,7 +52,7 @@ def _message(value: Any) -> dict[str, Any]:
             return {**message, "content": items}
     elif isinstance(content, str) or (content is None and _says_more(message)):
         return message
-    raise UserError("the content of a message is a string or a list of items (dicts)")
+    raise UserError("the content of a message must be a string or a list of items (dicts)")
 
 
 def _says_more(message: Mapping[str, Any]) -> bool:
@@ -59,7 +60,7 @@ def _says_more(message: Mapping[str, Any]) -> bool:
 
 
 def as_dict(value: Any) -> dict[str, Any] | None:
-    """A dict, or an object with attributes, as a dict without keys that are None; else None."""
+    """A dict or object with attributes as a dict without None values; None for other values."""
     if isinstance(value, Mapping):
         found = dict(value)
     elif is_dataclass(value) and not isinstance(value, type):
@@ -78,7 +79,7 @@ def as_dict(value: Any) -> dict[str, Any] | None:
 
 
 def _inside(value: Any) -> Any:
-    """Objects inside a message (tool calls, an image_url) as dicts; None stays, and so do media."""
+    """Convert objects inside a message (tool calls, image_url) to dicts; keep None and media."""
     if isinstance(value, str):
         return str.__str__(value)  # the value of an enum, not its name
     if isinstance(value, Mapping):
@@ -97,22 +98,24 @@ def _inside(value: Any) -> Any:
 
 
 def media_kind(item: dict[str, Any]) -> str:
-    """What an item of a message's content is: "image", "video" or "text"."""
+    """The medium of a content item: "image", "video" or "text"."""
     kind = item.get("type")
     if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
-        raise UserError(f"a content item is of type image, video or text, not {kind!r}")
-    held = {key for key, value in item.items() if value is not None}  # None: a table's empty cell
+        raise UserError(f"the type of a content item must be image, video or text, not {kind!r}")
+    held = {
+        key for key, value in item.items() if value is not None
+    }  # None: an empty cell of a table
     if KINDS.get(kind or "") == "image" or held & {"image", "image_url"}:
         return "image"
     if KINDS.get(kind or "") == "video" or held & {"video", "video_url"}:
         return "video"
     if "text" in held:
         return "text"
-    raise UserError(f"a content item needs image, video or text; this one has {', '.join(item)}")
+    raise UserError(f"a content item needs image, video or text, not {', '.join(item)}")
 
 
 def warn_unwritten(item: Mapping[str, Any], kind: str) -> None:
-    """Warn of what an item holds besides its image or video: templates write one of them only."""
+    """Warn if an item holds more than its image or video: templates write only one of them."""
     given = {key: item.get(key) for key in KINDS}
     held = {KINDS[k] for k, v in given.items() if not (v is None or (isinstance(v, str) and not v))}
     if kind != "text" and (more := sorted(held - {kind})):
@@ -140,9 +143,9 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def warn_unread(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> None:
-    """Warn of what the published template does not write, as transformers drops it silently.
+    """Warn about parts that the published template drops (transformers drops them silently).
 
-    Raises UserError for variables of other templates, which are misspelt options more often.
+    Raises UserError for variables of other templates: they are usually misspelt options.
     """
     if unknown := [name for name in variables if name not in ("tools", "documents")]:
         raise UserError(f"the published chat template has no variable {unknown[0]}")

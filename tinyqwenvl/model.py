@@ -1,4 +1,4 @@
-"""Joining the stages: :func:`load` a model, ask it something, or run one stage after another."""
+"""The model: :func:`load` a checkpoint, ask a question, or run the stages one by one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .weights import Weights
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ASSETS / "checkpoint"
-FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # of a checkpoint on the hub
+FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # files of a checkpoint on the hub
 EXAMPLE_IMAGE = ASSETS / "images" / "scene.png"
 EXAMPLE_VIDEO = ASSETS / "images" / "clip.gif"
 
@@ -47,36 +47,36 @@ EXAMPLE_VIDEO = ASSETS / "images" / "clip.gif"
 class Inputs:
     """A prompt, ready for the model."""
 
-    input_ids: Int[Array, "S"]  # every image token has its placeholder here
+    input_ids: Int[Array, "S"]  # one placeholder per image token
     position_ids: Int[Array, "3 S"]  # time, height, width
     rope_delta: int  # a later token's position = its index in the sequence + this
     pixel_values: Float[Array, "N P"] | None = None
-    image_grid_thw: Int[Array, "I 3"] | None = None  # (frames / 2, rows, columns) in patches
+    image_grid_thw: Int[Array, "I 3"] | None = None  # (t, h, w) in patches
     pixel_values_videos: Float[Array, "Q P"] | None = None
     video_grid_thw: Int[Array, "J 3"] | None = None
-    second_per_grid_ts: tuple[float, ...] = ()  # how long a temporal grid of each video lasts
+    second_per_grid_ts: tuple[float, ...] = ()  # seconds per temporal patch of each video
 
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint in memory; with ``reference`` it runs no optimised form of :mod:`nn`."""
+    """A checkpoint in memory; ``reference`` selects the reference implementations of :mod:`nn`."""
 
     config: Config
     weights: Weights
     tokenizer: Tokenizer
-    template: Template | None = None  # chat templates other than the published one
+    template: Template | None = None  # for a chat template other than the published one
     dtype: Any = np.float32
     reference: bool = False
-    image_cache: ImageCache | None = None  # asked first, where there is one
+    image_cache: ImageCache | None = None  # used first if set
 
     @cached_property
     def _attend(self) -> nn.Attend:
         return nn.attention if self.reference else nn.optimised_attention
 
-    # -------------------------------------------------------------- what most people need
+    # -------------------------------------------------------------- the main interface
 
     def ask(self, images: Any, prompt: str, max_tokens: int = 256) -> str:
-        """The answer to ``prompt`` about one image, a list of them, or None. Raises UserError."""
+        """Answer ``prompt`` about one image, a list of images, or None. Raises UserError."""
         if not isinstance(prompt, str):
             raise UserError(f"a prompt is a text, not {type(prompt).__name__}")
         if not prompt.strip():
@@ -94,16 +94,17 @@ class Model:
         add_vision_id: bool = False,
         **variables: Any,
     ) -> Inputs:
-        """HF messages -> inputs. An image is a path, PIL image, array or data: URI under "image".
+        """Turn HF messages into inputs for the model.
 
-        A video is a path, a folder or a list of frames under "video", with its "fps" and the other
-        keys of :data:`video_request.VIDEO_KEYS`.
+        The key "image" holds a path, PIL image, array or data: URI. The key "video" holds a path,
+        a folder or a list of frames; "fps" and the other keys of
+        :data:`video_request.VIDEO_KEYS` may stand beside it.
 
-        Limits on a size are those of the item (``{"image": ..., "max_pixels": ...}``), else the
-        arguments', else the checkpoint's; "resized_height" and "resized_width" ask for a size.
-        ``parse_special`` obeys special tokens written inside text; ``to_rgb`` as in
-        :func:`media.open_image`; ``add_vision_id`` as in :func:`chat.render`; ``variables`` (tools,
-        documents) go to :meth:`Template.render`.
+        Pixel limits come from the item (``{"image": ..., "max_pixels": ...}``), else from the
+        arguments, else from the checkpoint; "resized_height" and "resized_width" request a size.
+        ``parse_special`` parses special tokens written inside text. ``to_rgb`` is that of
+        :func:`media.open_image`, ``add_vision_id`` that of :func:`chat.render`; ``variables``
+        (tools, documents) go to :meth:`Template.render`.
         """
         media = self.read_media(messages, min_pixels, max_pixels, to_rgb)
         return self.prompt(messages, media, parse_special, add_vision_id, **variables)
@@ -116,7 +117,7 @@ class Model:
         add_vision_id: bool = False,
         **variables: Any,
     ) -> Inputs:
-        """HF messages whose ``media`` were read -> inputs; the flags as in :meth:`prepare`."""
+        """Turn HF messages and their loaded ``media`` into inputs; flags as in :meth:`prepare`."""
         if self.template is not None:
             variables |= {"add_vision_id": True} if add_vision_id else {}
             pieces = self.template.render(messages, self.tokenizer, parse_special, **variables)
@@ -136,7 +137,7 @@ class Model:
         max_pixels: int | None = None,
         to_rgb: Callable[[Image], Image] = rgb,
     ) -> dict[str, Any]:
-        """The fields of :class:`Inputs` that hold the images and videos of messages."""
+        """Load the images and videos of messages: these fields of :class:`Inputs`."""
         processor = self.config.processor
         images, resized, wishes, videos = [], [], [], []
         for item in chat.all_items(messages):
@@ -168,7 +169,7 @@ class Model:
         return media
 
     def encode(self, pieces: Sequence[str], media: dict[str, Any]) -> Int[Array, "S"]:
-        """Pieces of a prompt -> ids, with a placeholder for every token of ``media``."""
+        """Encode the pieces of a prompt, with one placeholder per token of ``media``."""
         none = np.zeros((0, 3), int)
         for pad, name in ((chat.IMAGE_PAD, "image_grid_thw"), (chat.VIDEO_PAD, "video_grid_thw")):
             counts = np.prod(media.get(name, none), axis=1) // self.config.vision.merged_patches
@@ -178,7 +179,7 @@ class Model:
     def positions(
         self, ids: Int[Array, "S"], media: dict[str, Any]
     ) -> tuple[Int[Array, "3 S"], int]:
-        """Positions of a whole prompt that holds ``media``, and its rope delta."""
+        """Positions of a whole prompt that contains ``media``, and its rope delta."""
         ids = checks.array_of(ids, "input_ids", "i", "S")
         media = checks.media_of_positions(media, self.config)
         grids = media.get("image_grid_thw"), media.get("video_grid_thw")
@@ -191,9 +192,9 @@ class Model:
         sampling: Sampling = GREEDY,
         past: Past | None = None,
     ) -> Generation:
-        """The ids of the answer, as they are chosen, without the stop token.
+        """Generate the ids of the answer one by one, without the stop token.
 
-        With a ``past``, ``inputs`` are only what comes after it. Raises UserError.
+        With a ``past``, ``inputs`` are only what follows it. Raises UserError.
         """
         inputs = checks.prompt(inputs, self.config)
         checks.generation(max_tokens, inputs.rope_delta, sampling)
@@ -203,18 +204,18 @@ class Model:
         return Generation(self, inputs, self.config.eos_token_ids, max_tokens, sampling, past)
 
     def caching_images(self, most: int = 64) -> Model:
-        """The same model with a cache of image features, for images that come again."""
+        """The same model with a cache of image features, for images that recur."""
         return replace(self, image_cache=ImageCache(self.image_features, most))
 
     def remembering(self, most: int = 64) -> Model:
-        """:meth:`caching_images`, by its name of version 0.1."""
+        """Deprecated name (version 0.1) of :meth:`caching_images`."""
         warn("Model.remembering", "Model.caching_images")
         return self.caching_images(most)
 
     # -------------------------------------------------------------- stage by stage
 
     def forward(self, inputs: Inputs) -> Float[Array, "S V"]:
-        """Logits of every token of the prompt. Raises UserError when its fields do not fit."""
+        """Logits of every token of the prompt. Raises UserError if the fields do not match."""
         x = self.decode(self.embed(inputs), inputs.position_ids)
         return decoder.logits(x, self.weights.lm_head)
 
@@ -224,7 +225,7 @@ class Model:
         """The vision encoder: patches of all images -> image tokens."""
         image_grid_thw = checks.grids(image_grid_thw, self.config, "image_grid_thw")
         if len(image_grid_thw) == 0:
-            raise UserError("there is no image to encode: image_grid_thw has no grid")
+            raise UserError("there is no image to encode: image_grid_thw is empty")
         pixel_values = checks.patches(pixel_values, image_grid_thw, self.config, "pixel_values")
         gelu = nn.gelu if self.reference else nn.gelu_in_chunks
         visual = self.weights.visual
@@ -233,17 +234,17 @@ class Model:
         )
 
     def see(self, pixel_values: Any, image_grid_thw: Any) -> Any:
-        """:meth:`image_features`, by its name of version 0.1."""
+        """Deprecated name (version 0.1) of :meth:`image_features`."""
         warn("Model.see", "Model.image_features")
         return self.image_features(pixel_values, image_grid_thw)
 
     def embed_tokens(self, input_ids: Int[Array, "S"]) -> Float[Array, "S D"]:
-        """Look the tokens up."""
+        """Look up the embedding of every token."""
         input_ids = checks.token_ids(input_ids, self.config.text.vocab_size)
         return decoder.embed(input_ids, self.weights.model.embed_tokens)
 
     def embed(self, inputs: Inputs) -> Float[Array, "S D"]:
-        """Embeddings of the prompt, with the image tokens in place."""
+        """Embeddings of the prompt, with the image tokens inserted at their placeholders."""
         inputs = checks.prompt(inputs, self.config)
         ids = inputs.input_ids
         embeds = self.embed_tokens(ids)
@@ -263,7 +264,7 @@ class Model:
         position_ids: Int[Array, "3 S"],
         cache: ReferenceCache | None = None,
     ) -> Float[Array, "S D"]:
-        """The decoder's layers and last norm. Raises UserError when the arrays do not fit."""
+        """The decoder's layers and final norm. Raises UserError if the shapes do not match."""
         embeds = checks.embeddings(embeds, self.config)
         position_ids = checks.positions(position_ids, len(embeds))
         checks.key_value_cache(cache, self.config)
@@ -273,11 +274,11 @@ class Model:
     def attention_weights(
         self, inputs: Inputs, stage: str, heads: Any = slice(None), rows: Any = slice(None)
     ) -> Float[Array, "A S K"]:
-        """How much each row looks at each key, in one attention stage of a prompt, for images.
+        """Attention weights of one attention stage of a prompt: [heads, queries, keys].
 
-        ``stage`` is ``visual.blocks.N.attn`` (rows and keys are patches, in window order) or
-        ``model.layers.N.self_attn`` (tokens); ``heads`` and ``rows`` are indices or slices.
-        Raises UserError for a stage, head or row that is not there.
+        ``stage`` is ``visual.blocks.N.attn`` (queries and keys are patches, in window order) or
+        ``model.layers.N.self_attn`` (tokens). ``heads`` and ``rows`` (query positions) are indices
+        or slices. Raises UserError for a stage, head or query that does not exist.
         """
         with trace(*(f"{glob.escape(stage)}.{name}" for name in ("q", "k", "key_ranges"))) as seen:
             self.forward(inputs)
@@ -292,7 +293,7 @@ class Model:
     def next_logits(
         self, embeds: Float[Array, "S D"], position_ids: Int[Array, "3 S"], cache: ReferenceCache
     ) -> Float[Array, "V"]:
-        """Add tokens to the cache; logits of the last one only, for what comes next."""
+        """Add tokens to the cache; return the logits of the last, which predict the next token."""
         x = self.decode(embeds, position_ids, cache)
         return decoder.logits(x[-1:], self.weights.lm_head)[0]
 
@@ -307,7 +308,7 @@ def user_message(images: Any, prompt: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*items, {"type": "text", "text": prompt}]}]
 
 
-# ------------------------------------------------------------------ loading
+# ------------------------------------------------------------------ load a checkpoint
 
 
 def load(
@@ -316,11 +317,11 @@ def load(
     reference: bool = False,
     plain: bool | None = None,
 ) -> Model:
-    """Open a checkpoint: None for the embedded one, a directory, or the id of one on the hub.
+    """Load a checkpoint: None for the embedded one, a directory, or a model id on the hub.
 
-    ``dtype`` "float32" is what everything is compared in; "float64" is the truth mode, in which
-    rounding hardly counts. Raises UserError when the checkpoint is missing, damaged or of a kind
-    that is not supported.
+    All comparisons use ``dtype`` "float32"; "float64" makes rounding errors negligible.
+    ``reference`` selects the reference implementations. Raises UserError if the checkpoint is
+    missing, damaged or not supported.
     """
     if plain is not None:
         warn("load(plain=...)", "load(reference=...)")
@@ -339,8 +340,8 @@ def load(
             raise UserError(f"{directory}: tokenizer and config.json disagree on {token}")
     if max(config.eos_token_ids, default=0) >= len(tokenizer):
         raise UserError(
-            f"{directory}: the tokenizer has {len(tokenizer)} tokens, too few for the stop tokens "
-            f"{list(config.eos_token_ids)} of the config; take the tokenizer of this checkpoint"
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens, fewer than the stop tokens "
+            f"{list(config.eos_token_ids)} of the config need; use this checkpoint's own tokenizer"
         )
     if not config.eos_token_ids:
         note(f"{directory}: no file names a stop token; {chat.IM_END} ends an answer")
@@ -350,7 +351,7 @@ def load(
 
 
 def find(source: str | os.PathLike | None, files: Sequence[str] = FILES) -> Path:
-    """The directory of a checkpoint, its ``files`` downloaded by huggingface_hub if need be."""
+    """The directory of a checkpoint; huggingface_hub downloads its ``files`` if needed."""
     if source is None:
         return EMBEDDED
     if not isinstance(source, (str, os.PathLike)):
@@ -367,7 +368,7 @@ def find(source: str | os.PathLike | None, files: Sequence[str] = FILES) -> Path
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # network, permission, unknown id: the library has many
+    except Exception as error:  # network, permission, unknown id: many types
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"cannot download {name} ({reason}); on a machine with network run "

@@ -1,8 +1,8 @@
-"""The shared arithmetic: linear, norms, activations, rotation, attention, the key/value cache.
+"""Layers that both halves share: linear, norms, activations, RoPE, attention, the KV cache.
 
-Every operation has a reference form: NumPy functions only, no item assignment, no branch on data,
-so that it can be read aloud and traced. The few optimised forms stand right below their reference
-form and are tested to be equal to it.
+Every operation has a reference implementation: NumPy functions only, no item assignment, no branch
+on data, so that it is easy to read and to trace. The few optimised implementations follow their
+reference directly, and tests check that both are equal.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def linear(x: Float[Array, "... D"], weights: Weights) -> Float[Array, "... E"]:
 
 @stage
 def rms_norm(x: Float[Array, "... D"], weights: Weights, eps: float) -> Float[Array, "... D"]:
-    """Divide by the root mean square, then scale (Zhang & Sennrich 2019); eps is in the root."""
+    """Divide by the root mean square, then scale (Zhang & Sennrich 2019); eps is under the root."""
     mean_square = np.mean(x * x, axis=-1, keepdims=True)
     return weights.weight * (x / np.sqrt(mean_square + eps))
 
 
 @stage
 def layer_norm(x: Float[Array, "... D"], weights: Weights, eps: float) -> Float[Array, "... D"]:
-    """Take off the mean, divide by the standard deviation, scale and shift (Ba et al. 2016)."""
+    """Subtract the mean, divide by the standard deviation, scale and shift (Ba et al. 2016)."""
     centred = x - np.mean(x, axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
     return weights.weight * (centred / np.sqrt(variance + eps)) + weights.bias
@@ -47,14 +47,14 @@ def layer_norm(x: Float[Array, "... D"], weights: Weights, eps: float) -> Float[
 
 
 def softmax(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Exponentials that sum to one along the last axis; the maximum is taken off first."""
+    """Exponentials that sum to one along the last axis; the maximum is subtracted first."""
     exponentials = np.exp(x - np.max(x, axis=-1, keepdims=True))
     return exponentials / np.sum(exponentials, axis=-1, keepdims=True)
 
 
 def sigmoid(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """1 / (1 + e^-x)."""
-    with np.errstate(over="ignore"):  # e^-x may overflow to infinity: 1 / inf = 0 is the answer
+    with np.errstate(over="ignore"):  # e^-x may overflow to infinity: 1 / inf = 0 is correct
         return 1 / (1 + np.exp(-x))
 
 
@@ -64,7 +64,7 @@ def silu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
 
 
 def quick_gelu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """x sigmoid(1.702 x): the cheap GELU of CLIP, used in the blocks of Qwen2-VL."""
+    """x sigmoid(1.702 x): CLIP's fast GELU, used in the vision blocks of Qwen2-VL."""
     return x * sigmoid(1.702 * x)
 
 
@@ -77,15 +77,13 @@ def gelu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
 
 
 def gelu_in_chunks(x: Float[Array, "S D"], rows: int = 64) -> Float[Array, "S D"]:
-    """Optimised form of :func:`gelu`: a few rows at a time, as erf makes one Python object a
-    number.
-    """
+    """Optimised :func:`gelu`: some rows at a time, as erf creates one Python object per value."""
     return np.concatenate([gelu(x[i : i + rows]) for i in range(0, len(x), rows)] or [x])
 
 
 @stage
 def swiglu_mlp(x: Float[Array, "... D"], mlp: Weights) -> Float[Array, "... D"]:
-    """silu(gate) * up, then narrow (Shazeer 2020): both decoders and Qwen2.5-VL's vision blocks."""
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020): both decoders, Qwen2.5-VL's vision blocks."""
     return linear(silu(linear(x, mlp.gate_proj)) * linear(x, mlp.up_proj), mlp.down_proj)
 
 
@@ -95,7 +93,7 @@ def swiglu_mlp(x: Float[Array, "... D"], mlp: Weights) -> Float[Array, "... D"]:
 def rotary_frequencies(dim: int, theta: float, dtype=np.float32) -> Float[Array, "D"]:
     """theta ** (-2i / dim) for i = 0 .. dim/2 - 1 (Su et al. 2021).
 
-    Rounded in PyTorch's order: the exponent, the power and the quotient each to ``dtype``.
+    As in PyTorch, the exponent, the power and the quotient are each rounded to ``dtype``.
     """
     exponent = np.arange(0, dim, 2, dtype=dtype) / dtype(dim)
     return dtype(1) / np.astype(theta ** np.astype(exponent, np.float64), dtype)
@@ -104,7 +102,7 @@ def rotary_frequencies(dim: int, theta: float, dtype=np.float32) -> Float[Array,
 def rotate(
     x: Float[Array, "A S d"], cos: Float[Array, "S d"], sin: Float[Array, "S d"]
 ) -> Float[Array, "A S d"]:
-    """Turn each pair (x[i], x[i + d/2]) by its angle. ("half" pairing, as GPT-NeoX; not i, i+1)."""
+    """Rotate each 2-D pair (x[i], x[i + d/2]) by its angle (pairing as in GPT-NeoX, not i, i+1)."""
     half = cos.shape[-1] // 2
     return x * cos + np.concatenate([-x[..., half:], x[..., :half]], axis=-1) * sin
 
@@ -112,23 +110,23 @@ def rotate(
 # ------------------------------------------------------------------ attention
 #
 # ``key_ranges`` is a compact attention mask: query i attends to the keys
-# key_ranges[i, 0] <= j < key_ranges[i, 1]. Windows, frames and the causal mask all have this form.
+# key_ranges[i, 0] <= j < key_ranges[i, 1]. Window, frame-pair and causal masks all fit this form.
 
 
 def segment_key_ranges(cu_seqlens: Int[Array, "G"]) -> Int[Array, "S 2"]:
-    """Every row sees its own segment; ``cu_seqlens`` is 0, the end of the first segment, ..."""
+    """Each query attends to its own segment; ``cu_seqlens`` is 0, the end of the first, ..."""
     lengths = np.diff(cu_seqlens)
     return np.repeat(np.stack([cu_seqlens[:-1], cu_seqlens[1:]], axis=1), lengths, axis=0)
 
 
 def causal_key_ranges(new: int, past: int = 0) -> Int[Array, "S 2"]:
-    """Row i of ``new`` tokens sees all ``past`` ones, those before it, and itself."""
+    """Each of ``new`` tokens attends to all ``past`` tokens, those before it, and itself."""
     last = past + 1 + np.arange(new)
     return np.stack([np.zeros_like(last), last], axis=1)
 
 
 def visible_keys(key_ranges: Int[Array, "S 2"], keys: int) -> Bool[Array, "S K"]:
-    """The key ranges as an attention mask: True where a query may attend."""
+    """Expand key ranges to a full attention mask: True where a query may attend."""
     j = np.arange(keys)
     return (key_ranges[:, :1] <= j) & (j < key_ranges[:, 1:])
 
@@ -136,10 +134,10 @@ def visible_keys(key_ranges: Int[Array, "S 2"], keys: int) -> Bool[Array, "S K"]
 def attention_weights(
     q: Float[Array, "A S d"], k: Float[Array, "B K d"], key_ranges: Int[Array, "S 2"]
 ) -> Float[Array, "A S K"]:
-    """softmax(q k^T / sqrt(d)) over the visible keys: how much each row looks at each key.
+    """softmax(q k^T / sqrt(d)) over the visible keys: the attention each query pays to each key.
 
-    With fewer key heads than query heads, A / B neighbouring query heads share one (Ainslie et al.
-    2023). Pass some rows and heads of q (and their key ranges) for just those.
+    In grouped-query attention, A / B neighbouring query heads share one key head (Ainslie et al.
+    2023). To compute a subset, pass some queries and heads of q with their key ranges.
     """
     k = np.repeat(k, q.shape[0] // k.shape[0], axis=0)
     scores = q @ np.swapaxes(k, 1, 2) * q.shape[-1] ** -0.5
@@ -152,7 +150,7 @@ def attention(
     v: Float[Array, "B K d"],
     key_ranges: Int[Array, "S 2"],
 ) -> Float[Array, "A S d"]:
-    """Each row takes the mean of the values it can see, weighted by :func:`attention_weights`."""
+    """Each query's mean of the visible values, weighted by :func:`attention_weights`."""
     return attention_weights(q, k, key_ranges) @ np.repeat(v, q.shape[0] // v.shape[0], axis=0)
 
 
@@ -162,7 +160,7 @@ def optimised_attention(
     v: Float[Array, "B K d"],
     key_ranges: Int[Array, "S 2"],
 ) -> Float[Array, "A S d"]:
-    """Optimised form of :func:`attention`: never makes all [A, S, K]; windows go in batches."""
+    """Optimised :func:`attention`: never allocates all of [A, S, K]; windows are batched."""
     starts = np.flatnonzero(np.any(np.diff(key_ranges, axis=0, prepend=-1), axis=1))
     ends = np.append(starts[1:], len(key_ranges))
     windows = np.array_equal(key_ranges[starts], np.stack([starts, ends], axis=1))
@@ -182,7 +180,7 @@ def _attention_in_windows(q, k, v, starts, lengths):
 
 
 def _attention_in_chunks(q, k, v, key_ranges, rows: int = 128):
-    """A block of rows at a time, against the keys that any of them sees: [B, A/B, rows, keys]."""
+    """Some queries at a time, with the keys visible to any of them: [B, A/B, rows, keys]."""
     queries = np.reshape(q, (len(k), len(q) // len(k), *q.shape[1:]))
     out = np.empty_like(queries)
     for i in range(0, q.shape[1], rows):
@@ -211,29 +209,29 @@ def attend_to(attend: Attend, weights: Weights, q: Any, k: Any, v: Any, key_rang
 
 
 class ReferenceCache:
-    """Keys and values of the tokens seen so far, one pair a layer, grown by concatenation."""
+    """The KV cache: keys and values of all tokens so far, per layer, grown by concatenation."""
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
     def length(self) -> int:
-        """How many tokens are held."""
+        """Number of cached tokens."""
         return self.layers[0][0].shape[1] if self.layers else 0
 
     def whole(self, layers: int) -> int:
-        """How many tokens all ``layers`` hold: fewer than ``length`` after an interruption."""
+        """Number of tokens that all ``layers`` hold: below ``length`` after an interruption."""
         held = [k.shape[1] for k, _ in self.layers.values()]
         return min(held) if len(held) == layers else 0
 
     def keep(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
+        """Drop all but the first ``length`` tokens."""
         self.layers = {i: (k[:, :length], v[:, :length]) for i, (k, v) in self.layers.items()}
 
     def append(
         self, layer: int, k: Float[Array, "B S d"], v: Float[Array, "B S d"]
     ) -> tuple[Float[Array, "B K d"], Float[Array, "B K d"]]:
-        """Add the new tokens' keys and values to a layer; return all of that layer's."""
+        """Append the new tokens' keys and values to a layer; return all of that layer."""
         if layer in self.layers:
             past_k, past_v = self.layers[layer]
             k, v = np.concatenate([past_k, k], axis=1), np.concatenate([past_v, v], axis=1)
@@ -242,8 +240,8 @@ class ReferenceCache:
 
 
 class KVCache(ReferenceCache):
-    """Optimised form of :class:`ReferenceCache`: room is taken ahead, so a new token copies only
-    itself.
+    """Optimised :class:`ReferenceCache`: capacity is preallocated, so appending copies only the
+    new token.
     """
 
     def __init__(self) -> None:
@@ -253,7 +251,7 @@ class KVCache(ReferenceCache):
     def append(
         self, layer: int, k: Float[Array, "B S d"], v: Float[Array, "B S d"]
     ) -> tuple[Float[Array, "B K d"], Float[Array, "B K d"]]:
-        """As :meth:`ReferenceCache.append`; what it returns are views of the room."""
+        """Like :meth:`ReferenceCache.append`, but returns views of the buffers."""
         held = self.layers[layer][0].shape[1] if layer in self.layers else 0
         total = held + k.shape[1]
         if layer not in self.buffers or self.buffers[layer][0].shape[1] < total:

@@ -1,9 +1,10 @@
-"""mRoPE: tokens -> (time, height, width) positions -> the cosines and sines that turn q and k.
+"""mRoPE: (time, height, width) positions of every token, and the cos and sin that rotate q and k.
 
-Text counts 0, 1, 2 ... on all three axes at once. An image or a video is a block: its tokens keep
-the place they have in time and space, counted from where the block starts; text goes on after the
-largest position of the block. (Qwen2-VL paper, section 2.1; Qwen2.5-VL report, section 2.1.3;
-``get_rope_index`` in transformers 4.49 to 4.51. Later versions differ: see ``compat.py``.)
+Text tokens count 0, 1, 2 ... on all three axes at once. The tokens of an image or video form a
+span: each has a position in time, height and width, counted from the start of the span. Text
+continues one past the largest position of the span. (Qwen2-VL paper, section 2.1; Qwen2.5-VL
+report, section 2.1.3; ``get_rope_index`` in transformers 4.49 to 4.51. Later versions differ: see
+``compat.py``.)
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from .nn import rotary_frequencies
 
 
 def text_positions(start: int, length: int) -> Int[Array, "3 S"]:
-    """``length`` text tokens from ``start``: the same number on all three axes."""
+    """Positions of ``length`` text tokens from ``start``: equal on all three axes."""
     return np.tile(start + np.arange(length), (3, 1))
 
 
 def span_positions(
     start: int, grid: Sequence[int], merge: int, seconds: float = 1.0, per_second: float = 1.0
 ) -> Int[Array, "3 S"]:
-    """The tokens of an image or video of ``grid`` = (t, h, w) patches, in raster order.
+    """Positions of an image or video of ``grid`` = (t, h, w) patches, in raster order.
 
-    One temporal grid (two frames) lasts ``seconds``, in each of which time moves ``per_second``
-    steps. Both products are taken in float32, in this order, and cut to an integer once, at the
-    end.
+    Each temporal patch (a pair of frames) lasts ``seconds``; the time axis advances ``per_second``
+    steps per second. Both products are computed in float32, in this order, and truncated to an
+    integer once, at the end.
     """
     t, h, w = grid[0], grid[1] // merge, grid[2] // merge
     passed = np.arange(t, dtype=np.float32) * np.float32(seconds)
@@ -40,9 +41,9 @@ def span_positions(
     return start + np.reshape(np.stack(axes), (3, t * h * w))
 
 
-def after_span(start: int, block: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
-    """Where text goes on: one past the largest position of the block, over all three axes."""
-    return int(np.max(block)) + 1
+def after_span(start: int, span: Int[Array, "3 S"], grid: Sequence[int], merge: int) -> int:
+    """Position of the next text token: one past the span's maximum over all three axes."""
+    return int(np.max(span)) + 1
 
 
 def rope_index(
@@ -55,10 +56,10 @@ def rope_index(
 ) -> tuple[Int[Array, "3 S"], int]:
     """Positions of a whole prompt, and the rope delta.
 
-    The delta is what to add to a later token's index in the sequence to get its position:
-    largest position + 1 - length. Grids are in patches; ``second_per_grid_ts`` (1.0 when absent)
-    is the time that one temporal grid of each video lasts. Raises UserError when placeholders and
-    grids do not match.
+    The **rope delta** is largest position + 1 - length. A generated token's position is its index
+    in the sequence plus the rope delta. Grids are in patches. ``second_per_grid_ts`` holds, for
+    each video, the seconds that one temporal patch lasts (default 1.0). Raises UserError if
+    placeholders and grids do not match.
     """
     merge = config.vision.spatial_merge_size
     images = iter(() if image_grid_thw is None else image_grid_thw.tolist())
@@ -76,10 +77,10 @@ def rope_index(
     index = position = 0
     while index < len(input_ids):
         at = np.searchsorted(placeholders, index)
-        next_block = int(placeholders[at]) if at < len(placeholders) else len(input_ids)
-        if index < next_block:
-            pieces.append(text_positions(position, next_block - index))
-            position += next_block - index
+        next_span = int(placeholders[at]) if at < len(placeholders) else len(input_ids)
+        if index < next_span:
+            pieces.append(text_positions(position, next_span - index))
+            position += next_span - index
         else:
             video = input_ids[index] == config.video_token_id
             grid = next(videos if video else images, None)
@@ -88,14 +89,14 @@ def rope_index(
             lasts = next(seconds) if video else 1.0
             newer = config.model_type == "qwen2_5_vl"
             pace = (lasts, config.vision.tokens_per_second) if newer else (1.0, 1.0)
-            block = span_positions(position, grid, merge, *pace)
+            span = span_positions(position, grid, merge, *pace)
             if (
-                np.count_nonzero(input_ids[index:][: block.shape[1]] == input_ids[index])
-                != block.shape[1]
+                np.count_nonzero(input_ids[index:][: span.shape[1]] == input_ids[index])
+                != span.shape[1]
             ):
-                raise UserError(f"an image of {block.shape[1]} tokens has fewer placeholders")
-            pieces.append(block)
-            position = after(position, block, grid, merge)
+                raise UserError(f"an image of {span.shape[1]} tokens has fewer placeholders")
+            pieces.append(span)
+            position = after(position, span, grid, merge)
         index += pieces[-1].shape[1]
     if next(images, None) or next(videos, None):
         raise UserError("the prompt has fewer image placeholders than images")
@@ -108,9 +109,10 @@ def rope_index(
 def mrope_cos_sin(
     position_ids: Int[Array, "3 S"], config: TextConfig, dtype=np.float32
 ) -> tuple[Float[Array, "S d"], Float[Array, "S d"]]:
-    """Angles = position * frequency; the first ``mrope_section[0]`` frequencies turn with time, the
-    next with height, the last with width (in three chunks, not interleaved); then once more for the
-    second half of the head.
+    """cos and sin of position * frequency, one row per token.
+
+    The first ``mrope_section[0]`` frequencies use the time position, the next the height, the last
+    the width (three chunks, not interleaved). The second half of the head repeats them.
     """
     frequencies = rotary_frequencies(config.head_dim, config.rope_theta, dtype)
     axis_of_frequency = np.repeat(np.arange(3), config.mrope_section)

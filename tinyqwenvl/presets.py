@@ -1,7 +1,7 @@
-"""The seven published sizes, as their ``config.json`` has them, for work that needs no weights.
+"""The configs of the seven published sizes, for tools that need no weights.
 
-No hub was at hand when these were written, so every row is second-hand: ``KNOWN_FROM`` says of what
-kind. The numbers of parameters that follow are those the published files are remembered to have.
+We wrote these without access to the hub, so every entry is second-hand: ``KNOWN_FROM`` names its
+source. The resulting parameter counts match those remembered of the published files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from .config import Config, parse_config
 from .errors import UserError
 
-#                      width  layers  heads  kv     mlp    rows  tied
+#                      hidden layers  heads  kv     mlp   vocab  tied
 _TEXT: dict[str, tuple[int, int, int, int, int, int, bool]] = {
     "qwen2-vl-2b": (1536, 28, 12, 2, 8960, 151936, True),
     "qwen2-vl-7b": (3584, 28, 28, 4, 18944, 152064, False),
@@ -30,7 +30,7 @@ KNOWN_FROM = {
     "qwen2-vl-72b": "from memory",
     "qwen2.5-vl-3b": "a copy of the published file",
     "qwen2.5-vl-7b": "a copy in a public thread",
-    "qwen2.5-vl-32b": "widths from a note on the published file, the rest from memory",
+    "qwen2.5-vl-32b": "sizes from a note on the published file, the rest from memory",
     "qwen2.5-vl-72b": "from memory",
 }
 PRESETS = tuple(_TEXT)
@@ -39,8 +39,8 @@ PRESETS = tuple(_TEXT)
 def preset_json(name: str) -> dict[str, Any]:
     """The ``config.json`` of a published size, flat as on the hub. Raises UserError."""
     if name not in _TEXT:
-        raise UserError(f"{name[:100]} is no preset; known are {', '.join(PRESETS)}")
-    width, layers, heads, shared, mlp, rows, tied = _TEXT[name]
+        raise UserError(f"unknown preset {name[:100]}; use one of {', '.join(PRESETS)}")
+    width, layers, heads, shared, mlp, vocabulary, tied = _TEXT[name]
     vision: dict[str, Any] = {"depth": 32, "num_heads": 16, "patch_size": 14}
     vision |= {"spatial_merge_size": 2, "temporal_patch_size": 2, "in_chans": 3}
     newer = name.startswith("qwen2.5")
@@ -58,7 +58,7 @@ def preset_json(name: str) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": shared,
         "intermediate_size": mlp,
-        "vocab_size": rows,
+        "vocab_size": vocabulary,
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e6,
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},

@@ -1,10 +1,10 @@
-"""The settings of images and videos: which file holds them, and what they mean.
+"""Load the preprocessing settings of images and videos from a checkpoint's files.
 
-Read as transformers 5 reads them. ``processor_config.json`` goes first where it has an
-``image_processor`` (``video_processor``) of its own; else ``preprocessor_config.json``
-(``video_preprocessor_config.json``, and the images' file where there is none). What a file leaves
-out has the default of transformers' class, which for the largest size is not the published one.
-What we do not have is refused by name.
+The rules are those of transformers 5. ``processor_config.json`` comes first if it has an
+``image_processor`` (``video_processor``); else ``preprocessor_config.json``
+(``video_preprocessor_config.json``, or the images' file without it). A missing setting gets the
+default of transformers' class; for the largest size, this is not the published value. An
+unsupported setting raises an error that names it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MOST_PIXELS = 10**15  # that anybody may ask for
-CLASS_LIMITS = (56 * 56, 28 * 28 * 1280)  # pixels of an image, of transformers' class
-VIDEO_LIMITS = (128 * 28 * 28, 768 * 28 * 28)  # of a frame, of its class and of qwen_vl_utils
-PATCHES = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}  # of both classes
+MOST_PIXELS = 10**15  # upper limit of any request
+CLASS_LIMITS = (56 * 56, 28 * 28 * 1280)  # pixels per image, from transformers' class
+VIDEO_LIMITS = (128 * 28 * 28, 768 * 28 * 28)  # per frame, from its class and qwen_vl_utils
+PATCHES = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}  # from both classes
 TYPES = {
     "image": ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil"),
     "video": ("Qwen2VLVideoProcessor",),
@@ -31,7 +31,7 @@ IMAGE_FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """How large an image may be, and how its colours are normalised."""
+    """The pixel limits of images, and the mean and standard deviation of their channels."""
 
     min_pixels: int = 56 * 56
     max_pixels: int = 16384 * 28 * 28  # as published; transformers' class default is 1280 * 28 * 28
@@ -39,56 +39,56 @@ class ProcessorConfig:
     image_std: tuple[float, ...] = CLIP_STD
 
     def limits(self, min_pixels: int | None, max_pixels: int | None) -> tuple[int, int]:
-        """(least, most) pixels: what is asked for, else the checkpoint's, which gives way."""
+        """(least, most) pixels: the arguments override the checkpoint's limits."""
         for asked in (min_pixels, max_pixels):
             if asked is not None and (type(asked) is not int or asked < 1):
                 raise UserError(f"a limit of {asked!r} pixels: it must be an integer, at least 1")
             if asked is not None and asked > MOST_PIXELS:
-                raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; ask for fewer pixels")
+                raise UserError(f"a limit of over {MOST_PIXELS:,} pixels; request fewer pixels")
         least = min_pixels or min(self.min_pixels, max_pixels or self.min_pixels)
         return least, max_pixels or max(self.max_pixels, least)
 
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """What the checkpoint says of videos, besides the limits of a frame (``video_limits``)."""
+    """The checkpoint's video settings, besides the pixel limits of a frame (``video_limits``)."""
 
-    hf_limits: tuple[int, ...] = ()  # pixels of a frame as transformers reads them; (): images'
+    hf_limits: tuple[int, ...] = ()  # pixels per frame in transformers; (): those of images
     fps: float = 2.0
     min_frames: int = 4
     max_frames: int = 768
-    shared_tokens: int = 0  # of all frames together, in policy hf; 0: no bound
-    num_frames: int | None = None  # so many instead of a rate
+    shared_tokens: int = 0  # budget of all frames in policy hf; 0: no bound
+    num_frames: int | None = None  # a number of frames instead of a rate
 
 
-# ------------------------------------------------------------------ which file
+# ------------------------------------------------------------------ choose the file
 
 
 def image_settings(files: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
-    """The settings of images. ``files``: name -> content, None where there is no such file.
+    """The settings of images. ``files``: name -> content, or None for a missing file.
 
-    Raises UserError when there are none, as transformers does.
+    Raises UserError if there are none, as transformers does.
     """
     settings = _nested(files, "image_processor")
     settings = files.get(IMAGE_FILE) if settings is None else settings
     if settings is None:
         raise UserError(
-            f"no {IMAGE_FILE}, and no image_processor in {NESTED}: how large an image may be is "
-            "not known; copy the file from the model that this one was made of"
+            f"no {IMAGE_FILE}, and no image_processor in {NESTED}: the pixel limits are unknown; "
+            "copy the file from the base model"
         )
     return settings
 
 
 def video_settings(files: dict[str, dict[str, Any] | None]) -> tuple[dict[str, Any], bool]:
-    """The settings of videos, and whether they are videos' own (else they are the images')."""
+    """The settings of videos, and whether they have their own file (else they are the images')."""
     own = _nested(files, "video_processor")
     own = files.get(VIDEO_FILE) if own is None else own
     if own is not None:
         return own, True
     if (shared := files.get(IMAGE_FILE)) is None:
         raise UserError(
-            f"{NESTED} has no video_processor, and there is no {VIDEO_FILE}: copy it from the "
-            "model that this one was made of"
+            f"{NESTED} has no video_processor, and there is no {VIDEO_FILE}: copy it from the base "
+            "model"
         )
     return shared, False
 
@@ -100,11 +100,11 @@ def _nested(files: dict[str, dict[str, Any] | None], name: str) -> dict[str, Any
     return value
 
 
-# ------------------------------------------------------------------ what it means
+# ------------------------------------------------------------------ read the settings
 
 
 def read_image_settings(settings: dict[str, Any], vision_sizes: dict[str, int]) -> ProcessorConfig:
-    """Settings of images, checked; ``vision_sizes`` are those of the vision encoder."""
+    """Check and convert image settings; ``vision_sizes`` are the vision encoder's sizes."""
     _check_kind(settings, "image", vision_sizes)
     least, most = _limits(settings, "image", CLASS_LIMITS)
     mean, std = (_colours(settings, name) for name in ("image_mean", "image_std"))
@@ -114,15 +114,15 @@ def read_image_settings(settings: dict[str, Any], vision_sizes: dict[str, int]) 
 def read_video_settings(
     settings: dict[str, Any], own: bool, images: ProcessorConfig, vision_sizes: dict[str, int]
 ) -> tuple[VideoSettings, tuple[int, int]]:
-    """Settings of videos, checked, and (least, most) pixels of a frame for qwen_vl_utils' policy.
+    """Check video settings; also (least, most) pixels per frame for the policy of qwen_vl_utils.
 
-    Where videos have no settings of their own, that policy has limits of its own.
+    Without own settings of videos, that policy uses its own limits.
     """
     _check_kind(settings, "video", vision_sizes)
     limits = _limits(settings, "video", VIDEO_LIMITS)
     for name in ("image_mean", "image_std"):
         if _colours(settings, name) != getattr(images, name):
-            raise UserError(f"videos have another {name} than images; only one is supported")
+            raise UserError(f"videos and images have different {name}; that is not supported")
     frames = settings.get("num_frames")
     if frames is not None and (type(frames) is not int or frames < 1):
         raise UserError(f"num_frames is {frames!r}, not an integer of at least 1")
@@ -134,13 +134,13 @@ def read_video_settings(
 
 
 def only(what: str, value: Any, *known: Any) -> None:
-    """Refuse a setting that we would have to ignore."""
+    """Raise UserError for a setting that we would have to ignore."""
     if not any(type(value) is type(one) and value == one for one in known):
         raise UserError(f"{what} is {value!r}; only {' or '.join(map(json.dumps, known))} is read")
 
 
 def _check_kind(settings: dict[str, Any], medium: str, vision_sizes: dict[str, int]) -> None:
-    """Refuse another processor, another step, another patch than the vision encoder's."""
+    """Raise UserError for another processor, other steps or other patch sizes."""
     kind = settings.get(f"{medium}_processor_type")
     if kind is not None and kind not in TYPES[medium]:
         raise UserError(
@@ -156,12 +156,12 @@ def _check_kind(settings: dict[str, Any], medium: str, vision_sizes: dict[str, i
         if (size := settings.get(name, default)) != vision_sizes[name]:
             raise UserError(
                 f"{name} {here} is {size!r}, but the vision encoder's is "
-                f"{vision_sizes[name]}: they must be the same"
+                f"{vision_sizes[name]}: they must be equal"
             )
 
 
 def _limits(settings: dict[str, Any], medium: str, default: tuple[int, int]) -> tuple[int, int]:
-    """(least, most) pixels. min_pixels and max_pixels go before the edges of ``size``."""
+    """(least, most) pixels. min_pixels and max_pixels override the edges of ``size``."""
     size = settings.get("size")
     if size is not None and not isinstance(size, dict):
         raise UserError(f"size of the {medium} settings is {size!r}, not a JSON object")
@@ -174,13 +174,13 @@ def _limits(settings: dict[str, Any], medium: str, default: tuple[int, int]) -> 
     if set(edges) != {"shortest_edge", "longest_edge"}:
         raise UserError(
             f"size of the {medium} settings is {json.dumps(size)}; it needs shortest_edge and "
-            "longest_edge, and no more (min_pixels and max_pixels stand beside size, not in it)"
+            "longest_edge only (min_pixels and max_pixels belong next to size, not in it)"
         )
     return edges["shortest_edge"], edges["longest_edge"]
 
 
 def _colours(settings: dict[str, Any], name: str) -> tuple[float, ...]:
-    """A mean or deviation of three colours; one number counts for all three."""
+    """A mean or standard deviation of three channels; one number applies to all three."""
     value = settings.get(name, CLIP_MEAN if name == "image_mean" else CLIP_STD)
     if type(value) in (int, float):
         return (value,) * 3

@@ -1,4 +1,4 @@
-"""The door of ``python -m tinyqwenvl.run``; the command itself is :mod:`tinyqwenvl.cli.run`."""
+"""Entry point of ``python -m tinyqwenvl.run``; the command is :mod:`tinyqwenvl.cli.run`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Logits -> the next token: the likeliest, or one drawn at random.
+"""Choose the next token from the logits: greedy decoding or random sampling.
 
-The steps are those of transformers' ``generate`` in its order: repetition penalty, temperature,
-top-k, top-p. Each gives the numbers of its processor (``RepetitionPenaltyLogitsProcessor``,
+The steps are those of transformers' ``generate``, in its order: repetition penalty, temperature,
+top-k, top-p. Each gives the same values as its processor (``RepetitionPenaltyLogitsProcessor``,
 ``TemperatureLogitsWarper``, ``TopKLogitsWarper``, ``TopPLogitsWarper``).
 """
 
@@ -21,31 +21,31 @@ from .nn import softmax
 
 
 def greedy(logits: Float[Array, "V"]) -> int:
-    """The likeliest token; the first of equals."""
+    """Greedy decoding: the argmax, the first one if several logits tie."""
     return int(np.argmax(logits))
 
 
 def penalise(logits: Float[Array, "V"], ids: Int[Array, "S"], penalty: float) -> Float[Array, "V"]:
-    """Make every token of ``ids`` less likely, once however often it stands there.
+    """Repetition penalty: make every token of ``ids`` less likely, once however often it occurs.
 
-    ``ids`` are the whole prompt (system text and placeholders too) and the answer so far. A score
-    over 0 is divided by ``penalty``, one under 0 multiplied (Keskar et al. 2019).
+    ``ids`` are the whole prompt (system text and placeholders too) and the answer so far. A
+    positive logit is divided by ``penalty``, a negative one multiplied (Keskar et al. 2019).
     """
     seen = np.isin(np.arange(logits.shape[0]), ids)
     return np.where(seen, np.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def keep_top_k(logits: Float[Array, "V"], k: int) -> Float[Array, "V"]:
-    """All but the ``k`` likeliest become -inf (Fan et al. 2018); equals of the k-th stay."""
+    """Set all but the ``k`` largest logits to -inf (Fan et al. 2018); ties with the k-th stay."""
     least = np.sort(logits)[-min(k, logits.shape[0])]
     return np.where(logits < least, -np.inf, logits)
 
 
 def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
-    """Keep the likeliest tokens that together have probability ``p`` (Holtzman et al. 2020).
+    """Nucleus sampling: keep the most probable tokens that reach ``p`` (Holtzman et al. 2020).
 
-    The token that crosses ``p`` stays, and so at least one does; the rest become -inf. Sums are
-    taken in float64 and rounded to float32 each, as PyTorch does.
+    The token that crosses ``p`` stays, so at least one does; the others become -inf. Cumulative
+    sums are computed in float64 and each rounded to float32, as in PyTorch.
     """
     ascending = np.argsort(logits, kind="stable")
     sums = np.cumsum(softmax(np.take(logits, ascending)), dtype=np.float64)
@@ -61,12 +61,12 @@ def probability(logits: Float[Array, "V"], token: int) -> float:
 
 
 def draw(logits: Float[Array, "V"], random: float) -> int:
-    """The token at which the summed probabilities pass ``random``, a number from 0 up to 1."""
+    """The token at which the cumulative probability exceeds ``random``, a value in [0, 1)."""
     sums = np.cumsum(softmax(np.astype(logits, np.float64)))
     return int(np.searchsorted(sums, random * sums[-1], side="right"))
 
 
-# ------------------------------------------------------------------ all of them together
+# ------------------------------------------------------------------ the whole pipeline
 
 
 def _within(value: Any, least: float, most: float) -> bool:
@@ -79,13 +79,13 @@ def _whole(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; with the defaults it is the likeliest one."""
+    """How the next token is chosen; the defaults mean greedy decoding."""
 
-    temperature: float = 0.0  # 0: the likeliest token, and top_k, top_p and seed say nothing
+    temperature: float = 0.0  # 0: greedy decoding; top_k, top_p and seed are ignored
     top_k: int = 0  # 0: all tokens
     top_p: float = 1.0
     repetition_penalty: float = 1.0  # applies at temperature 0 too
-    seed: int | None = None  # None: another one each time
+    seed: int | None = None  # None: a new one each time
 
     def __post_init__(self) -> None:
         heat, seed = self.temperature, self.seed
@@ -101,7 +101,7 @@ class Sampling:
             raise UserError(f"{name} is {getattr(self, name)!r}; it must be {kind}")
 
     def scores(self, logits: Float[Array, "V"], ids: Int[Array, "S"]) -> Float[Array, "V"]:
-        """Logits as the choice sees them, after the prompt and answer ``ids``."""
+        """The processed logits from which the token is chosen; ``ids`` are prompt and answer."""
         if self.repetition_penalty != 1:
             logits = penalise(logits, ids, self.repetition_penalty)
         if self.temperature == 0:
@@ -112,14 +112,14 @@ class Sampling:
         return keep_top_p(logits, self.top_p) if self.top_p < 1 else logits
 
     def chooser(self) -> Callable[[np.ndarray, np.ndarray], int]:
-        """A function (logits, ids) -> token, with a random generator of its own."""
+        """A function (logits, ids) -> token with its own random generator."""
         rng = np.random.default_rng(self.seed)
 
         def choose(logits: np.ndarray, ids: np.ndarray) -> int:
             if not np.isfinite(np.max(logits)):
                 raise UserError(
-                    "the logits hold NaN or infinity; --check-finite (tracing.check_finite) "
-                    "names the first stage that does"
+                    "the logits contain NaN or infinity; --check-finite (tracing.check_finite) "
+                    "names the first stage that produces one"
                 )
             scores = self.scores(logits, ids)
             return draw(scores, rng.random()) if self.temperature else greedy(scores)
@@ -128,7 +128,7 @@ class Sampling:
 
 
 GREEDY = Sampling()
-# What a generation_config.json may ask for besides, which would change the answer.
+# Other settings of a generation_config.json that would change the answer.
 NOT_FOLLOWED = {
     "min_p": None, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "num_beams": 1,
     "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "min_new_tokens": 0,
@@ -139,19 +139,19 @@ NOT_FOLLOWED = {
 
 
 def not_followed(generation: Mapping[str, Any]) -> list[str]:
-    """The settings of a ``generation_config.json`` that :func:`published` leaves out."""
+    """The settings of a ``generation_config.json`` that :func:`published` ignores."""
     return [n for n, off in NOT_FOLLOWED.items() if generation.get(n) not in (None, off)]
 
 
 def published(generation: Mapping[str, Any], **asked: Any) -> Sampling:
-    """What a ``generation_config.json`` recommends; ``asked`` wins wherever it is not None.
+    """The sampling a ``generation_config.json`` recommends; ``asked`` wins where it is not None.
 
-    transformers applies its repetition penalty even where ``do_sample`` is false.
+    transformers applies the repetition penalty even if ``do_sample`` is false.
     """
     names = ["repetition_penalty"]
     if generation.get("do_sample"):
         names += ["temperature", "top_k", "top_p"]
-    # What a file leaves out is what transformers' GenerationConfig has.
+    # Defaults of transformers' GenerationConfig.
     defaults = {"temperature": 1.0, "top_k": 50}
     settings: dict[str, Any] = defaults if generation.get("do_sample") else {}
     settings |= {n: generation[n] for n in names if generation.get(n) is not None}

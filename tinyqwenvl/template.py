@@ -1,7 +1,7 @@
-"""Chat templates of a checkpoint's own: which one counts, its variables, messages -> pieces.
+"""Load and render a checkpoint's own chat template: files, variables, messages -> pieces.
 
-Files are chosen as transformers' processor chooses them, and rendered as it renders them
-(:mod:`template_env`); special tokens that people typed stay text (:mod:`typed_tokens`).
+The choice of files and the rendering are those of transformers' processor (:mod:`template_env`).
+Special tokens that a user typed stay text (:mod:`typed_tokens`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ NAMED_TOKENS = ("bos_token", "sep_token", "cls_token", "mask_token", *QWEN_TOKEN
 
 @dataclass(frozen=True)
 class Template:
-    """The chat templates of a checkpoint by name, and the special tokens that they may write."""
+    """The chat templates of a checkpoint by name, and their special-token variables."""
 
-    texts: Mapping[str, str]  # most have "default" alone
+    texts: Mapping[str, str]  # usually only "default"
     tokens: Mapping[str, str] = field(default_factory=dict)  # variable -> special token
 
     def render(
         self, messages: Any, tokenizer: Tokenizer, parse_special: bool = False, **variables: Any
     ) -> list[str]:
-        """Messages -> pieces of a prompt, media as one placeholder each; ``variables`` as below.
+        """Render messages to pieces, one placeholder per medium; ``variables`` as in :meth:`write`.
 
         Special tokens that the template writes are :class:`SpecialToken`; those inside messages,
         tools and variables are text, unless ``parse_special``. Raises UserError.
@@ -47,11 +47,11 @@ class Template:
         )
 
     def write(self, messages: Any, **variables: Any) -> str:
-        """The prompt as one text, as ``apply_chat_template(tokenize=False)`` of transformers.
+        """Render the prompt as one text, like ``apply_chat_template(tokenize=False)`` of HF.
 
-        ``variables`` are ``tools`` (JSON schemas), ``documents``, ``add_generation_prompt`` (True
-        unless given), ``chat_template`` (a name, where a checkpoint has several), and those of the
-        template's own. Raises UserError.
+        ``variables`` are ``tools`` (JSON schemas), ``documents``, ``add_generation_prompt``
+        (default True), ``chat_template`` (a name, if a checkpoint has several), and the template's
+        own variables. Raises UserError.
         """
         write, typed = self._writer(messages, **variables)
         return _or_error(lambda: write(typed))
@@ -65,14 +65,14 @@ class Template:
         documents: Any = None,
         **variables: Any,
     ) -> tuple[Callable[[Any], str], Any]:
-        """A function that renders, and the data people gave, which it is to be called with."""
+        """A function that renders, and the user's data as its argument."""
         text = self.text(chat_template)
         compiled, known = _or_error(lambda: compile_template(text))
         if unknown := set(variables) - known:
             raise UserError(f"the chat template has no variable {min(unknown)}")
         found = as_messages(messages)
         for item in all_items(found):
-            media_kind(item)  # refuses what templates drop
+            media_kind(item)  # raises for items that templates drop
         data = [_dicts(tools, "tools"), _dicts(documents, "documents"), variables]
         typed = [template_messages(found), *plain_data(data)]
 
@@ -89,11 +89,11 @@ class Template:
         return write, typed
 
     def text(self, name: str | None = None) -> str:
-        """The template of that name; without one "default", as transformers' processor takes it."""
+        """The template of that name; by default "default", as in transformers' processor."""
         chosen = "default" if name is None else name
         if chosen not in self.texts:
             raise UserError(
-                f"this checkpoint has no chat template {chosen!r}; name one of them "
+                f"this checkpoint has no chat template {chosen!r}; choose one "
                 f"(chat_template=...): {', '.join(sorted(self.texts))}"
             )
         return self.texts[chosen]
@@ -114,7 +114,7 @@ def _dicts(value: Any, name: str) -> Any:
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or not all(isinstance(v, Mapping) for v in value):
-        raise UserError(f"{name} are a list of dicts, for tools their JSON schemas")
+        raise UserError(f"{name} must be a list of dicts, for tools their JSON schemas")
     return list(value)
 
 
@@ -122,19 +122,19 @@ def _dicts(value: Any, name: str) -> Any:
 
 
 def load_template(directory: Path) -> Template | None:
-    """The chat templates of a directory; None stands for the published one.
+    """Load the chat templates of a directory; None means the published one.
 
-    As in transformers' processor: ``processor_config.json``'s, else ``chat_template.json``, else
-    ``chat_template.jinja`` with those of ``additional_chat_templates/``. That of
-    ``tokenizer_config.json`` is not asked: the one published there knows no images. A directory
-    without any has the published one. Raises UserError.
+    As in transformers' processor, ``processor_config.json`` comes first, then
+    ``chat_template.json``, then ``chat_template.jinja`` with ``additional_chat_templates/``. The
+    template in ``tokenizer_config.json`` is ignored: the published one there has no images. A
+    directory without a template gets the published one. Raises UserError.
     """
     texts = _texts(directory)
     if texts is None:
         if read_json(directory / "tokenizer_config.json").get("chat_template") is not None:
             warnings.warn(
-                f"{directory}: only tokenizer_config.json has a chat template, which is for text; "
-                "the published one is used, save the other as chat_template.jinja to use it",
+                f"{directory}: only tokenizer_config.json has a chat template, for text only; "
+                "the published one is used. To use the other, save it as chat_template.jinja",
                 UserWarning,
                 stacklevel=3,
             )
@@ -145,19 +145,19 @@ def load_template(directory: Path) -> Template | None:
 
 
 def is_published(text: str) -> bool:
-    """Whether a template is the one published with Qwen2-VL and Qwen2.5-VL."""
+    """Whether a template equals the one published with Qwen2-VL and Qwen2.5-VL."""
     return hashlib.sha256(text.strip().encode()).hexdigest() == PUBLISHED_TEMPLATE
 
 
 def _texts(directory: Path) -> dict[str, str] | None:
-    """Templates by name, or None where no file has any."""
+    """Templates by name, or None if no file has any."""
     folder = directory / "additional_chat_templates"
     more = {path.stem: path for path in sorted(folder.glob("*.jinja"))} if folder.is_dir() else {}
     jinja, legacy = directory / "chat_template.jinja", directory / "chat_template.json"
     settings = directory / "processor_config.json"
     if legacy.exists() and more:
         raise UserError(
-            f"{legacy} is beside {folder.name}/; keep one of them (transformers refuses both)"
+            f"{legacy} exists next to {folder.name}/; keep one of them (transformers refuses both)"
         )
     if (found := read_json(settings).get("chat_template")) is not None:
         return _named(found, settings)
@@ -172,14 +172,14 @@ def _named(found: Any, source: Path) -> dict[str, str]:
     texts = {"default": found} if isinstance(found, str) else found
     if isinstance(texts, Mapping) and all(isinstance(t, str) for t in texts.values()) and texts:
         return dict(texts)
-    raise UserError(f"{source}: its chat_template is not a text, nor texts by name")
+    raise UserError(f"{source}: its chat_template is neither a text nor a dict of texts")
 
 
 def special_token_variables(directory: Path) -> dict[str, str]:
-    """``eos_token`` and its like: the special tokens that a template can write by a variable.
+    """The special tokens that a template can use as variables, such as ``eos_token``.
 
-    Those that ``tokenizer_config.json`` names; ``special_tokens_map.json`` where that lists no
-    added tokens; for Qwen2's tokenizer class its own defaults. As in transformers 5.
+    ``tokenizer_config.json`` names them, or ``special_tokens_map.json`` if it lists no added
+    tokens. Qwen2's tokenizer class has its own defaults. All as in transformers 5.
     """
     settings = read_json(directory / "tokenizer_config.json")
     if "added_tokens_decoder" not in settings:

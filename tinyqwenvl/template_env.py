@@ -1,6 +1,6 @@
-"""The jinja2 environment in which transformers 5.24 renders a chat template, and what that sees.
+"""The jinja2 environment and data with which transformers 5.24 renders a chat template.
 
-The rules are those of ``transformers/utils/chat_template_utils.py``; nothing is imported from it.
+It follows ``transformers/utils/chat_template_utils.py`` without importing it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 from .errors import UserError
 
-OLDEST_JINJA = (3, 1, 6)  # before it the sandbox had holes; transformers refuses the same
-REASONING = ("reasoning_content", "thinking", "reasoning")  # three names of one field
+OLDEST_JINJA = (3, 1, 6)  # older sandboxes are unsafe; transformers has the same limit
+REASONING = ("reasoning_content", "thinking", "reasoning")  # three names for one field
 
 
 @lru_cache(maxsize=32)
 def compile_template(text: str) -> tuple[Any, frozenset[str]]:
-    """A template -> jinja2's compiled one, and the names of the variables that it reads.
+    """Compile a template; also return the names of the variables that it uses.
 
-    Raises UserError where jinja2 is missing or too old, and what jinja2 raises for bad syntax.
+    Raises UserError if jinja2 is missing or too old, and jinja2's own errors for bad syntax.
     """
     environment = make_environment()
     from jinja2 import meta
@@ -34,16 +34,14 @@ def compile_template(text: str) -> tuple[Any, frozenset[str]]:
 
 
 def make_environment() -> Any:
-    """Sandboxed, blocks trimmed, with the tags, filters and globals of transformers."""
+    """A sandboxed environment with the tags, filters and globals of transformers."""
     try:
         import jinja2
         from jinja2 import nodes
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
-        raise UserError(
-            "this checkpoint has a chat template of its own: pip install jinja2"
-        ) from None
+        raise UserError("this checkpoint has its own chat template: pip install jinja2") from None
     version = jinja2.__version__
     if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < OLDEST_JINJA:
         raise UserError(
@@ -51,7 +49,7 @@ def make_environment() -> Any:
         )
 
     class Generation(Extension):
-        """``{% generation %}`` marks what an assistant says; the text is that of its body."""
+        """``{% generation %}`` encloses the assistant's text; it renders as its body."""
 
         tags = {"generation"}  # noqa: RUF012 (jinja2's own form)
 
@@ -65,7 +63,7 @@ def make_environment() -> Any:
             return caller()
 
     class Namespace(jinja2.utils.Namespace):
-        """A namespace without attributes that begin with an underscore."""
+        """A namespace that forbids attributes with a leading underscore."""
 
         def __init__(*args: Any, **kwargs: Any) -> None:
             self, attributes = args[0], dict(*args[1:], **kwargs)
@@ -102,14 +100,14 @@ def _tojson(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without jinja2's escapes for HTML; letters beyond ASCII stay."""
+    """JSON without jinja2's HTML escapes; non-ASCII characters stay."""
     return json.dumps(
         x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
 class _Dict:
-    """``dict`` in a template: it makes dicts, and has no other attribute."""
+    """``dict`` in a template: it creates dicts and has no other attribute."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -118,11 +116,11 @@ class _Dict:
         return dict.fromkeys(*args, **kwargs)
 
 
-# ------------------------------------------------------------------ what a template sees
+# ------------------------------------------------------------------ data for a template
 
 
 def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as a template sees them: plain data, image_url items as images, reasoning aliased.
+    """Convert messages for a template: plain data, image_url items as images, reasoning aliased.
 
     transformers fills ``reasoning_content`` from its older names, and ``thinking`` from it.
     """
@@ -139,9 +137,9 @@ def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 
 
 def _as_media(item: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's ``{"type": "image_url", "image_url": {"url": ...}}`` -> an item of type image.
+    """Convert OpenAI's ``{"type": "image_url", "image_url": {"url": ...}}`` to type image.
 
-    The same of ``video_url``, which transformers leaves, so that a template drops the video.
+    ``video_url`` is converted too; transformers leaves it, so a template drops the video.
     """
     kind = str(item.get("type"))
     if kind not in ("image_url", "video_url") or kind not in item:
@@ -152,7 +150,7 @@ def _as_media(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_data(value: Any) -> Any:
-    """Data of JSON's kinds; anything else becomes a text such as "<Image>"."""
+    """Convert to JSON types; any other object becomes a text such as "<Image>"."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     for kind in (str, int, float):

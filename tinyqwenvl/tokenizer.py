@@ -1,4 +1,4 @@
-"""Text <-> token ids: byte-level BPE, with text and special tokens kept apart."""
+"""Convert text to token ids and back: byte-level BPE that separates text from special tokens."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ T = TypeVar("T")
 
 
 class SpecialToken(str):
-    """A special token, as opposed to text that happens to look like one."""
+    """A special token, in contrast to text that is merely spelt like one."""
 
 
 class Tokenizer:
-    """A byte-level BPE of the ``tokenizers`` library, with text and special tokens kept apart."""
+    """Byte-level BPE of the ``tokenizers`` library; text never becomes a special token."""
 
     def __init__(self, backend: Any):
         self.backend = backend
         self.backend.encode_special_tokens = True  # a special token inside text is text
-        self.backend.no_truncation()  # a prompt is never cut in silence
+        self.backend.no_truncation()  # never truncate a prompt silently
         self.backend.no_padding()
 
     def encode(self, pieces: str | Sequence[str]) -> Int[Array, "S"]:
-        """Text, or the pieces of a prompt -> ids. Neighbouring texts are encoded as one."""
+        """Encode text, or the pieces of a prompt. Adjacent texts are encoded as one."""
         return self.encode_parts([pieces] if isinstance(pieces, str) else pieces)[0]
 
     def encode_parts(self, pieces: Sequence[str]) -> tuple[Int[Array, "S"], Int[Array, "S"]]:
-        """Pieces -> ids, and for each the index of the piece in which it begins."""
+        """Encode pieces; also return, per id, the index of the piece in which it begins."""
         ids: list[int] = []
         parts: list[int] = []
         begin = 0
-        for control, run in groupby(pieces, lambda piece: isinstance(piece, SpecialToken)):
+        for special, run in groupby(pieces, lambda piece: isinstance(piece, SpecialToken)):
             together = list(run)
-            if control:
+            if special:
                 ids += map(self.token_id, together)
                 parts += range(begin, begin + len(together))
             else:
@@ -80,14 +80,14 @@ class Tokenizer:
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
-        """The added tokens that are marked special: those that a user cannot write as text."""
+        """The added tokens flagged as special: a user cannot write them as text."""
         added = self.backend.get_added_tokens_decoder().values()
         return tuple(token.content for token in added if token.special)
 
     def split(self, text: str) -> list[str]:
-        """Text -> pieces, in which every added token of this tokenizer is special.
+        """Split text into pieces; every added token of this tokenizer becomes special.
 
-        Spaces beside a token that takes them (its lstrip and rstrip) are left out.
+        Spaces next to a token with lstrip or rstrip are dropped.
         """
         pieces: list[str] = []
         begin = 0
@@ -102,7 +102,7 @@ class Tokenizer:
 
     @cached_property
     def _added(self) -> tuple[list[str], re.Pattern[str]]:
-        """The added tokens, longest first, and a pattern with a group for each."""
+        """The added tokens, longest first, and a regular expression with one group per token."""
         added = self.backend.get_added_tokens_decoder().values()
         added = sorted(added, key=lambda token: -len(token.content))
         forms = []
@@ -113,18 +113,18 @@ class Tokenizer:
         return [token.content for token in added], re.compile("|".join(forms))
 
     def token_id(self, token: str) -> int:
-        """The id of one token. Raises UserError when the vocabulary lacks it."""
+        """The id of one token. Raises UserError if it is not in the vocabulary."""
         number = self.backend.token_to_id(token)
         if number is None:
             raise UserError(f"the tokenizer has no {token}: is it the tokenizer of this model?")
         return number
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Ids -> text."""
+        """Decode ids to text."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def stream(self, ids: Iterator[int]) -> Iterator[str]:
-        """Text as the ids come; a character that spans several tokens waits for its last byte."""
+        """Yield text as ids arrive; a multi-token character is yielded after its last byte."""
         from tokenizers.decoders import DecodeStream
 
         decoder, seen, said = DecodeStream(skip_special_tokens=True), [], ""
@@ -141,7 +141,7 @@ class Tokenizer:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` with their added tokens."""
+    """Load ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` with their added tokens."""
     settings = directory / "tokenizer_config.json"
     listed = read_json(settings).get("added_tokens_decoder")  # older files list none
     if (directory / "tokenizer.json").exists():
@@ -159,10 +159,10 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 def load_tokenizer_files(
     path: Path, merges: Any = None, added: Path | str | None = None
 ) -> Tokenizer:
-    """A tokenizer.json; or a vocab.json with its merges, and a JSON file of the added tokens.
+    """Load a tokenizer.json; or a vocab.json, its merges, and a JSON file of the added tokens.
 
     ``added`` is a tokenizer_config.json, a list of tokens in the order of their ids, or a dict from
-    token to id; None stands for the 22 of Qwen2.5. Raises UserError.
+    token to id; None means the 22 added tokens of Qwen2.5. Raises UserError.
     """
     from tokenizers import Tokenizer as Backend
 
@@ -184,7 +184,7 @@ def _or_error(made: Callable[[], T], path: Path) -> T:
 
 
 def _added_tokens(path: Path | str | None) -> list[dict[str, Any]]:
-    """{"content", "special", and "id" where it is said} of all added tokens, by their ids."""
+    """All added tokens in the order of their ids: {"content", "special", "id" if given}."""
     special = ADDED_TOKENS[: ADDED_TOKENS.index("<tool_call>")]
     value: Any = ADDED_TOKENS if path is None else json.loads(read_text(Path(path)))
     if isinstance(value, dict) and "added_tokens_decoder" in value:
@@ -194,7 +194,7 @@ def _added_tokens(path: Path | str | None) -> list[dict[str, Any]]:
     if isinstance(value, dict) and all(type(number) is int for number in value.values()):
         ids, value = value, sorted(value, key=lambda token: value[token])
     if not isinstance(value, (list, tuple)) or not all(isinstance(t, str) for t in value):
-        raise UserError(f"{path} is no list of tokens, nor a dict from token to id")
+        raise UserError(f"{path} is neither a list of tokens nor a dict from token to id")
     return [
         {"content": t, "special": t in special or t not in ADDED_TOKENS, "id": ids.get(t)}
         for t in value
@@ -216,7 +216,7 @@ def _from_vocabulary(vocabulary: Path, merges: Path, tokens: list[dict[str, Any]
 
 
 def _add_tokens(backend: Any, tokens: list[dict[str, Any]], source: Path) -> None:
-    """Add tokens with their flags, or change those of tokens that are there already."""
+    """Add tokens with their flags, or update the flags of existing tokens."""
     from tokenizers import AddedToken
 
     flags = {"special": True, "lstrip": False, "rstrip": False, "single_word": False}
@@ -234,8 +234,8 @@ def _add_tokens(backend: Any, tokens: list[dict[str, Any]], source: Path) -> Non
         given = backend.token_to_id(token["content"])
         if token.get("id") not in (None, given):
             raise UserError(
-                f"{token['content']} should have the id {token['id']}, but {source} makes it "
-                f"{given}: these files do not belong together"
+                f"{token['content']} should have the id {token['id']}, but {source} gives "
+                f"{given}: these files do not match"
             )
 
 

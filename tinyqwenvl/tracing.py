@@ -1,8 +1,8 @@
-"""Watch any stage by its name, without the stages knowing who watches.
+"""Trace the output of any stage by its name; the stages need no change.
 
-A stage is a function whose second argument is its weights; the weights know their path in the
-published checkpoint (``visual.blocks.0.attn``), and that path is the name of the stage. Tensors
-that no module owns (``visual.window_index``) are given a name with :func:`record`.
+A stage is a function whose second argument is its weights. The weights know their path in the
+published checkpoint (``visual.blocks.0.attn``), and that path is the name of the stage.
+:func:`record` names tensors that belong to no module (``visual.window_index``).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from . import deprecated
 from .errors import UserError
 
 Watch: TypeAlias = Callable[[str, Any, dict[str, Any]], Any]
-"""``watch(name, value, inputs)``, ``inputs`` being the arrays that ``value`` was made of. What it
-returns, unless None, takes the place of ``value``."""
+"""``watch(name, value, inputs)``; ``inputs`` are the arrays that ``value`` was computed from. If it
+returns anything but None, that replaces ``value``."""
 
 _watchers: list[Watch] = []
 
 
 def current_name(name: str) -> str:
-    """The name that a stage, or a glob of stages, has today.
+    """The current name of a stage, or of a glob of stages.
 
     Version 0.1 wrote ``picture`` for ``image.rgb``, and ``....spans`` for ``....key_ranges``.
     """
@@ -36,7 +36,7 @@ def current_name(name: str) -> str:
 
 
 class Stages(dict[str, list[Any]]):
-    """Stages by name; a name of version 0.1 finds the stage by its name of today."""
+    """Stages by name; a name of version 0.1 works too, with a DeprecationWarning."""
 
     def __missing__(self, name: str) -> list[Any]:
         if (current := current_name(name)) not in self:
@@ -46,7 +46,7 @@ class Stages(dict[str, list[Any]]):
 
 
 def record(name: str, value: Any, **inputs: Any) -> Any:
-    """Show ``value``, made of ``inputs``, to whoever watches, and hand it (or what they say) on."""
+    """Pass ``value`` and its ``inputs`` to all watchers; return it, or their replacement."""
     for watch in _watchers:
         other = watch(name, value, inputs)
         value = value if other is None else other
@@ -54,7 +54,7 @@ def record(name: str, value: Any, **inputs: Any) -> Any:
 
 
 def stage(function):
-    """Record what ``function(x, weights, ...)`` returns under the path of its weights."""
+    """Decorate ``function(x, weights, ...)``: record its result under the path of its weights."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -71,7 +71,7 @@ def stage(function):
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    """Call ``watch(name, value, inputs)`` for every stage while the ``with`` block runs."""
+    """Call ``watch(name, value, inputs)`` for every stage inside the ``with`` statement."""
     _watchers.append(watch)
     try:
         yield
@@ -81,10 +81,10 @@ def watching(watch: Watch) -> Iterator[None]:
 
 @contextmanager
 def trace(*patterns: str) -> Iterator[Stages]:
-    """Collect the stages that run inside a ``with`` block.
+    """Collect the stages that run inside a ``with`` statement.
 
-    ``patterns`` are shell globs on stage names (none: everything). Yields a dict from name to the
-    list of arrays recorded under it, one per call, in the order of the calls.
+    ``patterns`` are globs of stage names (none: all stages). Yields a dict from name to the
+    list of recorded arrays, one per call, in the order of the calls.
     """
     stages = Stages()
     patterns = tuple(map(current_name, patterns))
@@ -99,13 +99,13 @@ def trace(*patterns: str) -> Iterator[Stages]:
 
 @contextmanager
 def check_finite() -> Iterator[None]:
-    """Raise UserError at the first stage in the ``with`` block that yields NaN or infinity."""
+    """Raise UserError at the first stage that produces NaN or infinity."""
 
     def watch(name: str, value: Any, _: Any) -> None:
         if wrong := np.size(value) - np.count_nonzero(np.isfinite(value)):
             raise UserError(
                 f"{name} is the first stage with NaN or infinity: {wrong} of its "
-                f"{np.size(value)} values; look at its weights and at what went in"
+                f"{np.size(value)} values; check its weights and its inputs"
             )
 
     with watching(watch):

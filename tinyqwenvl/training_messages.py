@@ -1,8 +1,8 @@
-"""Messages of training samples: dicts or objects, HF's or TorchTune's items, tools and their calls.
+"""Read the messages of training samples: dicts or objects, items of HF or TorchTune, tools.
 
-Tools are written as Qwen2.5-VL's ``tokenizer_config.json`` writes them (the published multimodal
-template knows none): signatures at the end of the system turn, each call between ``<tool_call>``
-and ``</tool_call>``, results in a user turn.
+Tools follow the template in Qwen2.5-VL's ``tokenizer_config.json`` (the published multimodal
+template has none). Signatures stand at the end of the system turn, each call between
+``<tool_call>`` and ``</tool_call>``, and results in a user turn.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def field(message: Any, name: str, *default: Any) -> Any:
         return getattr(message, name)
     if default:
         return default[0]
-    raise UserError(f"a message has a role and a content; this one has no {name}")
+    raise UserError(f"a message needs a role and a content; this one has no {name}")
 
 
 def role_of(message: Any) -> str:
-    """Who says a message."""
+    """The role of a message."""
     role = field(message, "role")
     if not isinstance(role, str) or not role:
-        raise UserError(f"the role of a message is a text such as user, not {role!r}")
+        raise UserError(f"the role of a message must be a text such as user, not {role!r}")
     return role
 
 
@@ -55,36 +55,34 @@ def plain(message: Any) -> Any:
         return message
     found, items = as_dict(message), [as_dict(item) for item in content]
     if found is None or None in items:
-        raise UserError("the content of a message is a text or a list of items (dicts)")
+        raise UserError("the content of a message must be a text or a list of items (dicts)")
     return {**found, "content": items}
 
 
 def items_of(message: Any) -> list[dict[str, Any]]:
-    """The content of a message as a list of items; a text is one item."""
+    """The content of a message as a list of items; a string is one text item."""
     content = field(message, "content")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, (list, tuple)) or not all(isinstance(i, dict) for i in content):
-        raise UserError("the content of a message is a text or a list of items (dicts)")
+        raise UserError("the content of a message must be a text or a list of items (dicts)")
     return list(content)
 
 
 def kind_of(item: Mapping[str, Any]) -> str:
-    """What an item is, "image" or "text". Keys that are None do not count: Arrow adds them."""
+    """The kind of an item, "image" or "text". Keys that are None are ignored: Arrow adds them."""
     held = [kind for kind in KINDS if item.get(kind) is not None]
     kind = item.get("type") or next(iter(held), None)
     kind = "image" if kind == "image_url" else kind
     if kind not in KINDS:
-        raise UserError(f"an item is of type text or image, not {kind!r}")
+        raise UserError(f"the type of an item must be text or image, not {kind!r}")
     if others := [other for other in held if other != kind]:
-        raise UserError(
-            f"an item of type {kind} has {others[0]!r}, too; give it an item of its own"
-        )
+        raise UserError(f"an item of type {kind} also has {others[0]!r}; make it a separate item")
     return kind
 
 
 def value_of(item: Mapping[str, Any], kind: str) -> Any:
-    """What an item holds: HF says ``text`` or ``image``, TorchTune ``content`` for both."""
+    """The value of an item: HF's key is ``text`` or ``image``, TorchTune's ``content``."""
     names = (*IMAGE_KEYS, "content") if kind == "image" else (kind, "content")
     value = next((item[name] for name in names if item.get(name) is not None), None)
     if value is None:
@@ -96,11 +94,11 @@ def value_of(item: Mapping[str, Any], kind: str) -> Any:
 
 
 def with_tools(messages: Sequence[Any], tools: Any = None) -> list[Any]:
-    """Messages in which tools, their calls and their results are text.
+    """Write tools, tool calls and their results as text in the messages.
 
-    ``tools`` are signatures (dicts) for the system turn, which must be there. A message's
+    ``tools`` are signatures (dicts) for the system turn, which must exist. A message's
     ``tool_calls`` are HF's: ``{"function": {"name": ..., "arguments": {...}}}``, or without
-    "function". Messages without any of these stay the objects they are.
+    "function". Other messages are returned unchanged.
     """
     written: list[Any] = []
     for message in messages:
@@ -123,20 +121,20 @@ def with_tools(messages: Sequence[Any], tools: Any = None) -> list[Any]:
 
 
 class _Results:
-    """The results of tools in a row: one user turn."""
+    """Consecutive tool results: one user turn."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
         self.masks: list[Any] = []
 
     def add(self, message: Any) -> None:
-        """One more result."""
+        """Add a result."""
         before = "\n<tool_response>\n" if self.items else "<tool_response>\n"
         self.items += [_text(before), *items_of(message), _text("\n</tool_response>")]
         self.masks.append(field(message, "masked", None))
 
     def whole(self) -> dict[str, Any]:
-        """The turn; masked when all of its results are."""
+        """The user turn; masked if all of its results are."""
         masked = None if None in self.masks else all(self.masks)
         return {"role": "user", "content": self.items, "masked": masked}
 
@@ -148,11 +146,11 @@ def _text(text: str) -> dict[str, Any]:
 def _calling(message: Any, calls: Any) -> dict[str, Any]:
     content = field(message, "content", None)
     items = items_of(message) if content else []
-    if calls is None:  # TorchTune: the content itself is the call
+    if calls is None:  # TorchTune: the content is the call
         items = [_text("<tool_call>\n"), *items, _text("\n</tool_call>")]
     else:
         if not isinstance(calls, (list, tuple)):
-            raise UserError("tool_calls are a list of calls")
+            raise UserError("tool_calls must be a list of calls")
         lines = [_call(call) for call in calls]
         items.append(_text("\n" * bool(items) + "\n".join(lines)))
     return {"role": "assistant", "content": items, "masked": field(message, "masked", None)}
@@ -165,17 +163,17 @@ def _call(call: Any) -> str:
         raise UserError('a tool call has no name; give {"name": ..., "arguments": {...}}')
     if isinstance(arguments, str):
         raise UserError(
-            f"the arguments of {name} are a text, which would be written in quotes; give the "
-            "object itself: json.loads(arguments)"
+            f"the arguments of {name} are a string, which would be quoted; pass the object: "
+            "json.loads(arguments)"
         )
     return f'<tool_call>\n{{"name": "{name}", "arguments": {_json(arguments)}}}\n</tool_call>'
 
 
 def _system_with(tools: Any, first: list[Any]) -> dict[str, Any]:
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise UserError("tools are a list of dicts, the signatures of functions")
+        raise UserError("tools must be a list of dicts, the signatures of functions")
     if not first or role_of(first[0]) != "system":
-        raise UserError("tools need a system turn; with this packaging give one yourself")
+        raise UserError("tools need a system turn; with this packaging, add one yourself")
     lines = "".join("\n" + _json(tool) for tool in tools)
     items = [*items_of(first[0]), _text(TOOLS_BEGIN + lines + TOOLS_END)]
     return {"role": "system", "content": items, "masked": field(first[0], "masked", None)}
@@ -185,4 +183,4 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"a tool or its arguments are no JSON: {error}") from None
+        raise UserError(f"a tool or its arguments cannot be JSON: {error}") from None

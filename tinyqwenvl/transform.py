@@ -1,8 +1,8 @@
-"""Samples for training pipelines: images -> patches, conversations -> tokens and a loss mask.
+"""Prepare training samples: images -> patches, conversations -> tokens and a loss mask.
 
-In the form of a TorchTune transform, without torch: arrays are NumPy's. ``mask`` is True where a
-token is left OUT of the loss (TorchTune's polarity). ``docs/training.md`` says which training code
-learns which tokens. :mod:`batching` pads and packs the samples.
+The interface is that of a TorchTune transform, with NumPy arrays instead of torch. ``mask`` is True
+where a token is EXCLUDED from the loss (TorchTune's convention). ``docs/training.md`` compares the
+loss masks of common training code. :mod:`batching` pads and packs the samples.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ EOS = "<|endoftext|>"
 PACKAGINGS = ("published", "torchtune")
 TRAIN_ON_EOS = ("turn", "all", "last", "none")  # axolotl's names
 SIZE_KEYS = ("min_pixels", "max_pixels", "resized_height", "resized_width")  # of an image item
-TORCHTUNE_LIMITS = (56 * 56, 28 * 28 * 1280)  # transformers' class defaults; not the published ones
+TORCHTUNE_LIMITS = (
+    56 * 56,
+    28 * 28 * 1280,
+)  # defaults of transformers' class, not the published limits
 PUBLISHED_LIMITS = (56 * 56, 28 * 28 * 16384)
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """``{"image": PIL image, array or path}`` -> the same with pixel_values and image_grid_thw.
+    """Add pixel_values and image_grid_thw to ``{"image": PIL image, array or path}``.
 
     pixel_values [N, 1176] in ``dtype`` ("float32" or "bfloat16") and image_grid_thw [1, 3],
     bit-equal to HF's ``Qwen2VLImageProcessor`` in float32. A sample's own "min_pixels",
-    "max_pixels", "resized_height" and "resized_width" go before the transform's limits.
+    "max_pixels", "resized_height" and "resized_width" override the transform's limits.
     """
 
     patch_size: int = 14
@@ -64,9 +67,11 @@ class ImageTransform:
         _dtype(self.dtype)
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a new dict; ``sample`` stays as it is. Raises UserError."""
+        """Return a new dict; ``sample`` is not modified. Raises UserError."""
         if not isinstance(sample, Mapping) or "image" not in sample:
-            raise UserError('an image sample is a dict with "image": a PIL image, array or path')
+            raise UserError(
+                'an image sample must be a dict with "image": a PIL image, array or path'
+            )
         vision = VisionConfig(
             1, 1, 1, 1, 1, self.patch_size, self.merge_size, self.temporal_patch_size
         )
@@ -90,18 +95,18 @@ def _dtype(name: str) -> np.dtype:
 
 @dataclass
 class Transform:
-    """Conversations -> tokens, loss mask and images, in the published chat template.
+    """Turn conversations into tokens, loss mask and images, with the published chat template.
 
-    ``path`` is a tokenizer.json, or a vocab.json that goes with ``merges_file`` (and
-    ``special_tokens_path``, a JSON of the added tokens: a list in the order of their ids, or a dict
-    from token to id; default: Qwen2.5's 22). ``max_seq_len`` cuts; an image that would be cut is
-    left out whole, and a warning says so. ``prompt_template`` changes the messages before anything
-    else (a function of the list), or puts text around their content: {role: (before, after)}.
+    ``path`` is a tokenizer.json, or a vocab.json with ``merges_file`` (and ``special_tokens_path``,
+    a JSON file of the added tokens: a list in the order of their ids, or a dict from token to id;
+    default: Qwen2.5's 22). ``max_seq_len`` truncates; an image that would be cut is dropped whole,
+    with a warning. ``prompt_template`` is a function that changes the list of messages first, or a
+    dict {role: (before, after)} of texts around their content.
 
-    Trained are the turns of ``train_on_roles``, what they say. ``train_on_eos`` says which turns'
-    ``<|im_end|>`` is trained: "turn" (of trained turns), "all", "last" (of the last trained turn)
-    or "none"; with ``learn_newline`` the newline after it goes with it. ``packaging`` "torchtune"
-    is TorchTune's own: no default system turn, a message is trained whole with its header, the last
+    The loss covers the content of ``train_on_roles``. ``train_on_eos`` selects the turns whose
+    ``<|im_end|>`` is trained: "turn" (trained turns), "all", "last" (the last trained turn) or
+    "none". With ``learn_newline``, the newline after it is trained too. ``packaging`` "torchtune"
+    follows TorchTune: no default system turn, messages are trained with their header, and the last
     answer ends in ``<|im_end|>`` alone, which ``add_eos`` writes.
     """
 
@@ -122,7 +127,7 @@ class Transform:
         if most is not None and (not isinstance(most, numbers.Integral) or most < 1):
             raise UserError(f"max_seq_len is {self.max_seq_len!r}; it must be at least 1, or None")
         if template is not None and not callable(template) and not _is_around(template):
-            raise UserError("prompt_template is a function, or {role: (before, after)}")
+            raise UserError("prompt_template must be a function or {role: (before, after)}")
         _one_of("train_on_eos", self.train_on_eos, TRAIN_ON_EOS)
         _one_of("packaging", self.packaging, PACKAGINGS)
         roles = self.train_on_roles
@@ -143,12 +148,12 @@ class Transform:
 
     @property
     def vocab_size(self) -> int:
-        """All tokens: 151,665 of Qwen2.5."""
+        """Size of the vocabulary with added tokens: 151,665 for Qwen2.5."""
         return len(self.tokenizer)
 
     @property
     def base_vocab_size(self) -> int:
-        """Tokens that are not added ones: 151,643."""
+        """Size of the vocabulary without added tokens: 151,643."""
         return self.tokenizer.backend.get_vocab_size(with_added_tokens=False)
 
     @property
@@ -160,7 +165,7 @@ class Transform:
     # -------------------------------------------------------------- text
 
     def encode(self, text: str, add_eos: bool = False) -> list[int]:
-        """Text -> ids. Special tokens inside it are text."""
+        """Encode text. Special tokens inside it are text."""
         return [*self.tokenizer.encode(text).tolist(), *[self.eos_id] * add_eos]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
@@ -168,13 +173,13 @@ class Transform:
         return self.tokenizer.decode(ids, skip_special_tokens)
 
     def tokenize_message(self, message: Any) -> list[int]:
-        """One message with its start and end; its images must have their image_grid_thw."""
+        """Encode one message with its start and end; its images need an image_grid_thw."""
         return [number for message in with_tools([message]) for number, *_ in self._tokens(message)]
 
     def tokenize_messages(
         self, messages: Sequence[Any], add_eos: bool | None = None, tools: Any = None
     ) -> tuple[list[int], list[bool]]:
-        """(tokens, mask) of a conversation, cut to ``max_seq_len``."""
+        """(tokens, mask) of a conversation, truncated to ``max_seq_len``."""
         messages = self._templated(messages, tools)
         tokens, mask, _ = self._cut(messages, self.add_eos if add_eos is None else add_eos)
         return tokens, mask
@@ -182,21 +187,21 @@ class Transform:
     # -------------------------------------------------------------- whole samples
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
-        """``{"messages": [...]}`` -> the same with tokens, mask and encoder_input.
+        """Add tokens, mask and encoder_input to ``{"messages": [...]}``.
 
         Messages are dicts or objects with ``role`` and ``content``: a text, or items
         ``{"type": "text", "text" or "content": ...}`` and ``{"type": "image", "image" or
         "content": ...}``. ``encoder_input["vision"]`` holds the patches of every image ("images")
-        and their grids ("image_grid_thw" [I, 3]), and each item is given its ``image_grid_thw``. A
-        message that says ``masked`` is left out of the loss whole, or not at all. ``tools`` of the
+        and their grids ("image_grid_thw" [I, 3]); each item gets its ``image_grid_thw``. The key
+        ``masked`` of a message excludes all of it from the loss, or nothing. ``tools`` of the
         sample and ``tool_calls`` of messages: :func:`training_messages.with_tools`.
-        ``inference`` ends with the beginning of an answer. Raises UserError.
+        ``inference`` appends the start of an answer. Raises UserError.
         """
         messages = sample.get("messages") if isinstance(sample, Mapping) else None
         if isinstance(messages, Mapping):
             messages = [messages]
         if not isinstance(messages, (list, tuple)):
-            raise UserError('a sample is a dict with "messages": a list')
+            raise UserError('a sample must be a dict with "messages": a list')
         messages = self._templated(messages, sample.get("tools"))
         images, grids = [], []
         for message in messages:
@@ -213,7 +218,7 @@ class Transform:
         return {**sample, "tokens": tokens, "mask": mask, "encoder_input": {"vision": vision}}
 
     def _templated(self, messages: Sequence[Any], tools: Any = None) -> list[Any]:
-        """The messages as the template changes them, with a system prompt at their beginning."""
+        """Apply the prompt template, and start with a system prompt."""
         changed = list(messages)
         if callable(self.prompt_template):
             changed = self.prompt_template(changed)
@@ -227,38 +232,39 @@ class Transform:
     def _tokens(
         self, message: Any, last: bool = False, last_trained: bool = True
     ) -> list[tuple[int, bool, int]]:
-        """(id, left out of the loss, image) of a message; image is -1 outside of any.
+        """(id, excluded from the loss, image index or -1) of each token of a message.
 
-        ``last`` is the last message of a conversation, ``last_trained`` the last trained one.
+        ``last`` is true for the last message of a conversation, ``last_trained`` for the last
+        trained message.
         """
         role, masked = role_of(message), training_messages.field(message, "masked", None)
         before, after = ("", "")
         if isinstance(self.prompt_template, Mapping):
             before, after = self.prompt_template.get(role, ("", ""))
-        learnt = role in self.train_on_roles
+        trained = role in self.train_on_roles
         if masked is None and self._torchtune:
-            masked = not learnt
-        end_learnt = {
-            "turn": learnt, "all": True, "last": last_trained, "none": False,
+            masked = not trained
+        end_trained = {
+            "turn": trained, "all": True, "last": last_trained, "none": False,
         }[self.train_on_eos]  # fmt: skip
-        # pieces of the prompt, each left out of the loss or not, and of which image it is
+        # (piece, excluded from the loss, image index)
         pieces: list[tuple[str, bool, int]] = [(chat.IM_START, True, -1), (f"{role}\n", True, -1)]
         pieces.append((before, True, -1))
         image = 0
         for item in items_of(message):
             if kind_of(item) == "text":
-                pieces.append((str(value_of(item, "text")), not learnt, -1))
+                pieces.append((str(value_of(item, "text")), not trained, -1))
                 continue
             if "image_grid_thw" not in item:
                 raise UserError("an image has no image_grid_thw yet; pass the sample to Transform")
             merged = int(np.prod(item["image_grid_thw"])) // self.image_transform.merge_size**2
-            block = [chat.VISION_START, *[chat.IMAGE_PAD] * merged, chat.VISION_END]
-            pieces += [(control, True, image) for control in block]
+            span = [chat.VISION_START, *[chat.IMAGE_PAD] * merged, chat.VISION_END]
+            pieces += [(special, True, image) for special in span]
             image += 1
         pieces.append((after, True, -1))
         if not (last and self._torchtune and role == "assistant"):
-            newline_learnt = end_learnt and self.learn_newline
-            pieces += [(chat.IM_END, not end_learnt, -1), ("\n", not newline_learnt, -1)]
+            newline_trained = end_trained and self.learn_newline
+            pieces += [(chat.IM_END, not end_trained, -1), ("\n", not newline_trained, -1)]
         ids, parts = self.tokenizer.encode_parts([text for text, _, _ in pieces])
         tokens = []
         for number, part in zip(ids.tolist(), parts.tolist(), strict=True):
@@ -269,7 +275,7 @@ class Transform:
     def _cut(
         self, messages: Sequence[Any], add_eos: bool, inference: bool = False
     ) -> tuple[list[int], list[bool], int]:
-        """(tokens, mask, images that stayed whole)."""
+        """(tokens, mask, number of images kept)."""
         tokens: list[tuple[int, bool, int]] = []
         image_count = 0
         trained = [i for i, m in enumerate(messages) if role_of(m) in self.train_on_roles]
@@ -294,15 +300,15 @@ class Transform:
     def _shortened(
         self, tokens: list[tuple[int, bool, int]], room: int, add_eos: bool, images: int
     ) -> tuple[list[tuple[int, bool, int]], int]:
-        """The first ``room`` tokens without an image that the cut goes through; images left."""
-        cut = tokens[room][2]  # the image that the cut goes through
+        """The first ``room`` tokens without an image that would be cut; number of images left."""
+        cut = tokens[room][2]  # the image that would be cut
         kept = tokens[:room]
         while kept and cut >= 0 and kept[-1][2] == cut:
             kept.pop()
         whole = max((n for _, _, n in kept), default=-1) + 1
         warn(
-            f"cut from {len(tokens)} tokens to {len(kept) + add_eos} (max_seq_len "
-            f"{self.max_seq_len}); {images - whole} of {images} images left out whole"
+            f"truncated from {len(tokens)} tokens to {len(kept) + add_eos} (max_seq_len "
+            f"{self.max_seq_len}); {images - whole} of {images} images dropped"
         )
         return kept, whole
 
@@ -313,7 +319,7 @@ def _one_of(name: str, value: Any, values: Sequence[str]) -> None:
 
 
 def _is_around(template: Any) -> bool:
-    """Whether it is {role: (text before, text after)}."""
+    """Whether the template is {role: (text before, text after)}."""
     return isinstance(template, Mapping) and all(
         isinstance(pair, (list, tuple)) and [type(text) for text in pair] == [str, str]
         for pair in template.values()

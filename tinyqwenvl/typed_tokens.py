@@ -1,10 +1,10 @@
-"""Which special tokens of a rendered template came from what people typed: those stay text.
+"""Find the special tokens of a rendered template that the user typed, and keep them as text.
 
-A template has to see exactly what was typed. So the prompt is rendered once with the true text, and
-again with characters of the typed text exchanged for stand-ins (private characters of the same
-length). Where both renderings agree, the stand-ins show which characters were typed. Where they do
-not, the template reads such a character: it is given back, and where a special token begins there,
-another of its characters is exchanged, or a marker put before it.
+A template must receive exactly what was typed. The prompt is therefore rendered with the true text,
+and again with some typed characters replaced by stand-ins (private-use characters). If both
+renderings agree, the stand-ins show which characters were typed. If they differ, the template
+inspects such a character: it is restored. If a special token begins there, another of its
+characters is replaced, or a marker inserted before it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from .tokenizer import SpecialToken, Tokenizer
 
 MOST_RENDERINGS = 400
 PRIVATE = range(0xE000, 0xF8FF)
-Place = tuple[int, int]  # of a typed character: which text, and the index in it
+Place = tuple[int, int]  # a typed character: index of its text, index in the text
 
 
 def typed_apart(
     render: Callable[[Any], str], typed: Any, tokenizer: Tokenizer, text: str
 ) -> list[str]:
-    """Pieces of ``text``, which is ``render(typed)``; special tokens inside ``typed`` stay text.
+    """Split ``text`` = ``render(typed)`` into pieces; special tokens inside ``typed`` stay text.
 
-    ``typed`` is data of JSON's kinds. Raises UserError where the template reads a special token in
-    the text in such a way that nobody can say which one was typed.
+    ``typed`` has JSON types. Raises UserError if the template inspects a special token in the text,
+    so that it is ambiguous which one was typed.
     """
     special = tokenizer.special_tokens
     texts = list(_texts(typed))
@@ -39,7 +39,7 @@ def typed_apart(
 
 
 class _Search:
-    """The typed characters that can be exchanged, or marked, without a change of the rendering."""
+    """The typed characters that can be replaced or marked without changing the rendering."""
 
     def __init__(
         self,
@@ -70,20 +70,20 @@ class _Search:
             for place in read:
                 if not self.broken(place) and not self.holds({place: "marked"}):
                     raise UserError(
-                        f"the chat template of this checkpoint reads {self.token_at(place)} inside "
-                        "the text of a message; remove it, or obey it as transformers does "
+                        f"the chat template of this checkpoint inspects {self.token_at(place)} in "
+                        "the text of a message; remove it, or parse it as transformers does "
                         "(parse_special, --parse-special)"
                     )
         return self.pieces(tokenizer.split(self.rendered))
 
     def token_at(self, place: Place) -> str | None:
-        """The special token that begins there, or that the text after it might complete."""
+        """The special token that begins there, complete or not."""
         rest = self.texts[place[0]][place[1] :]
         fits = (t for t in self.special if rest.startswith(t) or t.startswith(rest))
         return max(fits, key=len, default=None)
 
     def exchange(self, places: list[Place]) -> list[Place]:
-        """Exchange as many as do not change the rendering; returns the others, by bisection."""
+        """Replace the characters that do not change the rendering; return the others."""
         if not places or self.holds(dict.fromkeys(places, "exchanged")):
             return []
         if len(places) == 1 or self.count > MOST_RENDERINGS:
@@ -92,13 +92,13 @@ class _Search:
         return self.exchange(places[:middle]) + self.exchange(places[middle:])
 
     def broken(self, place: Place) -> bool:
-        """Exchange another character of the special token at ``place``: whether one can be."""
+        """Try to replace another character of the special token at ``place``."""
         i, j = place
         end = min(j + len(self.token_at(place) or ""), len(self.texts[i]))
         return any(self.holds({(i, k): "exchanged"}) for k in range(j + 1, end))
 
     def holds(self, more: Mapping[Place, str]) -> bool:
-        """Whether the rendering stays the same; if so, keep it."""
+        """Whether the rendering stays the same; if so, keep the change."""
         self.count += 1
         trial = {**self.done, **more}
         by_text: dict[int, dict[int, str]] = defaultdict(dict)
@@ -124,18 +124,18 @@ class _Search:
         return "".join(characters)
 
     def pieces(self, split: list[str]) -> list[str]:
-        """A special token behind the marker is text; all else as it was typed."""
+        """Restore the typed text; a special token after the marker is text."""
         pieces: list[str] = []
         marked = False
         for piece in split:
-            control = isinstance(piece, SpecialToken) and not marked
+            special = isinstance(piece, SpecialToken) and not marked
             marked = piece.endswith(self.marker)
-            pieces.append(piece if control else str(piece).translate(self.back))
+            pieces.append(piece if special else str(piece).translate(self.back))
         return [piece for piece in pieces if piece]
 
 
 def _texts(value: Any) -> Any:
-    """All texts inside data, keys of dicts too, in order."""
+    """All texts inside data, including keys of dicts, in order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -148,7 +148,7 @@ def _texts(value: Any) -> Any:
 
 
 def _with_texts(value: Any, texts: Any) -> Any:
-    """The same data with other texts, in the order of :func:`_texts`."""
+    """The same data with its texts replaced, in the order of :func:`_texts`."""
     if isinstance(value, str):
         return next(texts)
     if isinstance(value, Mapping):

@@ -1,10 +1,10 @@
-"""Video -> patches: which frames are read, how large, and how much time passes between them.
+"""Turn a video into patches: sample frames, resize them, and keep the time between them.
 
-A clip is sampled at a rate (``fps``), a list of frames is taken as it is (``fps`` is the rate at
-which they were taken). What counts later is the time between the frames really used: two of them
-make one temporal grid, and Qwen2.5-VL's positions in time follow from its seconds.
+A video file is sampled at a rate (``fps``). A list of frames is used as it is; then ``fps`` is the
+rate at which the frames were sampled. Two sampled frames form one temporal patch. Its duration in
+seconds gives the time positions of Qwen2.5-VL.
 
-Two sampling policies, by name: that of training ("qwen-vl-utils", >= 0.0.11), and that of
+There are two **sampling policies**: that of training ("qwen-vl-utils", >= 0.0.11) and that of
 transformers ("hf").
 """
 
@@ -28,26 +28,26 @@ from .video_request import Wanted, count, local_video, pixel_limits
 from .video_source import VideoSource, open_video
 
 FPS, MIN_FRAMES, MAX_FRAMES = 2.0, 4, 768
-ALL_PIXELS = 128_000 * 28 * 28 * 0.9  # of all frames, two counted as one
+ALL_PIXELS = 128_000 * 28 * 28 * 0.9  # of all frames; a pair counts once
 
 
-# ------------------------------------------------------------------ which frames, and how large
+# ------------------------------------------------------------------ sampling policies
 
 
 def _count(total: int, rate: float, fps: float, least: int, most: int) -> int:
-    """How many of ``total`` frames, taken at ``rate``, make ``fps``: even, within the limits."""
+    """The number of frames that samples ``rate`` down to ``fps``: even, within the limits."""
     most = min(most, total) // 2 * 2
     wanted = min(max(total / rate * fps, -(-least // 2) * 2), most)
-    return max(int(wanted // 2) * 2, 1)  # a single frame is a clip too
+    return max(int(wanted // 2) * 2, 1)  # one frame is a valid video
 
 
 def _asked(nframes: int, total: int) -> int:
-    """A number of frames that was asked for, rounded to even (ties to a multiple of 4)."""
+    """The requested number of frames, rounded to even (ties to a multiple of 4)."""
     even = round(nframes / 2) * 2
     if not 2 <= even <= total:
         raise UserError(
-            f"nframes is {nframes}, which is {even} as an even number; the video, or the part of "
-            f"it that was asked for, has {total} frames"
+            f"nframes is {nframes}, which is rounded to {even}; the video, or the requested part "
+            f"of it, has {total} frames"
         )
     return even
 
@@ -61,11 +61,11 @@ def sample_qwen_vl_utils(
     nframes: int | None = None,
     first: int = 0,
 ) -> Int[Array, "F"]:
-    """Indices evenly spread from the first frame to the last. qwen_vl_utils: ``smart_nframes``.
+    """Indices evenly spaced from the first frame to the last. qwen_vl_utils: ``smart_nframes``.
 
-    The ``total`` frames begin at index ``first``; ``nframes`` asks for a number of frames instead
-    of a rate. Rounded as ``torch.linspace`` and ``round`` do: the step in float32, counted from the
-    nearer end, each index once to float32; ties to even.
+    The ``total`` frames begin at index ``first``. ``nframes`` requests a number of frames instead
+    of a rate. Rounding follows ``torch.linspace`` and ``round``: the step is float32 and counts
+    from the nearer end, each index is rounded once to float32, and ties go to even.
     """
     number = _count(total, rate, fps, least, most) if nframes is None else _asked(nframes, total)
     if number == 1:
@@ -85,10 +85,10 @@ def sample_hf(
     nframes: int | None = None,
     first: int = 0,
 ) -> Int[Array, "F"]:
-    """Indices where equal parts begin. HF: ``Qwen2VLVideoProcessor.sample_frames``.
+    """Indices at the starts of equal parts. HF: ``Qwen2VLVideoProcessor.sample_frames``.
 
-    An odd ``least`` is rounded down, where qwen_vl_utils rounds it up. (It now and then yields one
-    index more, past the last frame; that one is left out.)
+    An odd ``least`` is rounded down; qwen_vl_utils rounds it up. (HF sometimes yields one extra
+    index, past the last frame; we drop it.)
     """
     even = least // 2 * 2
     number = _count(total, rate, fps, even, most) if nframes is None else _asked(nframes, total)
@@ -102,10 +102,10 @@ def limits_qwen_vl_utils(
     max_pixels: int | None = None,
     total_pixels: int | None = None,
 ) -> tuple[int, float]:
-    """(least, most) pixels of a frame: fewer when there are many. qwen_vl_utils: ``fetch_video``.
+    """(least, most) pixels per frame; many frames share a budget. qwen_vl_utils: ``fetch_video``.
 
-    The bounds are those of its policy, or of the checkpoint's ``video_preprocessor_config.json``;
-    ``total_pixels`` replaces the budget of all frames. Warns when ``max_pixels`` exceeds it.
+    The bounds come from this policy or from the checkpoint's ``video_preprocessor_config.json``.
+    ``total_pixels`` replaces the budget of all frames. Warns if ``max_pixels`` exceeds it.
     """
     least, most = config.video_limits
     least = min_pixels or min(least, max_pixels or least)
@@ -132,10 +132,10 @@ def limits_hf(
     max_pixels: int | None = None,
     total_pixels: int | None = None,
 ) -> tuple[int, float]:
-    """(least, most) pixels of a frame, however many there are, as the checkpoint's files say.
+    """(least, most) pixels per frame from the checkpoint's files, for any number of frames.
 
-    HF: ``Qwen2VLVideoProcessor`` as ``from_pretrained`` makes it; of a published checkpoint that
-    has the limits of images. (With ``cap_pixels_per_frame`` all frames share one bound.)
+    HF: ``Qwen2VLVideoProcessor`` from ``from_pretrained``. For a published checkpoint it has the
+    limits of images. (With ``cap_pixels_per_frame``, all frames share one bound.)
     """
     if total_pixels is not None:
         warn("total_pixels is not used by the sampling policy hf: it has no budget of all frames")
@@ -144,7 +144,7 @@ def limits_hf(
     bounds: dict[str, Any] = dict(
         zip(("min_pixels", "max_pixels"), config.video.hf_limits, strict=True)
     )
-    least, most = config.video.hf_limits  # smart_resize refuses them where they cross
+    least, most = config.video.hf_limits  # smart_resize raises if least > most
     if min_pixels or max_pixels:
         least, most = replace(config.processor, **bounds).limits(min_pixels, max_pixels)
     if config.video.shared_tokens:
@@ -156,11 +156,11 @@ def limits_hf(
 
 
 class SamplingPolicy(NamedTuple):
-    """How a clip is sampled, and how large its frames may be."""
+    """How a video is sampled, and the pixel limits of its frames."""
 
     sample: Callable[..., Any]
     limits: Callable[..., tuple[int, float]]
-    by_time: bool = True  # of an uneven video, the frames shown at even instants
+    by_time: bool = True  # sample an uneven video by time, not by frame index
 
 
 SAMPLING_POLICIES = {
@@ -175,11 +175,11 @@ SAMPLING_POLICIES = {
 
 
 class Video(NamedTuple):
-    """A video as the model takes it."""
+    """A preprocessed video."""
 
     patches: Float[Array, "N P"]
     grid: tuple[int, int, int]
-    seconds: float  # that one temporal grid lasts
+    seconds: float  # duration of one temporal patch
 
 
 def read_video(
@@ -199,14 +199,15 @@ def read_video(
     do_sample_frames: bool | None = None,
     sample_fps: float | None = None,
 ) -> Video:
-    """Open, sample, resize, and cut into patches; only the frames used are kept, resized.
+    """Open a video, sample and resize its frames, and cut them into patches.
 
-    ``fps`` is the rate to sample a clip at, or the rate of a list's frames, of which all are used
-    up to ``most``; there ``sample_fps`` is another name of it, and wins. What is not given is the
-    checkpoint's (published: 2, 4 to 768 frames). ``nframes`` asks for a number of frames instead,
-    ``start`` and ``end`` (seconds) for a part of a clip, and ``do_sample_frames=False`` for every
-    frame. ``resized`` is a (height, width) of frames, and ``total_pixels`` the budget of all
-    frames. An odd number of frames is made even by repeating the last. Raises UserError.
+    For a video file, ``fps`` is the sampling rate. For a list of frames it is the rate at which
+    they were sampled; all of them are used, up to ``most`` (``sample_fps`` is a synonym there, and
+    wins). Defaults come from the checkpoint (published: fps 2, 4 to 768 frames). ``nframes``
+    requests a number of frames, ``start`` and ``end`` (seconds) a part of the video, and
+    ``do_sample_frames=False`` every frame. ``resized`` is the (height, width) of the frames, and
+    ``total_pixels`` the budget of all frames. If the number of frames is odd, the last one is
+    repeated. Only the sampled frames are kept in memory. Raises UserError.
     """
     wanted = Wanted.checked(fps, nframes, start, end, do_sample_frames)
     settings = config.video
@@ -215,13 +216,13 @@ def read_video(
     most = count("max_frames", settings.max_frames if most is None else most)
     if not isinstance(policy, str) or policy not in SAMPLING_POLICIES:
         raise UserError(
-            f"no sampling policy is called {policy!r}; known are {', '.join(SAMPLING_POLICIES)}"
+            f"unknown sampling policy {policy!r}; use one of {', '.join(SAMPLING_POLICIES)}"
         )
     limits = pixel_limits({}, min_pixels, max_pixels)
-    config.processor.limits(*limits)  # refuses what is no limit
+    config.processor.limits(*limits)  # raises for invalid limits
     budget = None if total_pixels is None else count("total_pixels", total_pixels)
 
-    def look(clip: VideoSource) -> tuple[list[np.ndarray], float]:
+    def sampled(clip: VideoSource) -> tuple[list[np.ndarray], float]:
         at = wanted.rate_of(clip, fps, sample_fps)
         here = wanted if clip.rate is None else wanted.or_number(settings.num_frames)
         indices, between = choose_frames(clip, at, least, most, policy, here)
@@ -233,12 +234,12 @@ def read_video(
         clip = clip if name is None else replace(clip, name=name)
         _say_what_opening_tells(clip, SAMPLING_POLICIES[policy].by_time)
         try:
-            frames, between = look(clip)
+            frames, between = sampled(clip)
         except _Short as short:
-            warn(f"{clip.name} says that it has {clip.total} frames, but holds {short.held}")
+            warn(f"{clip.name} declares {clip.total} frames, but contains {short.held}")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ImageWarning)  # said already
-                frames, between = look(clip.cut_to(short.held))
+                frames, between = sampled(clip.cut_to(short.held))
         for note in clip.decoding.messages():
             warn(f"{clip.name}: {note}")
     step = config.vision.temporal_patch_size
@@ -249,8 +250,8 @@ def read_video(
 
 def _say_what_opening_tells(clip: VideoSource, by_time: bool) -> None:
     if clip.uneven:
-        chosen = "time" if by_time else "index all the same"
-        warn(f"{clip.name}: {clip.uneven}; they are chosen by {chosen}")
+        chosen = "time" if by_time else "index"
+        warn(f"{clip.name}: {clip.uneven}; frames are sampled by {chosen}")
     for note in clip.notes:
         warn(f"{clip.name}: {note}")
 
@@ -263,11 +264,11 @@ def choose_frames(
     policy: str = "qwen-vl-utils",
     wanted: Wanted = Wanted(),  # noqa: B008 (a constant)
 ) -> tuple[list[int], float]:
-    """Which frames of a clip are read, and the mean seconds from one of them to the next.
+    """Choose the frames of a video; return their indices and the mean seconds between them.
 
-    ``fps`` frames a second, at least ``least`` and at most ``most``, by the rule of ``policy``
-    (:data:`SAMPLING_POLICIES`), unless other frames are ``wanted``. Frames without a rate were
-    taken at ``fps``: all of them are read, up to ``most``. Warns when there are more.
+    ``policy`` (:data:`SAMPLING_POLICIES`) samples ``fps`` frames per second, at least ``least`` and
+    at most ``most``, unless ``wanted`` requests other frames. A list of frames has no rate of its
+    own: it was sampled at ``fps``, and all of it is used, up to ``most``. Warns if there are more.
     """
     total: float = clip.total
     if clip.rate is not None:
@@ -277,7 +278,7 @@ def choose_frames(
         indices = np.arange(clip.total)
         if clip.total > most and not wanted.all_frames:
             indices = sample_qwen_vl_utils(clip.total, 1.0, 1.0, 1, most)
-            warn(f"{clip.name} holds {clip.total} frames; {len(indices)} of them are used")
+            warn(f"{clip.name} has {clip.total} frames; {len(indices)} of them are used")
     return indices.tolist(), total / len(indices) / (clip.rate or fps)
 
 
@@ -290,7 +291,7 @@ def _sampled(
     policy: str,
     wanted: Wanted,
 ) -> tuple[np.ndarray, float]:
-    """The indices of a clip's frames, and how many frames of mean length its wanted part lasts."""
+    """Sampled indices, and the length of the wanted part in frames of mean duration."""
     rule, nframes = SAMPLING_POLICIES[policy], wanted.nframes
     first, total = wanted.part(clip.name, clip.total, rate)
     if wanted.all_frames:
@@ -298,26 +299,26 @@ def _sampled(
     indices = rule.sample(total, rate, fps, least, most, nframes, first)
     indices = clip.shown_instead(indices) if rule.by_time else indices
     if nframes is None and (here := int(min(total / rate * fps, total))) > most:
-        warn(f"{clip.name} has {here} frames at {fps:g} a second; {len(indices)} are used")
+        warn(f"{clip.name} has {here} frames at {fps:g} per second; {len(indices)} are used")
     return indices, total
 
 
 def _every_frame(
     clip: VideoSource, rate: float, first: int, total: int
 ) -> tuple[np.ndarray, float]:
-    """All frames of a part that has ``total`` frames of mean length, of an uneven clip by time."""
+    """All frames of a part of ``total`` mean durations; an uneven video is cut by time."""
     if not clip.times or total == clip.total:
         return first + np.arange(total), total
     begins, lasts = np.array(clip.times[:-1]), np.diff(clip.times)
     inside = (begins >= first / rate - 1e-9) & (begins < (first + total) / rate)
     indices = np.flatnonzero(inside)
-    if len(indices) == 0:  # one long frame is shown all the time
+    if len(indices) == 0:  # a single long frame covers the whole part
         indices = np.searchsorted(begins, [first / rate], side="right") - 1
     return indices, float(np.sum(lasts[indices])) * rate
 
 
 class FrameLimits(NamedTuple):
-    """The least and most pixels of a frame; what was asked for of them, and a size asked for."""
+    """The least and most pixels of a frame, and the limits and size that the user requested."""
 
     least: float
     most: float
@@ -327,9 +328,9 @@ class FrameLimits(NamedTuple):
 
 
 def frame_size(frame: Image.Image, factor: int, limits: FrameLimits) -> tuple[int, int]:
-    """(height, width) at which a frame is read; warns where a limit that was asked for is not kept.
+    """(height, width) to resize a frame to; warns if a limit that the user requested is not met.
 
-    That the budget of all frames is not met to the pixel is no one's wish, and nothing is said.
+    The shared budget of all frames need not be met to the pixel, so it gives no warning.
     """
     least, most = limits.least, limits.most
     asked = (
@@ -343,7 +344,7 @@ def frame_size(frame: Image.Image, factor: int, limits: FrameLimits) -> tuple[in
 
 
 class _Short(Exception):
-    """A clip that holds fewer frames than it says."""
+    """A video contains fewer frames than it declares."""
 
     def __init__(self, held: int):
         self.held = held
@@ -352,10 +353,10 @@ class _Short(Exception):
 def _resized(
     clip: VideoSource, indices: list[int], limits: FrameLimits, config: Config
 ) -> list[np.ndarray]:
-    """The frames of these indices (in order) at the size at which they are read, uint8 [H, W, 3].
+    """The frames at these sorted indices, resized: uint8 [H, W, 3] each.
 
-    Frames are decoded one after another, no more than needed, and only these are kept, in room
-    taken beforehand (small arrays kept between large ones would hold on to the large ones' memory).
+    Frames are decoded one by one, no more than needed. The resized frames go into one preallocated
+    array: small arrays allocated between large ones would keep the large ones' memory alive.
     """
     factor = config.vision.patch_size * config.vision.spatial_merge_size
     room = np.empty(0, np.uint8)
@@ -368,27 +369,27 @@ def _resized(
             first = frame.size
             size = frame_size(frame, factor, limits)
             if size[0] * size[1] > MAX_IMAGE_PIXELS:
-                raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; ask for fewer")
+                raise UserError(f"a frame would be {size[1]}x{size[0]} pixels; request fewer")
             room = np.empty((len(indices), *size, 3), np.uint8)
         if frame.size != first:
             both = (
                 f"one frame is {frame.width}x{frame.height} pixels, the first {first[0]}x{first[1]}"
             )
             if clip.rate is None:
-                raise UserError(f"{clip.name}: {both}; all frames of a video have one size")
-            clip.decoding.note(f"{both}; all are read at the size of the first")
-        again = used + indices[used:].count(index)  # a frame that is shown for long
+                raise UserError(f"{clip.name}: {both}; all frames of a video need the same size")
+            clip.decoding.note(f"{both}; all are resized to the size of the first")
+        again = used + indices[used:].count(index)  # a long frame is used several times
         room[used:again] = resize(frame, *size)
         used = again
         if used == len(indices):
             return list(room)
     if not held:
-        raise UserError(f"{clip.name} holds no frames; a video needs one at least")
+        raise UserError(f"{clip.name} has no frames; a video needs at least one")
     raise _Short(held)
 
 
 def _patches(frames: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, tuple]:
-    """One temporal grid: a pair of frames, or the last frame alone, which is then seen twice."""
+    """The patches of one frame pair; a single last frame is repeated to fill its pair."""
     vision, processor = config.vision, config.processor
     x = normalise(np.stack(frames), processor.image_mean, processor.image_std)
     return patchify(x, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)

@@ -1,9 +1,9 @@
-"""Reading video files with PyAV (the extra ``video``): time stamps by demuxing, frames one by one.
+"""Read video files with PyAV (the extra ``video``): time stamps by demuxing, frames one by one.
 
-Opening a file reads its packets and decodes nothing. The packets' presentation time stamps are
-those of the frames, so that edit lists, hidden frames and uneven durations count as a player has
-them. Decoding goes on after damage: a frame that cannot be decoded is shown as the one before it,
-as players do, and all others keep their times.
+Opening a file reads its packets and decodes nothing. Frames take the presentation time stamps of
+their packets, so edit lists, hidden frames and uneven durations have the same effect as in a
+player. Decoding continues after damage: the previous frame replaces a frame that cannot be
+decoded, as in players, and all other frames keep their times.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .image import MAX_IMAGE_PIXELS
 from .media_source import head_of
 from .video_time import Decoding, VideoSource, declared_rate, timed
 
-COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover of a sound file
-DISCONTINUOUS = ("mpegts", "mpeg")  # formats in which recordings are joined by joining the files
-JUMP = 10  # seconds ahead, from one packet of these to the next, that FFmpeg takes for a new time
-LATE = 0.05  # seconds by which a header's duration may be off for other reasons than a cut
-QUARTER_TURNS = {  # the signs of a display matrix (a, b, c, d) and what makes the frame upright
+COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover image of an audio file
+DISCONTINUOUS = ("mpegts", "mpeg")  # formats whose files may be joined by concatenation
+JUMP = 10  # seconds between two packets that FFmpeg treats as a new time base
+LATE = 0.05  # seconds by which a header's duration may be off without truncation
+QUARTER_TURNS = {  # signs of a display matrix (a, b, c, d) -> transpose that makes it upright
     (1, 0, 0, 1): None,
     (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
     (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
     (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,  # Pillow turns counterclockwise
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,  # Pillow rotates counterclockwise
     (0, 1, -1, 0): Image.Transpose.ROTATE_270,
     (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
@@ -40,36 +40,36 @@ QUARTER_TURNS = {  # the signs of a display matrix (a, b, c, d) and what makes t
 
 
 class Packet(NamedTuple):
-    """Of a packet of the video: its time stamps, in ticks of the stream's time base."""
+    """The time stamps of one video packet, in ticks of the stream's time base."""
 
     pts: int | None
     dts: int | None
     duration: int
-    shown: bool  # False for what an edit list hides
+    shown: bool  # False if an edit list hides it
 
 
 class Timing(NamedTuple):
     """When the frames of a stream are shown, in ticks from the first of them."""
 
     starts: list[int]
-    last: int  # how long the last is shown; 0 where nothing says so
-    stamps: list[int] | None  # the frames' own time stamps; None where only their order is known
-    untimed: bool = False  # the stream has no times at all
+    last: int  # duration of the last frame; 0 if unknown
+    stamps: list[int] | None  # the frames' own time stamps; None if only their order is known
+    untimed: bool = False  # the stream has no time stamps
 
 
 def read_file(path: str) -> VideoSource:
-    """Open a video file. Raises UserError, in one line."""
+    """Open a video file without decoding it. Raises UserError, in one line."""
     try:
         import av
     except ImportError:
         raise UserError(
-            f"{path} is no animation that Pillow can read; for other videos pip install av, or "
-            "give a folder of frames"
+            f"{path} is not an animation that Pillow can read; for other videos pip install av, "
+            "or give a folder of frames"
         ) from None
     if head_of(path)[4:8] in (b"ftyp", b"wide", b"mdat") and b"moov" not in _boxes(path):
         raise UserError(
-            f"{path} is cut: its index (moov), which such a file may hold at its end, is not "
-            "there; fetch it again"
+            f"{path} is truncated: its index (moov), which may stand at the end of the file, is "
+            "missing; fetch it again"
         )
     try:
         with _opened(path) as container:
@@ -77,8 +77,8 @@ def read_file(path: str) -> VideoSource:
             packets, notes = list(_packets(container, stream)), []
             if (across := stream.sample_aspect_ratio) not in (None, 0, 1):
                 notes.append(
-                    f"its pixels are {across.numerator}:{across.denominator}, wider or narrower "
-                    "than high; frames are read as they are stored"
+                    f"its pixels are not square ({across.numerator}:{across.denominator}); frames "
+                    "are used as stored"
                 )
             rates = (stream.average_rate, stream.guessed_rate)
             tick = Fraction(stream.time_base or Fraction(1, 90_000))
@@ -89,11 +89,11 @@ def read_file(path: str) -> VideoSource:
     except (av.FFmpegError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise _not_read(path, error) from None
     if not (timing := _timing(packets, form, tick)):
-        raise UserError(f"{path} holds no frames; a video needs one at least")
+        raise UserError(f"{path} has no frames; a video needs at least one")
     starts, end = _in_seconds(path, timing, rates, tick, seconds)
     mean = float(end) / len(starts)
     if timing.untimed:
-        notes.append(f"it has no time stamps; its frames are taken as {1 / mean:g} a second")
+        notes.append(f"it has no time stamps; {1 / mean:g} frames per second are assumed")
     elif seconds - float(end) > 1.5 * mean + LATE:
         notes.append(
             f"its header says {seconds:.3g} s, but its frames end after {float(end):.3g} s"
@@ -108,16 +108,16 @@ def read_file(path: str) -> VideoSource:
 
 
 def _not_read(path: str, error: Exception) -> UserError:
-    """Why a file cannot be opened; FFmpeg's own numbers and quotes are left out."""
+    """The error for a file that cannot be opened, without FFmpeg's own numbers and quotes."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return UserError(f"{path} is not a video that can be read: {reason}")
+    return UserError(f"{path} is not a readable video: {reason}")
 
 
 def _boxes(path: str) -> set[bytes]:
-    """The names of the outermost boxes of an MP4 or QuickTime file, as far as they are whole."""
+    """The names of the complete top-level boxes of an MP4 or QuickTime file."""
     found, at, end = set(), 0, os.path.getsize(path)
     with open(path, "rb") as file:
-        for _ in range(1000):  # more than any file has; each says how long it is
+        for _ in range(1000):  # more than any file has; each box declares its size
             file.seek(at)
             head = file.read(16)
             size = int.from_bytes(head[:4], "big")
@@ -129,13 +129,13 @@ def _boxes(path: str) -> set[bytes]:
     return found
 
 
-# ------------------------------------------------------------------ time, without decoding
+# ------------------------------------------------------------------ timing, without decoding
 
 
 def _opened(path: str) -> Any:
-    """A container of PyAV, whatever its titles are encoded in.
+    """Open a PyAV container, whatever the encoding of its metadata.
 
-    FFmpeg does not know a transport stream of a few packets by itself.
+    FFmpeg does not recognise a transport stream of only a few packets.
     """
     import av
 
@@ -148,29 +148,29 @@ def _opened(path: str) -> Any:
 
 
 def _video_stream(container: Any, path: str) -> Any:
-    """The stream that a player shows: FFmpeg's best one, never a cover image."""
+    """The stream that a player shows: FFmpeg's best stream, never a cover image."""
     streams = container.streams.video
     moving = [stream for stream in streams if not _is_cover(stream)]
     if streams and not moving:
-        raise UserError(f"{path} holds a cover image and no video")
+        raise UserError(f"{path} has a cover image but no video")
     best = container.streams.best("video")
     stream = best if best in moving else next(iter(moving), None)
     if stream is None or stream.codec_context is None:
-        raise UserError(f"{path} holds no video that can be decoded")
+        raise UserError(f"{path} has no video stream that can be decoded")
     if stream.width * stream.height > MAX_IMAGE_PIXELS:
         raise UserError(f"{path} has frames of over {MAX_IMAGE_PIXELS:,} pixels")
     return stream
 
 
 def _is_cover(stream: Any) -> bool:
-    """Whether a stream is one attached image. PyAV 13 has no dispositions: then by its rate."""
+    """Whether a stream is one attached image. PyAV 13 has no dispositions: check the rate."""
     if (disposition := getattr(stream, "disposition", None)) is not None:
         return bool(disposition & COVER)
     return not stream.average_rate and stream.codec_context.name in ("mjpeg", "png")
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Packet]:
-    """All packets of a stream that hold something, up to where the file is cut."""
+    """All non-empty packets of a stream, up to where the file is truncated."""
     import av
 
     packets = container.demux(stream)
@@ -187,8 +187,8 @@ def _packets(container: Any, stream: Any) -> Iterator[Packet]:
 def _timing(packets: list[Packet], form: str, tick: Fraction) -> Timing | None:
     """When the frames of these packets are shown; None if there are none.
 
-    AVI holds times of decoding alone, which follow each other as the frames do. Where a stream
-    begins a new time (recordings joined into one) it goes on where the last ended.
+    AVI stores only decoding times; they have the order of the frames. If the stream restarts its
+    time (concatenated recordings), the new part continues where the last one ended.
     """
     shown = [packet for packet in packets if packet.shown]
     if not shown:
@@ -208,7 +208,7 @@ def _timing(packets: list[Packet], form: str, tick: Fraction) -> Timing | None:
 
 
 def _joined(stamps: list[int], packets: list[Packet], jump: Fraction) -> list[int]:
-    """Time stamps in one line, where the times of decoding go back or leap ahead."""
+    """Make time stamps continuous where the decoding times jump back or far ahead."""
     joined, offset, before, latest = [], 0, None, stamps[0]
     for stamp, packet in zip(stamps, packets, strict=True):
         if packet.dts is not None:
@@ -224,10 +224,10 @@ def _joined(stamps: list[int], packets: list[Packet], jump: Fraction) -> list[in
 def _in_seconds(
     path: str, timing: Timing, rates: tuple[Any, ...], tick: Fraction, seconds: float
 ) -> tuple[list[Fraction], Fraction]:
-    """Seconds at which the frames begin, and the last ends.
+    """Seconds at which the frames start, and at which the last one ends.
 
-    A rate that the header declares is taken where the time stamps confirm it, or where there are
-    none. A single frame without a duration lasts the ``seconds`` of the header, or 0.1.
+    The rate that the header declares is used if the time stamps confirm it, or if there are none.
+    A single frame without a duration lasts the ``seconds`` of the header, or 0.1.
     """
     starts, count = [start * tick for start in timing.starts], len(timing.starts)
     known = starts[-1] + timing.last * tick if timing.last > 0 else None
@@ -240,14 +240,14 @@ def _in_seconds(
         return starts, Fraction(seconds) if seconds > 0 else Fraction(1, 10)
     rate = next((Fraction(rate) for rate in reversed(rates) if rate and rate > 0), None)
     if rate is None:
-        raise UserError(f"{path} does not say when its frames are shown; give them as a list")
+        raise UserError(f"{path} has no frame times; give its frames as a list")
     return [index / rate for index in range(count)], count / rate
 
 
 def _duration(container: Any, stream: Any) -> float:
-    """Seconds from the first frame to the end, as the header has them; 0 if it does not say.
+    """Seconds from the first frame to the end, from the header; 0 if unknown.
 
-    Where there is sound too, and the header has one duration for both, it does not say.
+    If the file has audio too, and one duration for both, the duration of the video is unknown.
     """
     form, late = container.format.name, 0.0
     if stream.start_time is not None and stream.time_base:
@@ -268,7 +268,7 @@ def _duration(container: Any, stream: Any) -> float:
 
 
 def _frames(path: str, timing: Timing, decoding: Decoding) -> Iterator[Image.Image]:
-    """The frames that are shown, upright, in order; a lost one is the one before it."""
+    """The frames shown, upright, in order; the previous frame replaces a lost one."""
     stamps, failed, missing, last = timing.stamps, 0, 0, None
     for frame in _decoded(path):
         if decoding.shown == len(timing.starts):
@@ -278,7 +278,7 @@ def _frames(path: str, timing: Timing, decoding: Decoding) -> Iterator[Image.Ima
             continue
         if stamps and frame.pts is not None:
             if frame.pts < stamps[decoding.shown]:
-                continue  # its instant has been shown
+                continue  # its time has passed
             at = bisect.bisect_left(stamps, frame.pts, decoding.shown)
             there = at < len(stamps) and stamps[at] == frame.pts
             missing = at - decoding.shown if there else 0
@@ -291,11 +291,11 @@ def _frames(path: str, timing: Timing, decoding: Decoding) -> Iterator[Image.Ima
         decoding.shown += 1
         yield image
     if failed and not decoding.shown:
-        raise UserError(f"{path} is cut or damaged: none of its frames can be decoded")
+        raise UserError(f"{path} is truncated or damaged: none of its frames can be decoded")
 
 
 def _decoded(path: str) -> Iterator[Any]:
-    """The frames as they come out of the decoder; None for a packet that it refuses."""
+    """The frames in the order of decoding; None for a packet that the decoder rejects."""
     import av
 
     try:
@@ -309,7 +309,7 @@ def _decoded(path: str) -> Iterator[Any]:
                 except av.FFmpegError:
                     packet = None
                 if packet is not None and not packet.size and packet.dts is not None:
-                    continue  # AVI: the frame before is shown on; for a decoder it is the end
+                    continue  # AVI: repeats the previous frame; a decoder would take it as the end
                 ended = packet is None or not packet.size
                 try:
                     yield from stream.codec_context.decode(None if ended else packet)
@@ -318,11 +318,11 @@ def _decoded(path: str) -> Iterator[Any]:
     except UserError:
         raise
     except (av.FFmpegError, ValueError) as error:
-        raise UserError(f"{path} is cut or damaged: {error}") from None
+        raise UserError(f"{path} is truncated or damaged: {error}") from None
 
 
 def _image(path: str, frame: Any, decoding: Decoding) -> Image.Image:
-    """RGB, turned and mirrored as the display matrix says."""
+    """The frame in RGB, rotated and mirrored by the display matrix."""
     if frame.width * frame.height > MAX_IMAGE_PIXELS:
         raise UserError(f"{path} has frames of over {MAX_IMAGE_PIXELS:,} pixels")
     decoding.corrupt += bool(frame.is_corrupt)
@@ -336,7 +336,7 @@ def _image(path: str, frame: Any, decoding: Decoding) -> Image.Image:
     if signs not in QUARTER_TURNS or any(
         abs(value / most - sign) > 0.02 for value, sign in zip(values, signs, strict=True)
     ):
-        decoding.note("its frames are to be turned by no quarter turn; they are read as stored")
+        decoding.note("its rotation is not a multiple of 90 degrees; frames are used as stored")
         return image
-    turn = QUARTER_TURNS[signs]
-    return image if turn is None else image.transpose(turn)
+    rotation = QUARTER_TURNS[signs]
+    return image if rotation is None else image.transpose(rotation)

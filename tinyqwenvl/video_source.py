@@ -1,7 +1,7 @@
-"""Opening a video: a file, a folder, a list or an array -> its frames and their rate.
+"""Open a video (file, folder, list or array): its frames and their rate.
 
-Nothing is decoded before the frames are asked for. Which of them are used, and how large, is the
-matter of :mod:`tinyqwenvl.video`.
+Nothing is decoded until you iterate over the frames. :mod:`tinyqwenvl.video` samples and resizes
+them.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from .video_file import read_file
 from .video_time import Decoding, VideoSource, timed
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-GIF_RATE = 10.0  # frames a second where an animation does not say, as browsers play it
-SHORTEST = 10  # ms; what says that it lasts no longer does not say, for browsers and FFmpeg
+GIF_RATE = 10.0  # frames per second of an animation without durations, as in browsers
+SHORTEST = 10  # ms; browsers and FFmpeg treat a duration up to this as missing
 
 
 def open_video(source: Any) -> VideoSource:
     """Open a video: a list or folder of frames, an array [F, H, W, 3], or a file.
 
-    Animated GIF, WebP and PNG are read by Pillow, all else by PyAV (the extra ``video``). Raises
-    UserError, in one line.
+    Pillow reads animated GIF, WebP and PNG; PyAV (the extra ``video``) reads all other files.
+    Raises UserError, in one line.
     """
     if isinstance(source, np.ndarray) and source.ndim != 4:
-        raise UserError(f"a video array is uint8 [F, H, W, 3], not {list(source.shape)}")
+        raise UserError(f"a video array must be uint8 [F, H, W, 3], not {list(source.shape)}")
     if isinstance(source, (list, tuple, np.ndarray)):
         return _of_frames("the list of frames", list(source))
     if not isinstance(source, (str, os.PathLike)):
-        raise UserError(f"a video cannot be made of {type(source).__name__}; give a path or frames")
+        raise UserError(f"cannot read a video from {type(source).__name__}; give a path or frames")
     path = os.fspath(source).removeprefix("file://")
     if os.path.isdir(path):
         whole = [os.path.join(path, name) for name in sorted(os.listdir(path), key=_natural)]
@@ -59,9 +59,9 @@ def open_video(source: Any) -> VideoSource:
 
 
 def _of_file(path: str, error: UserError) -> VideoSource:
-    """A file of which Pillow says ``error``; what is known to be no video is named.
+    """Open a file that Pillow rejects with ``error``; name the kind of a file that is no video.
 
-    FFmpeg would take some of these for images by their names.
+    FFmpeg would open some of these as images because of their names.
     """
     head = head_of(path)
     kind = kind_of(head)
@@ -80,20 +80,20 @@ def _of_file(path: str, error: UserError) -> VideoSource:
 
 
 def _is_frame(path: str) -> bool:
-    """Whether a file of a folder is one of its frames: an image, and not hidden."""
+    """Whether a file in a folder is a frame: an image that is not hidden."""
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1].lower()
     return suffix in FRAME_SUFFIXES and not name.startswith(".") and os.path.isfile(path)
 
 
 def _natural(name: str) -> list[Any]:
-    """Sort key by which frame2 comes before frame10."""
+    """Natural sort key: frame2 comes before frame10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _of_frames(name: str, sources: Sequence[Any]) -> VideoSource:
     if not sources:
-        raise UserError(f"{name} holds no frames; a video needs one at least")
+        raise UserError(f"{name} has no frames; a video needs at least one")
     return VideoSource(name, len(sources), None, lambda: map(open_image, sources))
 
 
@@ -111,9 +111,9 @@ def _of_animation(image: Image.Image, name: str, path: str) -> VideoSource:
     with image:
         try:
             total = getattr(image, "n_frames", 1)
-        except Exception:  # Pillow's readers raise whatever comes of damaged bytes
-            total = None  # as many as can be read
-        if total == 1:  # a still: by the policy of images
+        except Exception:  # Pillow may raise anything on damaged bytes
+            total = None  # read as many as possible
+        if total == 1:  # a still image: use the image policy
             return VideoSource(name, 1, GIF_RATE, lambda: iter([open_image(path)]))
         try:
             while total is None or len(lasts) < total:
@@ -131,19 +131,19 @@ def _frame(image: Image.Image, name: str, index: int) -> Image.Image:
     """A frame of an animation, decoded."""
     try:
         image.seek(index)
-        image.load()  # WebP tells the duration only then
+        image.load()  # WebP has its duration only after this
         return image
     except MemoryError:
         raise
     except Exception as error:  # as above
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{name} is cut or damaged at frame {index + 1}: {reason}") from None
+        raise UserError(f"{name} is truncated or damaged at frame {index + 1}: {reason}") from None
 
 
 def _lasts(image: Image.Image) -> Fraction:
-    """Seconds for which an animation's frame is shown: 0.1 where it says 10 ms or less.
+    """Duration of an animation's frame in seconds; 0.1 if it declares 10 ms or less.
 
-    So do browsers, and FFmpeg for GIF.
+    Browsers do the same, and FFmpeg for GIF.
     """
     length = image.info.get("duration", 0)
     known = isinstance(length, (int, float)) and SHORTEST < length < math.inf

@@ -1,8 +1,8 @@
-"""When a video's frames are shown: even and uneven time stamps, and what a source says of itself.
+"""Video timing: when each frame is shown, with even or uneven time stamps.
 
-A video whose frames follow evenly is described by its rate alone, and sampled by the indices of
-its frames, as qwen_vl_utils does. Where time stamps are uneven an index says little about time, so
-the frames are sampled by the instants at which they are shown.
+A video with evenly spaced frames is described by its rate and sampled by frame index, as in
+qwen_vl_utils. With uneven time stamps an index does not tell the time, so frames are sampled by
+their time stamps.
 """
 
 from __future__ import annotations
@@ -23,64 +23,65 @@ ROUNDING = 1e-3  # seconds by which containers round time stamps (Matroska, FLV:
 
 @dataclass
 class Decoding:
-    """What came up while frames were decoded; it starts anew with every decoding."""
+    """Problems found while decoding frames; reset at the start of every decoding."""
 
     shown: int = 0  # frames so far
-    gaps: int = 0  # of these, those that the decoder did not give, shown as the frame before them
-    lost: int = 0  # of these, those after a packet that the decoder refused
-    corrupt: int = 0  # frames of which the decoder says that they are damaged
+    gaps: int = 0  # frames that the decoder did not return; the previous frame is repeated
+    lost: int = 0  # of these gaps, those after a packet that the decoder rejected
+    corrupt: int = 0  # frames that the decoder reports as damaged
     notes: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Forget the last decoding."""
+        """Reset all counts and notes."""
         self.shown = self.gaps = self.lost = self.corrupt = 0
         self.notes.clear()
 
     def skip(self, refused: bool) -> None:
-        """Count a frame that is shown as the one before it."""
+        """Count a frame that is replaced by the previous one."""
         self.shown, self.gaps, self.lost = self.shown + 1, self.gaps + 1, self.lost + refused
 
     def messages(self) -> list[str]:
-        """What to tell, one line each.
+        """The warnings to show, one line each.
 
-        Where every other packet gives no frame and none is refused, packets are fields: no damage.
+        If every other packet gives no frame and none is rejected, the packets are fields of
+        interlaced video; this is not damage.
         """
         said, lost = [], self.lost if self.gaps * 3 > self.shown else self.gaps
         if lost:
-            said.append(f"{lost} of its frames cannot be decoded; the frame before is read instead")
+            said.append(f"{lost} of its frames cannot be decoded; the previous frame replaces each")
         if self.corrupt:
-            said.append(f"{self.corrupt} of its frames are damaged; what decodes of them is read")
+            said.append(f"{self.corrupt} of its frames are damaged; they may show artefacts")
         return [*said, *self.notes]
 
     def note(self, text: str) -> None:
-        """Keep a note, once."""
+        """Add a note unless it is already there."""
         if text not in self.notes:
             self.notes.append(text)
 
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A video that is not decoded yet. Every call of ``frames`` begins at the first again."""
+    """A video that is not decoded yet. Every call of ``frames`` restarts at the first frame."""
 
     name: str
-    total: int  # frames that are shown
-    rate: float | None  # frames a second, the mean; None for a list, which does not know
+    total: int  # number of frames shown
+    rate: float | None  # mean frames per second; None for a list of frames
     frames: Callable[[], Iterator[Image.Image]]
-    uneven: str = ""  # how unevenly the frames follow, where that counts
-    times: tuple[float, ...] | None = None  # seconds at which each begins, and the last ends;
-    #                                         None where they follow evenly
-    notes: tuple[str, ...] = ()  # what is missing or left out, as far as opening tells
+    uneven: str = ""  # describes uneven timing, if it matters
+    times: tuple[float, ...] | None = None  # start of each frame and end of the last, in seconds;
+    #                                         None if evenly spaced
+    notes: tuple[str, ...] = ()  # warnings found when opening
     decoding: Decoding = field(default_factory=Decoding, compare=False)
 
     def begins(self, index: int, fps: float = 1.0) -> float:
-        """Seconds at which a frame is shown, counted from the first; ``fps`` is that of a list."""
+        """Start of a frame in seconds after the first; ``fps`` is the rate of a list of frames."""
         return self.times[index] if self.times else index / (self.rate or fps)
 
     def shown_instead(self, indices: Int[Array, "F"]) -> Int[Array, "F"]:
-        """Indices as if all frames lasted equally long -> the frames shown at those instants.
+        """Convert indices that assume even timing to the frames shown at those instants.
 
-        The same indices where the frames do follow evenly. The first index is the first frame, the
-        last the last one. A long frame is shown at several instants, and then comes several times.
+        Evenly spaced frames keep their indices. The first and the last index always give the first
+        and the last frame. A long frame covers several instants and is then used several times.
         """
         if not self.times or self.total < 2:
             return indices
@@ -88,7 +89,7 @@ class VideoSource:
         return np.searchsorted(np.array(self.times[1:-1]), instants, side="right")
 
     def cut_to(self, held: int) -> VideoSource:
-        """The first ``held`` frames, where the others turn out not to be there."""
+        """The source truncated to its first ``held`` frames, if the others are missing."""
         if not self.times:
             return replace(self, total=held)
         times = self.times[: held + 1]
@@ -102,14 +103,14 @@ def timed(
     frames: Callable[[], Iterator[Image.Image]],
     **more: object,
 ) -> VideoSource:
-    """A source whose frames begin at these seconds (rising, the first at 0), and end at ``end``.
+    """A source whose frames start at ``starts`` (seconds, rising from 0) and end at ``end``.
 
-    It counts as even while no frame is half a mean duration from where an even pace would put it.
-    Raises UserError for time stamps that cannot be meant.
+    The timing counts as even if no frame is more than half a mean duration off an even pace.
+    Raises UserError for implausible time stamps.
     """
     mean = end / len(starts)
     if not 1e-6 <= mean <= 1e6:
-        raise UserError(f"{name}: time stamps of {float(mean):.3g} s a frame cannot be right")
+        raise UserError(f"{name}: time stamps of {float(mean):.3g} s per frame are implausible")
     rate, begins = float(1 / mean), np.array([float(start) for start in starts])
     off = float(np.max(np.abs(begins - float(mean) * np.arange(len(begins)))))
     if off <= mean / 2:
@@ -117,8 +118,8 @@ def timed(
     times = (*begins.tolist(), float(end))
     lasts = 1000 * np.diff(times)
     uneven = (
-        f"frames last {lasts.min():.4g} to {lasts.max():.4g} ms; as if each lasted the mean of "
-        f"{float(mean) * 1000:.0f} ms, times would be off by {off:.2g} s"
+        f"frames last {lasts.min():.4g} to {lasts.max():.4g} ms; with the mean of "
+        f"{float(mean) * 1000:.0f} ms for each, times would be off by {off:.2g} s"
     )
     return VideoSource(name, len(starts), rate, frames, uneven, times, **more)  # type: ignore[arg-type]
 
@@ -126,10 +127,11 @@ def timed(
 def declared_rate(
     starts: Sequence[Fraction], end: Fraction | None, rates: Sequence[Fraction | None], tick: float
 ) -> Fraction | None:
-    """The first of the ``rates`` that a header declares which the time stamps confirm, or None.
+    """The first rate declared by the header that the time stamps confirm, or None.
 
-    Time stamps are rounded, to a ``tick`` of the container or a millisecond; nothing more may be
-    between them and an even pace. A declared rate is exact, and is what the references read.
+    Time stamps are rounded to a ``tick`` of the container or a millisecond; a larger deviation
+    from an even pace rejects the rate. A declared rate is exact, and the reference
+    implementations use it.
     """
     begins, allowed = np.array([float(start) for start in starts]), max(2 * tick, ROUNDING)
     for rate in rates:

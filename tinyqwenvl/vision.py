@@ -1,11 +1,12 @@
-"""The vision encoder: patches -> image tokens.
+"""The vision encoder (vision tower): patches -> image tokens.
 
-Qwen2-VL: LayerNorm, QuickGELU MLP, every block looks at the whole frame.
-Qwen2.5-VL: RMSNorm, SwiGLU MLP, most blocks look only within windows of 8x8 patches.
-In both, frames of different times never see each other (one temporal grid = one pair of frames).
+Qwen2-VL: LayerNorm, QuickGELU MLP, full attention in every block.
+Qwen2.5-VL: RMSNorm, SwiGLU MLP, most blocks attend within windows of 8x8 patches.
+Neither model lets frame pairs attend to each other (a frame pair is one step of t in the grid).
 
-Patches come in merge order: the four of a 2x2 block are neighbours. Windows reorder whole blocks,
-so everything between the patch embedding and the end of the merger is in window order.
+Patches arrive in merge order: the four patches of a 2x2 **merge group** are adjacent. Windowing
+reorders whole merge groups, so all activations from the patch embedding to the merger are in window
+order.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from .weights import Weights
 
 
 def patch_positions(grid_thw: Int[Array, "I 3"], merge: int) -> Int[Array, "N 2"]:
-    """(row, column) of every patch in its frame, in merge order, the same for every frame.
+    """(row, column) of every patch in its frame pair, in merge order, repeated for each pair.
 
     HF: ``get_vision_position_ids``.
     """
     images = []
     for t, h, w in grid_thw.tolist():
         row_column = np.stack(np.meshgrid(np.arange(h), np.arange(w), indexing="ij"), axis=-1)
-        blocks = np.reshape(row_column, (h // merge, merge, w // merge, merge, 2))
-        in_merge_order = np.reshape(np.transpose(blocks, (0, 2, 1, 3, 4)), (h * w, 2))
+        groups = np.reshape(row_column, (h // merge, merge, w // merge, merge, 2))
+        in_merge_order = np.reshape(np.transpose(groups, (0, 2, 1, 3, 4)), (h * w, 2))
         images.append(np.tile(in_merge_order, (t, 1)))
     return np.concatenate(images)
 
 
 def frame_seqlens(grid_thw: Int[Array, "I 3"]) -> Int[Array, "G"]:
-    """Boundaries of the frames (temporal grids) among the patches, from 0. HF: cu_seqlens."""
+    """Boundaries of the frame pairs in the patch sequence, from 0. HF: cu_seqlens."""
     t, h, w = np.transpose(grid_thw)
     return np.concatenate([[0], np.cumsum(np.repeat(h * w, t))])
 
@@ -46,13 +47,13 @@ def frame_seqlens(grid_thw: Int[Array, "I 3"]) -> Int[Array, "G"]:
 def window_index(
     grid_thw: Int[Array, "I 3"], config: VisionConfig
 ) -> tuple[Int[Array, "M"], Int[Array, "G"]]:
-    """The order that puts the tokens of each window together, and the windows' boundaries.
+    """The permutation that makes each window contiguous, and the windows' boundaries.
 
-    A window is ``window_size`` pixels square: 4x4 merged tokens; those on the right and bottom edge
-    are cut. Sorting the tokens by the number of their window, keeping the order within, gives the
-    permutation; token i of the new order is token ``index[i]`` of the old. Its inverse is
-    ``np.argsort(index)``. Boundaries count patches. HF: ``get_vision_window_index``, without its
-    padding to whole windows and the empty windows that come of it.
+    A window is ``window_size`` pixels square: 4x4 merged tokens, fewer at the right and bottom
+    edges. A stable sort of the tokens by window number gives the permutation: token i in window
+    order is token ``index[i]`` in raster order. Its inverse is ``np.argsort(index)``. Boundaries
+    count patches. HF: ``get_vision_window_index``, without its padding to whole windows and the
+    empty windows that result.
     """
     merge = config.spatial_merge_size
     side = config.window_size // merge // config.patch_size
@@ -70,7 +71,7 @@ def window_index(
 def rotary_angles(
     grid_thw: Int[Array, "I 3"], config: VisionConfig, dtype=np.float32
 ) -> Float[Array, "N D"]:
-    """Row * frequencies beside column * frequencies: a quarter of the head each, [N, d / 2]."""
+    """2-D RoPE angles [N, d / 2]: row * frequencies, concatenated with column * frequencies."""
     spatial = config.hidden_size // config.num_heads // 2
     frequencies = nn.rotary_frequencies(spatial, config.rope_theta, dtype)
     positions = np.astype(patch_positions(grid_thw, config.spatial_merge_size), dtype)
@@ -78,9 +79,9 @@ def rotary_angles(
 
 
 def reorder_groups(x: Float[Array, "N D"], index: Int[Array, "M"]) -> Float[Array, "N D"]:
-    """Reorder whole 2x2 blocks: block i of the result is block ``index[i]`` of ``x``."""
-    blocks = np.reshape(x, (len(index), -1, x.shape[-1]))
-    return np.reshape(np.take(blocks, index, axis=0), x.shape)
+    """Reorder whole 2x2 merge groups: group i of the result is group ``index[i]`` of ``x``."""
+    groups = np.reshape(x, (len(index), -1, x.shape[-1]))
+    return np.reshape(np.take(groups, index, axis=0), x.shape)
 
 
 def restore_order(merged: Float[Array, "M E"], index: Int[Array, "M"]) -> Float[Array, "M E"]:
@@ -93,9 +94,9 @@ def restore_order(merged: Float[Array, "M E"], index: Int[Array, "M"]) -> Float[
 
 @stage
 def embed_patches(pixel_values: Float[Array, "N P"], patch_embed: Weights) -> Float[Array, "N D"]:
-    """A 3-D convolution whose stride is its kernel is one matrix product a patch; no bias.
+    """Patch embedding: a 3-D convolution with stride = kernel size, as one matrix product; no bias.
 
-    The kernel [D, 3, 2, 14, 14] flattens in the very order of the numbers in a patch.
+    The kernel [D, 3, 2, 14, 14] flattens in the same order as the values of a patch.
     """
     kernel = patch_embed.proj.weight
     return pixel_values @ np.transpose(np.reshape(kernel, (kernel.shape[0], -1)))
@@ -121,7 +122,7 @@ def attention(
 
 @stage
 def quick_gelu_mlp(x: Float[Array, "N D"], mlp: Weights) -> Float[Array, "N D"]:
-    """Qwen2-VL: widen, QuickGELU, narrow."""
+    """The MLP of Qwen2-VL's vision blocks: fc1, QuickGELU, fc2."""
     return nn.linear(nn.quick_gelu(nn.linear(x, mlp.fc1)), mlp.fc2)
 
 
@@ -139,7 +140,7 @@ def vision_block(
     key_ranges: Int[Array, "N 2"],
     attend: Attend = nn.attention,
 ) -> Float[Array, "N D"]:
-    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm residual block: x = x + attention(norm(x)), then x = x + mlp(norm(x))."""
     norm, mlp = NORM[config.model_type], MLP[config.model_type]
     heads, eps = config.vision.num_heads, config.vision.rms_norm_eps
     x = x + attention(norm(x, block.norm1, eps), block.attn, heads, cos, sin, key_ranges, attend)
@@ -150,7 +151,7 @@ def vision_block(
 def merge(
     x: Float[Array, "N D"], merger: Weights, config: Config, gelu=nn.gelu
 ) -> Float[Array, "M E"]:
-    """Normalise each patch, lay the four of a 2x2 block side by side, and map them to one token."""
+    """The merger: normalise each patch, concatenate each 2x2 merge group, map it to one token."""
     x = NORM[config.model_type](x, merger.ln_q, config.vision.rms_norm_eps)
     x = np.reshape(x, (-1, x.shape[-1] * config.vision.spatial_merge_size**2))
     return nn.linear(gelu(nn.linear(x, merger.mlp[0])), merger.mlp[2])
@@ -164,10 +165,9 @@ def vision_encoder(
     attend: Attend = nn.attention,
     gelu=nn.gelu,
 ) -> Float[Array, "M E"]:
-    """Patches of all images -> one token for every 2x2 block of patches, in raster order.
+    """Patches of all images -> one token per 2x2 merge group, in raster order.
 
-    ``attend`` and ``gelu`` choose the reference form (as here) or the optimised form of the
-    same function.
+    ``attend`` and ``gelu`` select the reference implementation (the default) or the optimised one.
     """
     frames = windows = record("visual.cu_seqlens", frame_seqlens(grid_thw))
     index = np.arange(pixel_values.shape[0] // config.vision.spatial_merge_size**2)

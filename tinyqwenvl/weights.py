@@ -1,7 +1,7 @@
-"""Weights as a tree: the published names split at their dots.
+"""Weights as a tree: published names, split at their dots.
 
 ``visual.blocks.0.attn.qkv.weight`` in the file is ``weights.visual.blocks[0].attn.qkv.weight`` in
-the code, and every node knows its path, which is the name of the stage that uses it.
+the code. Every node knows its path, which is the name of the stage that uses it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .errors import UserError
 class Weights(Mapping):
     """Nested weights: ``weights.blocks[0].norm1.weight``; every node knows its ``path``.
 
-    Children are reached as attributes or items; leaves are arrays (or anything a test puts there).
-    A leaf that is a function is called once, when it is first asked for, and then kept.
+    Children are attributes or items; leaves are arrays (or any object in a test). A leaf that is a
+    function is called once, on first access, and its result is kept.
     """
 
     def __init__(self, children: Mapping[str, Any], path: str = ""):
@@ -48,13 +48,13 @@ class Weights(Mapping):
 
 
 def nest(flat: Mapping[str, Any], path: str = "") -> Weights:
-    """{"blocks.0.norm1.weight": array} -> Weights; ``path`` is the name of the root."""
+    """Build a tree from {"blocks.0.norm1.weight": array}; ``path`` is the name of the root."""
     children: dict[str, Any] = {}
     for name, leaf in flat.items():
         head, _, rest = name.partition(".")
         part = children.setdefault(head, {}) if rest else children
         if not isinstance(part, dict) or (not rest and head in children):
-            raise UserError(f"{name} is both a weight and a part that has weights")
+            raise UserError(f"{name} is both a weight and a module with weights")
         part[rest or head] = leaf
     prefix = f"{path}." if path else ""
     return Weights(
@@ -63,7 +63,7 @@ def nest(flat: Mapping[str, Any], path: str = "") -> Weights:
 
 
 def change(weights: Weights, function: Callable[[str, Any], Any]) -> Weights:
-    """The same tree with ``function(name, leaf)`` in the place of each leaf, when it is used."""
+    """The same tree with every leaf replaced lazily by ``function(name, leaf)``."""
     prefix = f"{weights.path}." if weights.path else ""
 
     def changed(name: str, child: Any) -> Any:
@@ -75,7 +75,7 @@ def change(weights: Weights, function: Callable[[str, Any], Any]) -> Weights:
 
 
 def flatten(weights: Weights) -> dict[str, Any]:
-    """The inverse of :func:`nest`: full published names -> arrays (every leaf is read)."""
+    """Published names -> arrays: the inverse of :func:`nest` (reads every leaf)."""
     flat: dict[str, Any] = {}
     for name in weights:
         child = weights[name]

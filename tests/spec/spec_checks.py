@@ -214,7 +214,7 @@ def decode_positions(row):
     at = length - row["after"]
     return {
         "S": length,
-        "text goes on at": positions[0, at],
+        "text continues at": positions[0, at],
         "delta": delta,
         "first new token": length + delta,
         "5.3.0 to 5.24.0: text": theirs[0, at],

@@ -1,9 +1,9 @@
-"""The command line: ``run`` in :mod:`.run`, its parts beside it, and what all commands share.
+"""The command line: the commands of ``tinyqwenvl``, and the code that they share.
 
-``main``: which command. ``run``: one question and its answer. ``request``: words and options ->
-what is asked. ``chat``: many turns. ``boxes``: ``--boxes``. ``progress`` and ``report``: what
-stderr shows. ``embedded``: what the checkpoint in the package has learnt, and notes on what it has
-not. ``stdin``: piped text and images. ``shared``: errors, exit codes, notes, files.
+``main`` selects the command. ``run`` answers one question; ``request`` parses its arguments.
+``chat`` holds a conversation. ``boxes`` implements ``--boxes``. ``progress`` and ``report`` write
+to stderr. ``embedded`` knows the limits of the embedded checkpoint. ``stdin`` reads piped text and
+images. ``shared`` holds errors, exit codes, notes and file output.
 """
 
 from .shared import (

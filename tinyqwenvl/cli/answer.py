@@ -1,4 +1,4 @@
-"""An answer as it is generated: printed token by token, ended by Ctrl-C without a loss."""
+"""Print an answer token by token; Ctrl-C ends it and keeps the text so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def say(
     first_token: Callable[[], None],
     stream: bool,
 ) -> dict[str, Any]:
-    """Generate; print the text as it comes, if ``stream``. Ctrl-C ends it early."""
+    """Generate an answer; with ``stream``, print the text as it arrives. Ctrl-C ends it early."""
     ids: list[int] = []
     text = ""
 

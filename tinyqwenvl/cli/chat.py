@@ -1,4 +1,4 @@
-"""``run --chat``: one turn after another, until /exit or the end of the input."""
+"""``run --chat``: a conversation, until /exit or the end of the input."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .request import TO_RGB
 from .shared import complain, note
 
 COMMANDS = """\
-/image PATH         show an image with the next words
-/video PATH [FPS]   show a clip, looked at FPS times a second, or a folder of frames
-/clear              forget everything but the system prompt
-/exit               end (so does the end of the input, Ctrl-D)"""
+/image PATH         add an image to the next message
+/video PATH [FPS]   add a video sampled at FPS frames per second, or a folder of frames
+/clear              start again, keeping only the system prompt
+/exit               quit (or Ctrl-D, the end of the input)"""
 
 
 def chat(
     args: argparse.Namespace, model: Model, sampling: Sampling, first: list[dict[str, Any]]
 ) -> None:
-    """Turns until the user ends them, each with what was said before in the cache."""
+    """Run turns until the user quits; the KV cache keeps the conversation."""
     talk = Conversation(model, args.system)
     reading: dict[str, Any] = {"min_pixels": args.min_pixels, "to_rgb": TO_RGB[args.alpha]}
     embedded = args.model is None
@@ -48,7 +48,7 @@ def chat(
 
     def speak(items: list[dict[str, Any]]) -> bool:
         drawn = sampling
-        if sampling.seed is not None:  # another one each turn, the same in the same conversation
+        if sampling.seed is not None:  # changes per turn, reproducible per conversation
             drawn = replace(sampling, seed=sampling.seed + next(turns))
         most = args.max_pixels
         if embedded:
@@ -81,10 +81,10 @@ def converse(
     first: Sequence[dict[str, Any]],
     speak: Callable[[list[dict[str, Any]]], bool],
 ) -> None:
-    """Read lines, obey commands, and let ``speak`` answer all else; an error costs its line only.
+    """Read lines, run commands, and let ``speak`` answer the rest; an error affects only its line.
 
-    ``first`` are items to show with the first words; when a text is among them it is said at once.
-    ``speak`` tells whether anything was said; if not, what was to be shown waits for the next turn.
+    ``first`` are items for the first message; if they include a text, it is sent at once. ``speak``
+    returns whether it gave an answer; if not, the images and videos wait for the next turn.
     """
     waiting = list(first)
     if any(item.get("type") == "text" for item in waiting):
@@ -104,13 +104,13 @@ def converse(
 def _turn(
     waiting: list[dict[str, Any]], text: dict[str, Any], speak: Callable
 ) -> list[dict[str, Any]]:
-    """One answer; Ctrl-C ends it, and the conversation goes on. Returns what still waits."""
+    """Answer one turn; Ctrl-C ends it. Returns the items that wait for the next turn."""
     try:
         return [] if speak([*waiting, text]) else waiting
     except KeyboardInterrupt:
         complain(None)
     except UserError as error:
-        dropped = "; what was to be shown is dropped" if waiting else ""
+        dropped = "; its images and videos are dropped" if waiting else ""
         complain(f"{error}{dropped}")
         return []
     return waiting
@@ -134,9 +134,9 @@ def _lines() -> Iterator[str]:
 def _obey(
     line: str, conversation: Conversation, waiting: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Do what a command says; returns the items that wait for words. EOFError: it is the end."""
+    """Run a command; returns the items that wait for a text. Raises EOFError on /exit."""
     try:
-        if sys.platform == "win32":  # where a backslash is no escape
+        if sys.platform == "win32":  # a backslash is not an escape there
             command, *words = (w.strip('"') for w in shlex.split(line, posix=False))
         else:
             command, *words = shlex.split(line)
@@ -148,7 +148,7 @@ def _obey(
         conversation.clear()
         return []
     if command == "/image" and len(words) == 1:
-        open_image(words[0])  # so that this line is refused, not the next
+        open_image(words[0])  # so that this line raises the error, not the next
         return [*waiting, {"type": "image", "image": words[0]}]
     if command == "/video" and len(words) in (1, 2):
         open_video(words[0])
@@ -156,6 +156,6 @@ def _obey(
         try:
             return [*waiting, item | ({"fps": float(words[1])} if words[1:] else {})]
         except ValueError:
-            raise UserError(f"{words[1][:100]} frames a second: give a number") from None
+            raise UserError(f"{words[1][:100]} frames per second: give a number") from None
     known = "/image PATH, /video PATH [FPS], /clear, /exit"
-    raise UserError(f"{line[:100]} is no command; known are {known}")
+    raise UserError(f"unknown command {line[:100]}; use {known}")

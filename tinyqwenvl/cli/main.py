@@ -1,4 +1,4 @@
-"""Which command: ``tinyqwenvl COMMAND``, also ``python -m tinyqwenvl COMMAND``."""
+"""Select the command: ``tinyqwenvl COMMAND``, also ``python -m tinyqwenvl COMMAND``."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from .shared import Parser, command
 
 COMMANDS = {
     "run": ("tinyqwenvl.cli.run", "ask a model about images"),
-    "shapes": ("tinyqwenvl.shapes.__main__", "every stage's shape and cost, without weights"),
-    "oracle": ("tinyqwenvl.oracle.__main__", "where a port first goes wrong, and why"),
+    "shapes": ("tinyqwenvl.shapes.__main__", "print every stage's shape and cost, without weights"),
+    "oracle": ("tinyqwenvl.oracle.__main__", "find the first stage where a port diverges, and why"),
 }
 HELP = f"""\
 usage: tinyqwenvl COMMAND ...      (or: python -m tinyqwenvl COMMAND ...)
 
-Qwen2-VL and Qwen2.5-VL in plain NumPy.
+Qwen2-VL and Qwen2.5-VL from scratch in NumPy.
 
 {chr(10).join(f"  {name:10} {what}" for name, (_, what) in COMMANDS.items())}
 
-tinyqwenvl COMMAND --help says more; tinyqwenvl --version.
+For details: tinyqwenvl COMMAND --help. Version: tinyqwenvl --version.
 """
 
 
 def dispatch(argv: list[str] | None) -> int:
-    """Hand the words after a command's name to its module."""
+    """Call the command's module with the remaining arguments."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in COMMANDS:
         module, _ = COMMANDS[words[0]]
         return importlib.import_module(module).main(words[1:])
     if words and not words[0].startswith("-"):
-        raise UserError(f"{words[0][:200]} is no command; known are {', '.join(COMMANDS)}")
+        raise UserError(f"unknown command {words[0][:200]}; use one of {', '.join(COMMANDS)}")
     Parser("tinyqwenvl", HELP).parse_args(words or ["--help"])
     return 0
 

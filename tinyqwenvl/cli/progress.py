@@ -14,9 +14,9 @@ from ..tracing import watching
 
 @contextmanager
 def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
-    """A bar on stderr until the first token, when stderr is a terminal and it takes over a second.
+    """Show a bar on stderr until the first token, on a terminal and after a second.
 
-    Yields what to call at the first token.
+    Yields a function to call at the first token.
     """
     if not sys.stderr.isatty():
         yield lambda: None
@@ -31,7 +31,7 @@ def progress(model: Model, inputs: Inputs) -> Iterator[Callable[[], None]]:
 
     def watch(name: str, _: Any, __: Any) -> None:
         if re.fullmatch(r"(visual\.blocks|model\.layers)\.\d+", name):
-            what = "reading the images" if name.startswith("visual") else "reading the prompt"
+            what = "encoding the images" if name.startswith("visual") else "prefill of the prompt"
             bar.set_description_str(what, refresh=False)  # shown by the next update
             bar.update()
 

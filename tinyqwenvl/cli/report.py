@@ -1,4 +1,4 @@
-"""What is said about an answer: hints before it, ``--json`` and ``--verbose`` after it."""
+"""Reports on an answer: hints before it, ``--json`` and ``--verbose`` after it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..model import Inputs, Model
 from ..sampling import Sampling
 from .shared import note, noted
 
-MANY_TOKENS = 2560  # of one image: more deserve a hint
+MANY_TOKENS = 2560  # per image; more give a hint
 
 
 def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
-    """A hint at what makes fewer tokens, for each image of many."""
+    """Suggest --max-pixels for each image of very many tokens."""
     vision = model.config.vision
     side = vision.patch_size * vision.spatial_merge_size
     for number, (t, h, w) in enumerate(grids_of(inputs.image_grid_thw), start=1):
@@ -32,28 +32,28 @@ def hints(args: argparse.Namespace, model: Model, inputs: Inputs) -> None:
 
 
 class Clock:
-    """Seconds of one part after another."""
+    """Measures the seconds of consecutive parts."""
 
     def __init__(self) -> None:
         self.began = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
-        """The part ``name`` ends here."""
+        """End the part ``name``."""
         now = time.perf_counter()
         self.laps[name], self.last = now - self.last, now
 
     def total(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return time.perf_counter() - self.began
 
 
 def confidence(probabilities: Sequence[float]) -> dict[str, float] | None:
-    """How probable an answer is, by the probabilities of its tokens; None without tokens.
+    """The probability of an answer, from those of its tokens; None without tokens.
 
-    A token's probability is the softmax of the raw logits, before the steps of sampling, at the
-    token that was chosen. "mean" and "least" are over the answer's tokens, without the stop token;
-    "answer" is their product: the probability of the whole answer.
+    A token's probability is the softmax of the raw logits at the chosen token, before the sampling
+    steps. "mean" and "least" are over the answer's tokens without the stop token. "answer" is
+    their product: the probability of the whole answer.
     """
     if not probabilities:
         return None
@@ -65,7 +65,7 @@ def confidence(probabilities: Sequence[float]) -> dict[str, float] | None:
 
 
 def in_words(probability: dict[str, float] | None) -> str:
-    """What :func:`confidence` gives, for ``-v``."""
+    """The result of :func:`confidence` as text, for ``-v``."""
     if probability is None:
         return "no token, no probability"
     values = (f"{name} {value:.2f}" for name, value in probability.items() if name != "answer")
@@ -75,7 +75,7 @@ def in_words(probability: dict[str, float] | None) -> str:
 def as_json(
     said: dict[str, Any], inputs: Inputs, sampling: Sampling, timings: dict[str, float]
 ) -> dict[str, Any]:
-    """Everything about the answer; times in seconds."""
+    """The object that ``--json`` prints; times in seconds."""
     return {
         **said,
         "notes": noted(),
@@ -89,7 +89,7 @@ def as_json(
 
 
 def grids_of(grid_thw: Any) -> list[list[int]]:
-    """Grids as lists; an empty one for None."""
+    """Grids as lists; an empty list for None."""
     return [] if grid_thw is None else grid_thw.tolist()
 
 
@@ -101,7 +101,7 @@ def report(
     said: dict[str, Any],
     timings: dict[str, float],
 ) -> None:
-    """What ``-v`` adds, on stderr."""
+    """Print the report of ``-v`` on stderr."""
     patch = model.config.vision.patch_size
     sizes = [f"{w * patch}x{h * patch}" for _, h, w in grids_of(inputs.image_grid_thw)]
     clips = [
@@ -118,10 +118,10 @@ def report(
     count = parameter_count(model.config)
     lines = {
         "model": f"{args.model or 'embedded'}, {model.config.model_type}, {count:,} parameters",
-        "images": f"read at {', '.join(sizes)} pixels" if sizes else "none",
-        "videos": f"read as {'; '.join(clips)}" if clips else "none",
+        "images": f"resized to {', '.join(sizes)} pixels" if sizes else "none",
+        "videos": f"sampled as {'; '.join(clips)}" if clips else "none",
         "prompt": f"{len(inputs.input_ids)} tokens",
-        "sampling": (used if sampling.temperature else "the likeliest token, repetition_penalty "
+        "sampling": (used if sampling.temperature else "greedy, repetition_penalty "
                      f"{sampling.repetition_penalty}") + source,
         "answer": f"{len(said['token_ids'])} tokens, ended by {said['finish_reason']}; "
                   f"{in_words(said['probability'])}",
@@ -132,13 +132,13 @@ def report(
         decode = (len(said["token_ids"]) - 1) / timings["decode"]
         lines["tokens/s"] = f"{prefill:.1f} of the prompt, {decode:.1f} of the answer"
     if peak := peak_memory():
-        lines["memory"] = f"{peak / 1e6:,.0f} MB at most"
+        lines["memory"] = f"{peak / 1e6:,.0f} MB peak"
     for name, line in lines.items():
         print(f"{name:10}{line}", file=sys.stderr)
 
 
 def peak_memory() -> int | None:
-    """Bytes this process has held at most; None where the system does not tell (Windows)."""
+    """Peak memory of this process in bytes; None if the system does not report it (Windows)."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Words and options of ``run`` -> what is asked: images, videos, prompt, sampling."""
+"""Parse the arguments of ``run``: images, videos, prompt and sampling."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .stdin import image_on_stdin, is_video
 HELP = """\
 usage: tinyqwenvl run [OPTIONS] [IMAGE|VIDEO...] [PROMPT]
 
-Ask Qwen2-VL or Qwen2.5-VL. IMAGE: a file, or - for stdin. No words: an example.
-PROMPT: by default "describe", of two images "What changed?"; add to it by pipe.
+Ask Qwen2-VL or Qwen2.5-VL. IMAGE: a file, or - for stdin. No arguments: a demo.
+PROMPT: default "describe", for two images "What changed?"; piped text is added.
 
-  -m, --model DIR_OR_ID     a checkpoint; default: the small one in the package
+  -m, --model DIR_OR_ID     a checkpoint; default: the small embedded one
   -s, --system TEXT         the system prompt
-  --video PATH  --fps F     a clip, looked at F times a second (default 2), or a
-                            folder of frames taken at that rate
-  --chat                    turn after turn; /image, /video, /clear, /exit
-  -n, --max-tokens N        end after N tokens; default 256
+  --video PATH  --fps F     a video sampled at F frames per second (default 2),
+                            or a folder of frames that were sampled at F
+  --chat                    a conversation; /image, /video, /clear, /exit
+  -n, --max-tokens N        generate at most N tokens (default 256)
   --stop TEXT               end before TEXT; may be given several times
   --min-pixels N  --max-pixels N    enlarge smaller images, shrink larger ones
-  --alpha white|drop        lay transparency on white (default), or ignore it
-  --parse-special           obey special tokens typed in the text
-  --temperature T           0: the likeliest token (default); 1: draw as likely
-  --top-k K  --top-p P      draw from the K likeliest, from those that make up P
-  --repetition-penalty R    over 1: rather not what was said or asked before
-  --seed N                  draw the same again
-  --use-generation-config   settings of generation_config.json; options win
+  --alpha white|drop        composite transparency onto white (default), or not
+  --parse-special           parse special tokens typed in the prompt
+  --temperature T           0: greedy decoding (default); 1: plain sampling
+  --top-k K  --top-p P      sample from the K best tokens, from the nucleus P
+  --repetition-penalty R    over 1: avoid tokens of the prompt and the answer
+  --seed N                  make sampling reproducible
+  --use-generation-config   use generation_config.json; options override it
   --boxes OUT.png           draw the answer's boxes and points on the image
-  --json  --no-stream       one JSON object; the text only when it is complete
-  --check-finite            name the first stage that yields NaN or infinity
+  --json  --no-stream       print one JSON object; print the text at the end
+  --check-finite            name the first stage that produces NaN or infinity
   -v, --verbose             settings, times, memory (also -h, --help, --version)
 """
 TO_RGB = {"white": media.rgb, "drop": compat.drop_alpha}
@@ -48,7 +48,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 
 def parser() -> Parser:
-    """The arguments."""
+    """The argument parser of ``run``."""
     p = Parser("tinyqwenvl run", HELP)
     p.add_argument("words", nargs="*")
     p.add_argument("-m", "--model")
@@ -74,10 +74,10 @@ def parser() -> Parser:
 
 
 def images_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
-    """All words but the last are inputs; so is the last when it is a file or named like one.
+    """Split the words into input files and a prompt, or None if there is no prompt.
 
-    A folder is an input where it is alone or written as a path. The prompt is None where none was
-    given. Raises UserError for an empty prompt.
+    All words but the last are inputs. The last is an input too if it is a file, is named like one,
+    or is a folder that is written as a path or stands alone. Raises UserError for an empty prompt.
     """
     if not words:
         return [str(EXAMPLE_IMAGE)], None
@@ -91,10 +91,10 @@ def images_and_prompt(words: list[str]) -> tuple[list[str], str | None]:
 
 
 def take_videos(args: argparse.Namespace) -> None:
-    """Move the videos among the words to ``args.video``, and say so.
+    """Move the videos among the words to ``args.video``, with a note.
 
-    A video is a file whose first bytes say so, or a name that ends as those of videos do. Animated
-    images stay images, of which the first frame is read.
+    The first bytes of a file, or the suffix of a name, identify a video. Animated images stay
+    images, and only their first frame is used.
     """
     inputs, prompt = images_and_prompt(args.words)
     videos = [word for word in inputs if args.words and _is_video(word)]
@@ -105,7 +105,7 @@ def take_videos(args: argparse.Namespace) -> None:
     args.video = [*args.video, *videos]
     for word in videos:
         if os.path.exists(word):
-            note(f"{word} is read as a video, as by --video {word}")
+            note(f"{word} is used as a video, like --video {word}")
 
 
 def _is_video(word: str) -> bool:
@@ -116,7 +116,7 @@ def _is_video(word: str) -> bool:
 
 
 def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
-    """The content of the user's message: images, videos, prompt, and what was piped in."""
+    """The content of the user's message: images, videos, prompt and piped text."""
     images, prompt = images_and_prompt(args.words)
     if not args.words and (args.video or args.chat):
         images = []  # no example
@@ -134,29 +134,29 @@ def user_items(args: argparse.Namespace, piped: str) -> list[dict[str, Any]]:
 
 
 def asked_sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """The options on sampling that were given, checked before anything slow begins."""
+    """The sampling options that were given, checked before the slow part begins."""
     if args.max_tokens < 1:
         raise UserError(f"-n {args.max_tokens}: the number of tokens must be at least 1")
     if args.fps is not None and not args.video:
-        raise UserError("--fps is of a --video; there is none")
+        raise UserError("--fps needs a --video")
     if not all(args.stop):
-        raise UserError("--stop needs a text; an empty one would end every answer at once")
+        raise UserError("--stop needs a text; an empty one would end every answer immediately")
     asked = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
     Sampling(**asked)
     return asked
 
 
 def choose_sampling(args: argparse.Namespace, asked: dict[str, Any], model: Model) -> Sampling:
-    """The options, on top of the checkpoint's own where these are wanted; with a seed to tell."""
+    """The sampling settings: options, then the checkpoint's if requested; always with a seed."""
     sampling = Sampling(**asked)
     if args.use_generation_config:
         sampling = published(model.config.generation, **asked)
         if left_out := not_followed(model.config.generation):
-            note(f"generation_config.json also sets {', '.join(left_out)}, which is not done here")
+            note(f"generation_config.json also sets {', '.join(left_out)}, which is ignored")
     idle = {"top_k", "top_p", "seed"} & set(asked)
     if idle and not sampling.temperature:
         names = ", ".join("--" + name.replace("_", "-") for name in sorted(idle))
-        note(f"{names} without --temperature: the likeliest token is taken all the same")
+        note(f"{names} without --temperature: ignored, decoding is greedy")
     if sampling.temperature and sampling.seed is None:
         sampling = replace(sampling, seed=secrets.randbits(32))
     return sampling

@@ -1,7 +1,7 @@
 """The command ``run``: ask a model about images.
 
-The answer goes to stdout as it is made, everything else to stderr. Exit code 2: bad input; 130:
-interrupted, after what was said so far.
+The answer goes to stdout as it is generated, everything else to stderr. Exit code 2: bad input;
+130: interrupted, with the answer so far.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ from .stdin import Piped
 
 
 def answer(argv: list[str] | None) -> int:
-    """Load, prepare, generate, print."""
+    """Load the model, prepare the inputs, generate and print the answer."""
     args = parser().parse_intermixed_args(argv)
     take_videos(args)
     asked = asked_sampling(args)
     images, _ = images_and_prompt(args.words)
     if args.chat and (args.json or args.no_stream or args.parse_special or "-" in images):
-        raise UserError("--chat goes with no image on stdin, --json, --no-stream, --parse-special")
+        raise UserError(
+            "--chat excludes an image on stdin, --json, --no-stream and --parse-special"
+        )
     if args.boxes is not None:
         check_boxes(args, images)
     piped = None if "-" in images or args.chat else Piped()
@@ -51,7 +53,7 @@ def answer(argv: list[str] | None) -> int:
         clock.lap("load")
         sampling = choose_sampling(args, asked, model)
         items = user_items(args, piped.text() if piped else "")
-        if args.boxes is not None:  # opened here, as it is drawn on afterwards
+        if args.boxes is not None:  # opened here, because the boxes are drawn on it later
             items[0]["image"] = media.open_image(items[0]["image"], TO_RGB[args.alpha])
         if args.chat:
             chat(args, model, sampling, items)
@@ -82,7 +84,7 @@ def answer(argv: list[str] | None) -> int:
         locations = find_locations(model, inputs, items[0]["image"].size, said["token_ids"])
         said["boxes"] = [{m.kind: m.place, "label": m.label} for m in locations]
         if not locations:
-            note(f"no box and no point in the answer; {args.boxes} is not written")
+            note(f"the answer has no box and no point; {args.boxes} is not written")
     if args.json:
         print(json.dumps(as_json(said, inputs, sampling, timings), ensure_ascii=False))
     elif args.no_stream:

@@ -1,4 +1,4 @@
-"""What all commands share: one line for bad input, exit codes, notes, a file written whole."""
+"""Code that all commands share: one-line errors, exit codes, notes, atomic file output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 from ..errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_noted: list[str] = []  # by the command that runs
+_noted: list[str] = []  # by the current command
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with a help text of our own, and one line for what is wrong."""
+    """argparse with a hand-written help text and one-line errors."""
 
     def __init__(self, prog: str, text: str):
         super().__init__(prog=prog, add_help=False, allow_abbrev=False)
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"tinyqwenvl {version()}")
 
     def format_help(self) -> str:
-        """The text as it was written."""
+        """The hand-written help text."""
         return self.text
 
     def error(self, message: str) -> NoReturn:
@@ -46,19 +46,19 @@ def version() -> str:
 
 
 def note(message: Any) -> None:
-    """A line for people, on stderr; kept for :func:`noted`."""
+    """Print a note on stderr, and keep it for :func:`noted`."""
     _noted.append(one_line(message))
     with contextlib.suppress(OSError):
         print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def noted() -> list[str]:
-    """The notes of the command that runs, so far."""
+    """The notes of the current command so far."""
     return list(_noted)
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a file whole or not at all; ``-`` is stdout. Raises UserError when it cannot be."""
+    """Write a text file atomically; ``-`` is stdout. Raises UserError if that fails."""
     if path == "-":
         print(text, end="")
     else:
@@ -66,7 +66,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a file whole or not at all. Raises UserError when it cannot be."""
+    """Write a file atomically. Raises UserError if that fails."""
     try:
         target = Path(path).resolve()
         if not path or (target.exists() and not target.is_file()):
@@ -84,13 +84,13 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def command(run: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
-    """Run a command; what goes wrong becomes a line on stderr and an exit code."""
+    """Run a command; an error becomes one line on stderr and an exit code."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as we run)
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # an answer that the terminal cannot show
+            stream.reconfigure(errors="replace")  # characters that the terminal cannot show
     _noted.clear()
     try:
         with warnings.catch_warnings():
@@ -104,7 +104,7 @@ def command(run: Callable[[list[str] | None], int | None], argv: list[str] | Non
     except KeyboardInterrupt:
         complain(None)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our answer went away
+    except BrokenPipeError:  # the reader of the output closed the pipe
         _discard_output()
         return 0
     except MemoryError:
@@ -116,13 +116,13 @@ def command(run: Callable[[list[str] | None], int | None], argv: list[str] | Non
 
 
 def complain(error: Any) -> None:
-    """One line on stderr that says what is wrong; an empty one for None."""
+    """Print an error as one line on stderr; an empty line for None."""
     with contextlib.suppress(OSError):
         print("" if error is None else f"error: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def one_line(message: Any, most: int = 500) -> str:
-    """A message without line ends, terminal escapes and the like, and of bounded length."""
+    """A message without line breaks and terminal escapes, and of bounded length."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(message))
     return text if len(text) <= most else text[:most] + "..."
 

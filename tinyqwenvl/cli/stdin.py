@@ -1,4 +1,4 @@
-"""What another program sends on stdin: text for the prompt, or the bytes of an image."""
+"""Read stdin: piped text for the prompt, or the bytes of an image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PATIENCE = 1.0  # seconds until the first byte of piped text
 
 
 class Piped:
-    """Text that another program sends on stdin, read while the model loads.
+    """Piped text on stdin, read while the model loads.
 
-    A program that never writes nor closes its end (many leave stdin so) must not stop us: when
-    nothing has come after ``PATIENCE`` seconds, nothing is waited for.
+    Some programs leave stdin open and never write to it. Therefore we stop waiting if nothing
+    arrives within ``PATIENCE`` seconds.
     """
 
     def __init__(self) -> None:
@@ -44,23 +44,23 @@ class Piped:
         self.first.set()
 
     def text(self) -> str:
-        """All of it, without the line end at its end. Raises UserError when it is not text."""
+        """The whole text without its final line break. Raises UserError if it is not text."""
         if not self.first.wait(max(0.0, self.began + PATIENCE - time.monotonic())):
-            note(f"nothing came on stdin for {PATIENCE:g} s; going on without it")
+            note(f"nothing arrived on stdin for {PATIENCE:g} s; continuing without it")
             return ""
-        while not self.end.wait(0.1):  # a wait without end could not be interrupted everywhere
+        while not self.end.wait(0.1):  # an unbounded wait cannot be interrupted on every system
             pass
         if len(self.data) > MOST_TEXT:
             raise UserError(f"more than {MOST_TEXT:,} bytes of text on stdin; send less")
         try:
             text = self.data.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise UserError("what came on stdin is not text; give - for an image") from None
+            raise UserError("stdin is not text; give - for an image") from None
         return text if text.strip() else ""
 
 
 def _stdin_is_piped() -> bool:
-    """Whether stdin is a pipe, a socket or a file, as opposed to a terminal or nothing."""
+    """Whether stdin is a pipe, a socket or a file, and not a terminal or closed."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -69,16 +69,16 @@ def _stdin_is_piped() -> bool:
 
 
 def is_video(data: bytes) -> bool:
-    """Whether the bytes of a file on stdin are a video."""
+    """Whether the bytes from stdin are a video file."""
     kind = kind_of(data[:HEAD])
     return kind is not None and kind.medium == "video"
 
 
 def image_on_stdin() -> bytes:
-    """The bytes of an image or video on stdin. Raises UserError when nothing comes."""
+    """The bytes of an image or video on stdin. Raises UserError if there are none."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise UserError("- is an image on stdin; send one: ... - < photo.jpg")
+        raise UserError("- means an image on stdin; redirect one: ... - < photo.jpg")
     data = sys.stdin.buffer.read(MOST_IMAGE)
     if not data:
-        raise UserError("no image came on stdin; - may be given once")
+        raise UserError("stdin has no image; - may be given once")
     return data

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .align import align, same_tokens
+from .bits import format_of_dump
 from .dataflow import depends
 from .dump import Dump, Entry
 from .metrics import Distance, distance
@@ -137,7 +139,11 @@ def precision_of(dump: Dump, reference: Dump | None = None) -> str:
         if known is not None and not known.exact:
             stored.add(entry.dtype)
     coarse = [p for p in ("bfloat16", "float16") if p in stored]
-    return coarse[0] if coarse else "float32"
+    if coarse:
+        return coarse[0]
+    names = {entry.name for entry in dump if reference is None or reference.get(entry.name)}
+    by_bits = format_of_dump(dump, names)
+    return by_bits if by_bits in BANDS else "float32"
 
 
 # ------------------------------------------------------------------ one stage
@@ -217,6 +223,8 @@ def compare(
     stored), ``multiple`` how far over the noise floor a stage may be (None: :data:`MULTIPLE`).
     Raises UserError when the two hold no stage in common.
     """
+    reference, candidate = align(reference, candidate)
+    candidate = same_tokens(reference, candidate)
     precision = precision_for(reference, candidate, precision)
     verdicts = []
     for entry in in_order(reference):
@@ -305,13 +313,13 @@ def comparison_of(
             f"no stage that {candidate.source} holds can be judged in {precision}: rounding alone "
             "moves them as much; compare in float32"
         )
-    if asked_of := {e.dtype for e in candidate if not e.exact} - {precision}:
-        wide = asked_of & {"float32", "float64"}
-        if wide and precision in ("float16", "bfloat16"):
-            found.notes.append(
-                f"some tensors of the candidate are {min(wide)}; all are judged as {precision}, "
-                "the coarsest (--precision)"
-            )
+    stored = {e.dtype for e in candidate if not e.exact}
+    wide = stored & {"float32", "float64"}
+    if wide and precision in stored & {"float16", "bfloat16"}:
+        found.notes.append(
+            f"some tensors of the candidate are {min(wide)}; all are judged as {precision}, "
+            "the coarsest (--precision)"
+        )
     for dump in (reference, candidate):
         found.notes += [f"{dump.source}: {note}" for note in dump.notes]
     if precision != "float32":

@@ -95,6 +95,20 @@ class Entry:
                 f"{self.key} cannot be read any more ({error}): write it again"
             ) from None
 
+    def of(self, value: Any) -> Any:
+        """The rows of a stage's whole ``value`` that this entry holds (``info["rows"]``)."""
+        rows = self.info.get("rows")
+        return value if rows is None else np.take(value, rows[1], axis=rows[0])
+
+    def put(self, value: Any, ours: np.ndarray) -> np.ndarray:
+        """The whole ``value`` of a stage, with ``ours`` as the rows that this entry holds."""
+        rows = self.info.get("rows")
+        if rows is None:
+            return ours
+        whole = np.array(value)
+        whole[(slice(None),) * rows[0] + (np.asarray(rows[1]),)] = ours
+        return whole
+
 
 @dataclass
 class Dump:
@@ -144,8 +158,13 @@ def make_dump(
     return Dump(source, found, about or {}, inputs)
 
 
-def read_dump_file(path: Path) -> Dump:
-    """A safetensors file, with or without a manifest (``.json`` beside it)."""
+def read_dump_file(
+    path: Path, change: Callable[[list[Entry]], tuple[list[Entry], list[str]]] | None = None
+) -> Dump:
+    """A safetensors file, with or without a manifest (``.json`` beside it).
+
+    ``change``: what is done to the entries first; gives them and notes.
+    """
     stored = read_safetensors(path, None, DTYPES)
     manifest = read_manifest(path.with_suffix(".json"))
     lines = {line["key"]: line for line in manifest.get("stages", ())}
@@ -158,12 +177,14 @@ def read_dump_file(path: Path) -> Dump:
         if isinstance(line.get("name"), str) and type(line.get("call")) is int:
             name, call = line["name"], line["call"]  # as it was written, whoever else uses the name
             name = name if key_of(current_name(name), call) in stored else current_name(name)
-        entries.append(Entry(name, call, shape, dtype, _Part(load), _current_line(line)))
+        info = _current_line(line) or ({"node": key} if key.startswith("/") else {})
+        entries.append(Entry(name, call, shape, dtype, _Part(load), info))
+    entries, further = change(entries) if change else (entries, [])
     dump = make_dump(str(path), entries, {k: v for k, v in manifest.items() if k != "stages"})
     notes = manifest.get("notes")
-    dump.notes = (
-        [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-    )
+    if isinstance(notes, list):
+        dump.notes = [note for note in notes if isinstance(note, str)]
+    dump.notes += further
     return dump
 
 
@@ -225,17 +246,30 @@ def _is_floor(far: Any) -> bool:
 def geometry(entry: Entry, dump: Dump) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Grids [images, 3] and window order [M] that a stage with rows of patches or tokens has.
 
-    With images and videos the vision encoder runs twice: its first call is of the images.
+    With images and videos the vision encoder runs twice: its first call is of the images. None for
+    what the dump does not hold, or holds damaged.
     """
     kinds = [n for n in ("image_grid_thw", "video_grid_thw") if dump.get(n) is not None]
     if entry.name == "pixel_values_videos":
         kinds = [n for n in kinds if n == "video_grid_thw"]
     grids = dump.get(kinds[entry.call]) if entry.call < len(kinds) else None
     window = dump.get("visual.window_index", entry.call)
-    return (
-        None if grids is None else np.reshape(grids.read(), (-1, 3)),
-        None if window is None else np.reshape(window.read(), -1),
-    )
+    return grids_of(grids), _permutation(window)
+
+
+def grids_of(entry: Entry | None) -> np.ndarray | None:
+    """Grids [images, 3], or None where they are missing or cannot be."""
+    array = None if entry is None else entry.read()
+    if array is None or array.dtype.kind not in "iu" or array.size % 3 or np.any(array < 1):
+        return None
+    return np.reshape(array, (-1, 3))
+
+
+def _permutation(entry: Entry | None) -> np.ndarray | None:
+    array = None if entry is None else np.reshape(entry.read(), -1)
+    if array is None or not np.array_equal(np.sort(array), np.arange(array.size)):
+        return None
+    return array.astype(np.int64)
 
 
 # ------------------------------------------------------------------ writing

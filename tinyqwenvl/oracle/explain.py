@@ -267,6 +267,7 @@ def _near(
     value: np.ndarray, theirs: Entry, ours: Entry, comparison: Comparison
 ) -> tuple[bool, float]:
     """Whether a mutant's stage is the candidate's, and how far they are apart."""
+    value = ours.of(value)
     if fit(theirs, value.shape)[0] != value.shape:
         return False, 0.0
     array = np.reshape(theirs.read(), value.shape)

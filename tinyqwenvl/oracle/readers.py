@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from ..checkpoint import BFLOAT16, to_float
 from ..config import read_json, read_text
 from ..errors import UserError
 from .dump import Dump, Entry, make_dump, read_dump_file, split_key
+from .nodes import stages_of
 
 LARGEST = 1 << 36  # bytes of one tensor
 _HEADERS: dict[tuple[int, int], Callable] = {
@@ -56,13 +58,13 @@ def _open(path: Path) -> Dump:
         return _open_folder(path)
     kind = path.suffix.lower()
     if kind == ".safetensors":
-        return read_dump_file(path)
+        return read_dump_file(path, partial(stages_of, ordered=False))
     if kind == ".npz":
-        return make_dump(str(path), _npz(path))
+        return _made(path, _npz(path))
     if kind == ".npy":
         return make_dump(str(path), [_npy(path, path.stem)])
     if kind in (".pt", ".pth"):
-        return make_dump(str(path), _torch(path))
+        return _made(path, _torch(path))
     if kind == ".bin":
         return make_dump(str(path), [_raw(path, path.stem, _beside(path))])
     raise UserError(
@@ -98,7 +100,16 @@ def read_map(path: str | Path) -> dict[str, str]:
 
 def _entry(key: str, shape: tuple[int, ...], dtype: Any, load: Callable[[], np.ndarray]) -> Entry:
     name, call = split_key(key)
-    return Entry(name, call, shape, str(dtype), load)
+    node = {"node": key.partition("#")[0]} if key.startswith("/") else {}
+    return Entry(name, call, shape, str(dtype), load, node)
+
+
+def _made(path: Path, entries: Iterable[Entry], ordered: bool = True) -> Dump:
+    """A dump of tensors under any names; nodes of a graph become stages."""
+    found, notes = stages_of(entries, ordered)
+    dump = make_dump(str(path), found)
+    dump.notes += notes
+    return dump
 
 
 def _header(file: BinaryIO, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -215,6 +226,21 @@ def _beside(path: Path) -> Any:
     raise UserError(f"{path} needs its shape: a file {path.stem}.json or {path.stem}.shape")
 
 
+def _facts(file: Path, known: Any) -> Any:
+    """The shape and dtype of a ``.bin``: from the folder's shapes.json, else from beside it."""
+    facts = known.get(file.stem, known.get(file.name)) if isinstance(known, dict) else None
+    return facts if facts is not None else _beside(file)
+
+
+def _of_no_rows(file: Path, known: Any) -> bool:
+    """Whether an empty file is what its shape says: a call that left no rows."""
+    try:
+        facts = _facts(file, known) if file.suffix == ".bin" else None
+    except UserError:
+        return False
+    return isinstance(facts, dict) and 0 in (facts.get("shape") or ())
+
+
 def _open_folder(path: Path) -> Dump:
     """A folder: one file a stage (npy, or bin with its shape), or recorded calls of modules."""
     if any(path.glob("*/metadata.json")):
@@ -223,13 +249,18 @@ def _open_folder(path: Path) -> Dump:
         return read_folder(path)
     shapes = path / "shapes.json"
     known: Any = json.loads(read_text(shapes)) if shapes.exists() else {}
-    entries = [_npy(file, file.stem) for file in sorted(path.glob("*.npy"))]
-    for file in sorted(path.glob("*.bin")):
-        facts = known.get(file.stem, known.get(file.name)) if isinstance(known, dict) else None
-        entries.append(_raw(file, file.stem, facts if facts is not None else _beside(file)))
+    files = [*sorted(path.glob("*.npy")), *sorted(path.glob("*.bin"))]
+    empty = [f.name for f in files if not f.stat().st_size and not _of_no_rows(f, known)]
+    files = [file for file in files if file.name not in empty]
+    entries = [_npy(file, file.stem) for file in files if file.suffix == ".npy"]
+    for file in (file for file in files if file.suffix == ".bin"):
+        entries.append(_raw(file, file.stem, _facts(file, known)))
     if not entries:
-        raise UserError(f"{path} holds no .npy and no .bin files")
-    return make_dump(str(path), entries)
+        raise UserError(f"{path} holds no .npy and no .bin files, or only empty ones")
+    dump = _made(path, entries, ordered=False)
+    if empty:
+        dump.notes.append(f"{len(empty)} empty files left out, {empty[0]} among them")
+    return dump
 
 
 def _torch(path: Path) -> Iterator[Entry]:

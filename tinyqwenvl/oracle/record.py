@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..nn import KVCache
 from ..tracing import current_name, watching
 from ..tracing import record as show
 from . import dump as dumps
-from .dump import Dump, Writer, key_of
+from .dump import Dump, Entry, Writer, key_of
 from .job import (
     LARGEST_GRID,
     MEDIA,
@@ -35,6 +36,7 @@ from .metrics import Distance, distance
 from .precision import Rounded, in_precision, inputs_in, rounded
 from .stages import BEGINNINGS
 
+HELD = 1 << 28  # bytes of a dump that is held in memory while its floors are measured
 SMALL = 100_000_000  # weights up to which noise floors are measured unasked
 MEASURED = ("float32", "float16", "bfloat16", "int8")
 
@@ -83,18 +85,21 @@ def record(
     inputs: bool = True,
     floors: Sequence[str] | None = None,
     source: str | None = None,
+    weights_from: Sequence[str | Path] = (),
 ) -> Dump:
     """Run a prompt and write a dump of all stages whose name fits one of the globs ``stages``.
 
     ``inputs``: write what a stage was made of too, where no other stage gave it. ``floors``: the
     number formats whose noise is measured (None: all of them for models of up to 100 million
-    weights, else none). ``source`` says which checkpoint it is. Returns the dump, open.
+    weights, else none). ``source`` says which checkpoint it is, and ``weights_from`` which files
+    ``model`` has its weights from instead (:func:`.own_weights.with_weights`). Returns the dump,
+    open.
     """
     path = Path(path)
     about = {
         "made_by": {"tinyqwenvl": __version__, "numpy": np.__version__},
         "model_type": model.config.model_type,
-        "model": {"source": source, "fingerprint": fingerprint(model.config)},
+        "model": _model_line(model, source, weights_from),
         "dtype": np.dtype(model.dtype).name,
         "messages": messages_as_json(job.messages),
         "options": checked_options(job.options),
@@ -106,6 +111,18 @@ def record(
     if floors:
         measure_floors(model, path, floors)
     return dumps.read_dump_file(path)
+
+
+def _model_line(
+    model: Model, source: str | None, weights_from: Sequence[str | Path]
+) -> dict[str, Any]:
+    """What a manifest says of the model; folders are absolute, so that they are found again."""
+    if source is not None and source != "embedded" and Path(source).is_dir():
+        source = str(Path(source).resolve())
+    line: dict[str, Any] = {"source": source, "fingerprint": fingerprint(model.config)}
+    if weights_from:
+        line["weights_from"] = [str(Path(path).resolve()) for path in weights_from]
+    return line
 
 
 def fingerprint(config: Config) -> str:
@@ -158,13 +175,15 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
     manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     job = job_from_file(reference, model.config)
     found: dict[str, dict[str, Any]] = {}
+    size = sum(math.prod(entry.shape) * 4 for entry in reference)
+    held: dict[str, np.ndarray] | None = {} if size <= HELD else None
     for precision in precisions:
         # A float32 dump is held against the truth; one of the truth against float32.
         truth = precision == "float32" and np.dtype(model.dtype) == np.float32
         run_in = "float64" if truth else precision
         other = in_precision(model, run_in)
         for scope in ("entire", "single"):
-            watch = _Measure(reference, scope == "single")
+            watch = _Measure(reference, scope == "single", held)
             with watching(watch), np.errstate(over="ignore", invalid="ignore"):
                 run(other, job, run_in)
             for key, far in watch.found.items():
@@ -194,18 +213,26 @@ class EveryCall:
 class _Measure(EveryCall):
     """Distances of a run from a dump. A single run goes on with what the dump holds."""
 
-    def __init__(self, reference: Dump, single: bool):
+    def __init__(self, reference: Dump, single: bool, held: dict[str, np.ndarray] | None):
         super().__init__()
-        self.reference, self.single = reference, single
+        self.reference, self.single, self.held = reference, single, held
         self.found: dict[str, dict[str, float]] = {}
+
+    def expected(self, entry: Entry) -> np.ndarray:
+        """A stage of the dump; small dumps are read once for all runs."""
+        if self.held is None:
+            return entry.read()
+        if entry.key not in self.held:
+            self.held[entry.key] = entry.read()
+        return self.held[entry.key]
 
     def observe(self, name: str, call: int, value: Any) -> Any:
         """Measure a stage."""
         entry = self.reference.get(name, call)
         if entry is None or entry.exact or entry.shape != np.shape(value):
             return None
-        expected = entry.read()
-        self.found[entry.key] = floor_of(distance(np.asarray(value), expected))
+        expected = self.expected(entry)
+        self.found[entry.key] = floor_of(distance(np.asarray(value), expected, ulp=False))
         return like(expected, value) if self.single else None
 
 

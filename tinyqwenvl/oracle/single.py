@@ -9,6 +9,7 @@ import numpy as np
 
 from ..model import Model
 from ..tracing import watching
+from .align import align
 from .dataflow import carries_all, depends, summands
 from .diff import AFTER, Comparison, Verdict, comparison_of, fit, in_order, judge, precision_for
 from .dump import Dump, Entry
@@ -30,6 +31,7 @@ def single(
     error. Between stages that the candidate does not hold, ours are run; their noise counts for
     every stage that is made of them.
     """
+    reference, candidate = align(reference, candidate)
     precision = precision_for(reference, candidate, precision)
     watch = _Steer(reference, candidate, precision, multiple)
     job = following(reference, candidate, model.config)
@@ -69,7 +71,7 @@ class _Steer(EveryCall):
         ours, theirs = self.reference.get(name, call), self.candidate.get(name, call)
         if ours is None:
             return None
-        value_here = np.asarray(value)
+        value_here = ours.of(np.asarray(value))
         limits = None
         if not ours.exact:
             own = band(ours, self.precision, "single", self.multiple, self.reference)
@@ -88,7 +90,7 @@ class _Steer(EveryCall):
             return None
         self.ours = {n: far for n, far in self.ours.items() if not carries_all(name, n)}
         self.ours.pop(name, None)  # of an earlier call
-        return like(given, value)
+        return like(ours.put(value, given), value)
 
     def _judge(self, ours: Entry, theirs: Entry, limits: Limits | None, value: Any) -> Verdict:
         """Integers are right when they are the reference's, or follow from the candidate's own."""

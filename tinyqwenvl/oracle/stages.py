@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from ..tracing import current_name
+from .adapters.names import llama_cpp, onnx, without_wrappers
 
 
 class About(NamedTuple):
@@ -107,34 +108,18 @@ _WHOLE = {
     "inputs_embeds": "model.inputs_embeds", "rope_deltas": "model.rope_delta",
     "rope_delta": "model.rope_delta", "window_index": "visual.window_index",
     "cu_window_seqlens": "visual.cu_window_seqlens", "cu_seqlens": "visual.cu_seqlens",
-    "rotary_pos_emb": "visual.rotary_angles", "result_norm": "model.norm",
-    "result_output": "lm_head", "inp_embd": "model.inputs_embeds",
+    "rotary_pos_emb": "visual.rotary_angles",
 }  # fmt: skip
-_GGML = {  # llama.cpp: NAME-LAYER, in the language model and (from norm1 on) in the vision encoder
-    "attn_norm": "model.layers.{}.input_layernorm",
-    "ffn_norm": "model.layers.{}.post_attention_layernorm",
-    "l_out": "model.layers.{}",
-    "ffn_out": "model.layers.{}.mlp",
-    "layer_inp_normed": "visual.blocks.{}.norm1",
-    "ffn_inp_normed": "visual.blocks.{}.norm2",
-    "layer_out": "visual.blocks.{}",
-}
 
 
 def canonical(name: str) -> str:
     """Any known name of a stage -> ours, which is its path in the published checkpoint.
 
-    Known are those of transformers (all layouts), ONNX nodes (``/visual/blocks.0/attn/qkv/Add_
-    output_0``), llama.cpp's callback (``l_out-3``) and mlx-vlm. A name that is not known stays.
+    Known are those of transformers (all layouts) and mlx-vlm, also inside wrappers, and the ones of
+    :mod:`.adapters.names`. A name that is not known stays.
     """
-    if name.startswith("/"):
-        parts = [part for part in name.split("/") if part]
-        if len(parts) > 1 and re.fullmatch(r"[A-Z]\w*?(_\d+)?_output_\d+", parts[-1]):
-            parts.pop()
-        name = ".".join(parts)
-    if match := re.fullmatch(r"(\w+)-(\d+)", name):
-        pattern = _GGML.get(match[1])
-        name = pattern.format(match[2]) if pattern else name
+    name = without_wrappers(name)
+    name = onnx(name) or llama_cpp(name) or name
     for there, here in _PREFIXES:
         if name.startswith(there):
             name = here + name[len(there) :]

@@ -1,4 +1,4 @@
-"""The geometry of a prompt without weights: every stage's shape, parameters, FLOPs and bytes."""
+"""The shape walk of a prompt, without weights: shape, parameters, FLOPs, bytes of every stage."""
 
 from .walk import Row, Walk, walk
 

@@ -1,4 +1,4 @@
-"""The command ``shapes``: the whole geometry of a prompt, without any weights."""
+"""The command ``shapes``: print every stage's shape and cost for a prompt, without weights."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .walk import walk
 HELP = f"""\
 usage: tinyqwenvl shapes [OPTIONS] [WIDTHxHEIGHT or IMAGE...]
 
-What becomes of images of these sizes: every stage's name and shape in order,
-parameters, FLOPs, bytes. Nothing is computed and no weights are needed.
+Print every stage's name and shape in order, with parameters, FLOPs and bytes,
+for images of these sizes. No weights are needed.
 
   --preset NAME         a published size, such as qwen2.5-vl-3b
   --presets             a table of all seven of them:
                         {", ".join(PRESETS[:4])},
                         {", ".join(PRESETS[4:])}
   -m, --model DIR_OR_ID a checkpoint's config.json; default: the embedded one
-  --text-tokens N       the other tokens; default 49: the template (21) and a
-                        question of one line
+  --text-tokens N       all other tokens; default 49: the template (21) and a
+                        one-line question
   --min-pixels N        enlarge smaller images
   --max-pixels N        shrink larger ones
-  --all                 every block, not one of each kind
-  --json                numbers instead of the table
-  --svg FILE            draw it, for a slide
+  --all                 print every block, not one per kind
+  --json                print JSON instead of the table
+  --svg FILE            draw it as SVG, for a slide
   -h, --help  --version
 """
 
 
 def parser() -> Parser:
-    """The arguments."""
+    """The argument parser of ``shapes``."""
     p = Parser("tinyqwenvl shapes", HELP)
     p.add_argument("images", nargs="*")
     p.add_argument("--preset")
@@ -56,7 +56,7 @@ def parser() -> Parser:
 
 
 def model_of(args: argparse.Namespace) -> tuple[str, Config]:
-    """The name and config that the options ask for."""
+    """The name and config that the options select."""
     if args.preset and args.model:
         raise UserError("give --preset or -m, not both")
     if args.preset:
@@ -66,7 +66,7 @@ def model_of(args: argparse.Namespace) -> tuple[str, Config]:
 
 
 def size_of(word: str) -> tuple[int, int]:
-    """A size such as "756x476", or the name of an image -> (width, height) in pixels."""
+    """(width, height) in pixels, from a size such as "756x476" or an image file."""
     if match := re.fullmatch(r"(\d{1,7})[xX×](\d{1,7})", word):
         return int(match[1]), int(match[2])
     try:
@@ -76,10 +76,10 @@ def size_of(word: str) -> tuple[int, int]:
 
 
 def show(argv: list[str] | None) -> None:
-    """Walk and print."""
+    """Run the walk and print it."""
     args = parser().parse_intermixed_args(argv)
     if args.presets and (args.images or args.preset or args.model or args.svg is not None):
-        raise UserError("--presets is the table of all sizes: it goes with --json only")
+        raise UserError("--presets prints the table of all sizes; combine it with --json only")
     if args.presets:
         print(json.dumps(presets_json(), indent=1) if args.json else presets_text())
         return

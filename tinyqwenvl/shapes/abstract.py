@@ -1,8 +1,8 @@
-"""Arrays that know their shape and dtype, and nothing else.
+"""Abstract arrays: they have a shape and a dtype, but no values.
 
-The reference forms of the stages use NumPy functions only, so they run on such an array as on any
-other: what comes out has the shape that the real one would have, and a :class:`Meter` counts the
-multiplications on the way. No numbers are stored, so a model of 72 billion weights costs nothing.
+The reference implementations use NumPy functions only, so they run on abstract arrays unchanged.
+The result has the shape that the real array would have, and a :class:`Meter` counts the FLOPs. No
+values are stored, so a model of 72 billion weights costs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Meter:
 
 
 class Abstract(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array without numbers. Whatever is made of it is one too, with the same meter."""
+    """An array without values. Results of operations are abstract too and share the meter."""
 
     def __init__(self, shape: Sequence[int], dtype: Any = np.float32, meter: Meter | None = None):
         self.shape = tuple(int(n) for n in shape)
@@ -35,19 +35,19 @@ class Abstract(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def ndim(self) -> int:
-        """How many axes."""
+        """Number of axes."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """How many numbers there would be."""
+        """Number of elements that a real array would have."""
         return math.prod(self.shape)
 
     def __repr__(self) -> str:
         return f"Abstract({list(self.shape)}, {self.dtype})"
 
     def like(self, shape: Sequence[int], dtype: Any = None) -> Abstract:
-        """Another one that counts into the same meter."""
+        """Another abstract array with the same meter."""
         return Abstract(shape, self.dtype if dtype is None else dtype, self.meter)
 
     def __len__(self) -> int:
@@ -60,14 +60,14 @@ class Abstract(np.lib.mixins.NDArrayOperatorsMixin):
         return self.like(self._ghost()[key].shape)
 
     def _ghost(self) -> np.ndarray:
-        """A real array of this shape that takes no room: one number, seen everywhere."""
+        """A real array of this shape that takes no memory: one broadcast value."""
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        raise TypeError("an abstract array has no numbers to give")
+        raise TypeError("an abstract array has no values")
 
     def __bool__(self) -> bool:
-        raise TypeError("an abstract array has no numbers to branch on")
+        raise TypeError("an abstract array has no values to branch on")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Abstract:
         if method != "__call__" or kwargs:
@@ -99,13 +99,13 @@ def _matmul(meter: Meter, a: Any, b: Any) -> Abstract:
     return Abstract((*batch, rows, columns), np.result_type(a.dtype, b.dtype), meter)
 
 
-# ------------------------------------------------------------------ one rule a NumPy function
+# ------------------------------------------------------------------ one rule per NumPy function
 #
-# The first argument is any of the abstract arrays in the call, then come the call's own.
+# The first argument is any abstract array of the call; the call's own arguments follow.
 
 
 def _view(function: Callable) -> Callable:
-    """For functions that only look at an array in another way."""
+    """The rule for functions that only change the view of an array."""
     return lambda self, x, *args, **kwargs: x.like(function(x._ghost(), *args, **kwargs).shape)
 
 

@@ -1,4 +1,4 @@
-"""A walk as an image (SVG) for slides: stages as boxes, and the shares of parameters and FLOPs.
+"""Draw a shape walk as SVG: stages as boxes, and the shares of parameters and FLOPs.
 
 The LM head is drawn for one position, as decoding needs it and as :class:`~.walk.Walk` counts it.
 """
@@ -10,7 +10,7 @@ from html import escape
 from .report import short
 from .walk import Walk
 
-# Okabe and Ito's colours, told apart by colour-blind eyes too; dark text reads on all of them.
+# Okabe and Ito's colours, distinct for colour-blind readers; dark text is legible on all of them.
 PIXELS, VISION, WORDS, DECODER, HEAD = "#f0e442", "#56b4e9", "#cccccc", "#e69f00", "#cc99bb"
 WIDTH, MARGIN, BOX, GAP = 1280, 40, 176, 29
 FONT = "font-family='Helvetica, Arial, sans-serif'"

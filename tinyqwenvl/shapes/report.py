@@ -1,4 +1,4 @@
-"""A walk as text for people, and as JSON."""
+"""Format a shape walk as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .walk import Row, Walk, walk
 
 FLOPS_ARE = (
     "one multiply-add is 2; matrix products and attention only, attention over the pairs of "
-    "tokens that may look at each other"
+    "query and key that the attention mask allows"
 )
 _BLOCK = re.compile(r"(visual\.blocks|model\.layers)\.(\d+)\b(.*)")
 
@@ -27,7 +27,7 @@ def short(number: float) -> str:
 
 
 def as_json(name: str, found: Walk) -> dict[str, Any]:
-    """Everything, in numbers, bytes and FLOPs."""
+    """The whole walk as JSON: shapes, parameters, FLOPs, bytes."""
     stages = [
         {"name": r.name, "shape": list(r.shape), "dtype": r.dtype, "parameters": r.parameters,
          "flops": r.flops}
@@ -51,7 +51,7 @@ def as_json(name: str, found: Walk) -> dict[str, Any]:
 
 
 def _bytes(numbers: int) -> dict[str, int]:
-    """As published (and as most cache them), and as computed here."""
+    """Bytes in bfloat16 (as published, and as most implementations cache) and in float32."""
     return {"bfloat16": 2 * numbers, "float32": 4 * numbers}
 
 
@@ -59,7 +59,7 @@ def _bytes(numbers: int) -> dict[str, int]:
 
 
 def as_text(name: str, found: Walk, every: bool = False) -> str:
-    """A table of the stages and a summary; blocks of equal shapes once, unless ``every``."""
+    """A table of the stages and a summary; equal blocks are folded unless ``every``."""
     rows = [(r.name, r) for r in found.rows] if every else list(_folded(found.rows))
     first = max(len(title) for title, row in rows if row) + 2
     table = [_line(first, "stage", "shape", "parameters", "FLOPs")]
@@ -84,7 +84,7 @@ def _heading(name: str, found: Walk) -> Iterator[str]:
         (width, height), (wide, high) = image["size"], image["resized"]
         grid = "x".join(map(str, image["grid_thw"]))
         yield (
-            f"an image of {width}x{height} (width x height) is read at {wide}x{high}: "
+            f"an image of {width}x{height} (width x height) is resized to {wide}x{high}: "
             f"grid {grid}, {image['patches']} patches, {image['tokens']} tokens"
         )
     tokens = found.tokens
@@ -92,23 +92,23 @@ def _heading(name: str, found: Walk) -> Iterator[str]:
 
 
 def _remark(row: Row, found: Walk) -> str:
-    """What the shape alone does not say."""
+    """A remark that explains a shape."""
     if row.name == "image_grid_thw":
         return f"= {[p['grid_thw'] for p in found.images]}"
     if row.name == "image.nine_dimensions":
-        return "t, block row, block column, row, column, channel, frame, y, x"
+        return "t, group row, group column, row, column, channel, frame, y, x"
     if re.search(r"attn\.[qkv]$", row.name):
         heads, rows, size = row.shape
         return f"heads first; [{rows}, {heads}, {size}] as split"
     if row.name.endswith(".key_ranges"):
-        return "the keys each row may look at: first, end"
+        return "attention mask: first and end key of each query"
     if row.name == "lm_head" and not row.parameters:
         return "tied to model.embed_tokens"
     return ""
 
 
 def _folded(rows: Sequence[Row]) -> Iterator[tuple[str, Row | None]]:
-    """(title, row), where the blocks of a stack stand once; then what differs in other blocks."""
+    """(title, row) with the blocks of a stack folded, then what differs in other blocks."""
     blocks: dict[str, dict[int, list[tuple[str, Row]]]] = {}
     for row in rows:
         if match := _BLOCK.fullmatch(row.name):
@@ -131,11 +131,11 @@ def _stack(name: str, blocks: dict[int, list[tuple[str, Row]]]) -> Iterator[tupl
     for numbers in kinds.values():
         parts = blocks[numbers[0]]
         count = "one block" if len(numbers) == 1 else f"{len(numbers)} blocks"
-        as_above = "" if parts is first else ", as above but for"
+        as_above = "" if parts is first else ", as above except"
         yield f"{name}.{_ranges(numbers)}: {count}{as_above}", None
         for (title, row), (_, known) in zip(parts, first, strict=True):
             if parts is first or (row.shape, row.flops) != (known.shape, known.flops):
-                yield f"  {title or 'in all'}", row
+                yield f"  {title or 'total'}", row
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -155,32 +155,32 @@ def _summary(found: Walk) -> Iterator[str]:
     parts = f"vision {short(p['vision'])}, decoder {short(p['decoder'])}, {head}"
     yield f"parameters  {p['total']:,}: {parts}"
     yield (
-        f"weights     {short(2 * p['total'])}B in bfloat16, as they are published; "
+        f"weights     {short(2 * p['total'])}B in bfloat16, as published; "
         f"{short(4 * p['total'])}B in float32, as computed here"
     )
     yield (
         f"FLOPs       vision {short(f['vision'])}, decoder {short(f['decoder'])} for the prompt, "
-        f"lm_head {short(f['lm_head'])} a row; each new token {short(f['new_token'])}"
+        f"lm_head {short(f['lm_head'])} per token; each new token {short(f['new_token'])}"
     )
     yield f"            ({FLOPS_ARE})"
     yield (
-        f"KV cache    {2 * cache['token']:,} bytes a token in bfloat16 (twice that in float32), "
+        f"KV cache    {2 * cache['token']:,} bytes per token in bfloat16 (twice that in float32), "
         f"{short(2 * cache['prompt'])}B for this prompt"
     )
 
 
 def presets_json() -> list[dict[str, Any]]:
-    """The seven published sizes, with an empty prompt's walk but for its stages."""
+    """The seven published sizes: the walk of a one-token prompt, without its stages."""
     rows = [as_json(name, walk(preset(name), [], 1)) for name in PRESETS]
     keep = ("model", "second_hand", "parameters", "bytes")
     return [{key: row[key] for key in keep} for row in rows]
 
 
 def presets_text() -> str:
-    """The seven published sizes beside each other."""
+    """A table of the seven published sizes."""
     cells = "{:16}{:>16}{:>10}{:>10}{:>12}{:>9}  {}".format
     lines = [
-        cells("preset", "parameters", "vision", "bfloat16", "KV a token", "width", "second-hand")
+        cells("preset", "parameters", "vision", "bfloat16", "KV/token", "hidden", "second-hand")
     ]
     for name in PRESETS:
         config: Config = preset(name)
@@ -190,4 +190,10 @@ def presets_text() -> str:
             name, f"{p['total']:,}", short(p["vision"]), short(2 * p["total"]) + "B",
             f"{2 * found.cache['token']:,} B", config.text.hidden_size, KNOWN_FROM[name],
         ))  # fmt: skip
-    return "\n".join([*lines, "", "KV a token: bytes of the cache in bfloat16."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "KV/token: bytes of the KV cache per token in bfloat16; hidden: hidden size.",
+        ]
+    )

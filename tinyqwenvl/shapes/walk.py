@@ -1,7 +1,7 @@
-"""The whole geometry of a prompt without any weights: run the model's own stages on shapes.
+"""The shape walk: every stage's shape and cost for a prompt, without weights.
 
-:func:`walk` calls the functions that the model calls, on :class:`~.abstract.Abstract` arrays, and
-writes down every stage that they record. Integers (grids, windows, positions) are real.
+:func:`walk` calls the model's own functions on :class:`~.abstract.Abstract` arrays and collects
+every stage that they record. Integers (grids, windows, positions) are real.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_TOKENS = 1_000_000
 
 @dataclass
 class Row:
-    """One stage. ``parameters`` and ``flops`` are of it and of all stages inside it."""
+    """One stage. ``parameters`` and ``flops`` include all stages inside it."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,11 +40,11 @@ class Row:
 
 @dataclass
 class Walk:
-    """What :func:`walk` found. Sizes of images are [width, height] in pixels.
+    """The result of :func:`walk`. Image sizes are [width, height] in pixels.
 
-    ``flops``: of the "vision" encoder, of the "decoder" for the whole prompt, of the "lm_head" for
-    one row of it, and of a "new_token" after it. ``cache``: numbers that the KV cache holds for the
-    "prompt", and for each "token".
+    ``flops``: the "vision" encoder, the "decoder" for the whole prompt, the "lm_head" for one
+    token, and one "new_token" after the prompt. ``cache``: values in the KV cache for the whole
+    "prompt", and per "token".
     """
 
     config: Config
@@ -67,22 +67,22 @@ def walk(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Walk:
-    """All stages of a prompt with images of ``sizes``, (width, height), and ``text_tokens`` more.
+    """All stages of a prompt with images of ``sizes`` (width, height) and ``text_tokens``.
 
-    ``text_tokens`` are all tokens that are not an image's: template and question. Raises UserError
-    for sizes that no model takes.
+    ``text_tokens`` counts all other tokens: template and question. Raises UserError for sizes that
+    are not supported.
     """
     if text_tokens <= len(sizes):
         raise UserError(f"{text_tokens} text tokens: give at least {len(sizes) + 1}")
     if text_tokens > MOST_TOKENS:
-        raise UserError(f"over {MOST_TOKENS:,} text tokens; ask for fewer")
+        raise UserError(f"over {MOST_TOKENS:,} text tokens; request fewer")
     watch = _Watch(Meter())
     images, pixels, grids = _images(config, sizes, min_pixels, max_pixels, watch)
     text = next(i for i in range(3) if i not in (config.image_token_id, config.video_token_id))
-    blocks = [[text, *[config.image_token_id] * p["tokens"]] for p in images]
-    ids = np.concatenate([*blocks, [text] * (text_tokens - len(sizes))])
+    spans = [[text, *[config.image_token_id] * p["tokens"]] for p in images]
+    ids = np.concatenate([*spans, [text] * (text_tokens - len(sizes))])
     if len(ids) > MOST_TOKENS:
-        raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
+        raise UserError(f"over {MOST_TOKENS:,} tokens; request fewer pixels or tokens")
 
     watch("input_ids", ids)
     shapes = weight_shapes(config)
@@ -93,8 +93,8 @@ def walk(
     def run(new: np.ndarray, positions: np.ndarray) -> None:
         embeds = decoder.embed(new, weights.model.embed_tokens)
         if pixels is not None and len(new) > 1:
-            seen = vision.vision_encoder(pixels, grids, weights.visual, config, watch.attend)
-            embeds = decoder.scatter(embeds, new, config.image_token_id, seen)
+            visual = vision.vision_encoder(pixels, grids, weights.visual, config, watch.attend)
+            embeds = decoder.scatter(embeds, new, config.image_token_id, visual)
         x = decoder.decode(embeds, positions, weights.model, config.text, cache, watch.attend)
         decoder.logits(x, weights.lm_head)
 
@@ -130,7 +130,7 @@ def _images(
     max_pixels: int | None,
     watch: _Watch,
 ) -> tuple[list[dict[str, Any]], Any, Any]:
-    """What becomes of each image; the patches of all; their grids."""
+    """Sizes and token counts per image; the patches of all images; their grids."""
     vision_config, processor = config.vision, config.processor
     patch, merge = vision_config.patch_size, vision_config.spatial_merge_size
     limits = processor.limits(min_pixels, max_pixels)
@@ -141,7 +141,7 @@ def _images(
             height, width, patch * merge, limits, asked=(min_pixels, max_pixels)
         )
         if high * wide > MOST_TOKENS * (patch * merge) ** 2:
-            raise UserError(f"over {MOST_TOKENS:,} tokens; ask for fewer pixels or tokens")
+            raise UserError(f"over {MOST_TOKENS:,} tokens; request fewer pixels or tokens")
         watch("image.rgb", Abstract((height, width, 3), np.uint8))
         resized: Any = Abstract((1, high, wide, 3), np.uint8, watch.meter)
         frames = normalise(resized, processor.image_mean, processor.image_std)
@@ -162,7 +162,7 @@ def _images(
 
 
 class _Watch:
-    """Collects the stages as rows, each with what was multiplied since the row before."""
+    """Collects the stages as rows, each with the FLOPs since the previous row."""
 
     def __init__(self, meter: Meter):
         self.meter, self.rows, self.seen = meter, list[Row](), 0
@@ -172,9 +172,9 @@ class _Watch:
         self.rows.append(Row(name, tuple(np.shape(value)), str(value.dtype), flops=done))
 
     def attend(self, q: Any, k: Any, v: Any, key_ranges: np.ndarray) -> Any:
-        """In the place of ``nn.attention``: count the pairs that may look at each other, twice.
+        """Replaces ``nn.attention``: count each visible query-key pair twice.
 
-        (Once for their scores, once for the mean of the values.)
+        (Once for the attention score, once for the weighted mean of the values.)
         """
         pairs = int(np.sum(key_ranges[:, 1] - key_ranges[:, 0]))
         self.meter.add_product(2 * q.shape[0], 1, q.shape[2], pairs)

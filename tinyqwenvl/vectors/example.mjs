@@ -1,10 +1,10 @@
-// A program that answers three families of the unit vectors, in plain JavaScript (no packages):
+// A program that answers three families of the unit vectors, in JavaScript without packages:
 //
 //     python -m tinyqwenvl.oracle harness -- node example.mjs
 //
-// It reads one question a line from stdin, {"id", "family", "input"}, and writes one answer a line
-// to stdout: {"id", "output"}, {"id", "error"} where the input must be refused, {"id", "skip"} for
-// what it does not know. Replace the functions by calls of your own code.
+// It reads one question per line from stdin, {"id", "family", "input"}, and writes one answer per
+// line to stdout: {"id", "output"}, {"id", "error"} if the input must be refused, {"id", "skip"} for
+// unsupported families. Replace the functions by calls of your own code.
 
 import { createInterface } from "node:readline";
 
@@ -18,11 +18,11 @@ function roundHalfToEven(x) {
   return below % 2 === 0 ? below : below + 1;
 }
 
-// The size at which a picture is read: near its own, sides multiples of factor (28 pixels).
+// The size to which an image is resized: about its own, with sides that are multiples of factor.
 function smartResize({ height, width, factor, min_pixels, max_pixels }) {
-  if (Math.min(height, width) < 1) throw new Error("a picture without pixels");
+  if (Math.min(height, width) < 1) throw new Error("an image without pixels");
   if (Math.max(height, width) / Math.min(height, width) > 200) throw new Error("ratio over 200");
-  if (min_pixels > max_pixels) throw new Error("the limits leave no size");
+  if (min_pixels > max_pixels) throw new Error("the limits allow no size");
   let h = roundHalfToEven(height / factor) * factor;
   let w = roundHalfToEven(width / factor) * factor;
   if (h * w > max_pixels) {
@@ -39,11 +39,11 @@ function smartResize({ height, width, factor, min_pixels, max_pixels }) {
 
 // ---------------------------------------------------------------- window_index
 
-// Tokens (blocks of merge x merge patches) window by window; windows at the edges are cut.
+// Tokens (groups of merge x merge patches) window by window; windows at the edges are smaller.
 function windowIndex({ grid_thw, patch_size, spatial_merge_size, window_size }) {
   const side = Math.floor(window_size / spatial_merge_size / patch_size); // in tokens: 4
   const order = [];
-  let offset = 0; // of this picture's first token
+  let offset = 0; // of this image's first token
   for (const [frames, rows, columns] of grid_thw) {
     const h = rows / spatial_merge_size;
     const w = columns / spatial_merge_size;
@@ -66,7 +66,7 @@ function windowIndex({ grid_thw, patch_size, spatial_merge_size, window_size }) 
 function block([frames, rows, columns], start, seconds, perSecond, merge) {
   const found = [];
   for (let t = 0; t < frames; t++) {
-    // Each product is rounded to float32; the result is cut to an integer once, at the end.
+    // Each product is rounded to float32; the result is truncated to an integer once, at the end.
     const time = Math.trunc(Math.fround(Math.fround(t * Math.fround(seconds)) * perSecond));
     for (let y = 0; y < rows / merge; y++)
       for (let x = 0; x < columns / merge; x++) found.push([start + time, start + y, start + x]);
@@ -76,9 +76,9 @@ function block([frames, rows, columns], start, seconds, perSecond, merge) {
 
 function mropePositions(given) {
   const ids = given.input_ids.filter((_, i) => given.attention_mask[i]); // without padding
-  const pictures = [...given.image_grid_thw];
+  const images = [...given.image_grid_thw];
   const videos = given.video_grid_thw.map((grid, i) => [grid, given.second_per_grid_ts?.[i] ?? 1]);
-  const newer = given.model_type === "qwen2_5_vl"; // Qwen2-VL knows no seconds
+  const newer = given.model_type === "qwen2_5_vl"; // Qwen2-VL has no seconds
   const positions = [];
   let next = 0; // position of the next text token
   while (positions.length < ids.length) {
@@ -89,17 +89,17 @@ function mropePositions(given) {
       continue;
     }
     const video = id === given.video_token_id;
-    const [grid, seconds] = (video ? videos.shift() : [pictures.shift(), 1]) ?? [];
-    if (!grid) throw new Error("more placeholders than pictures");
+    const [grid, seconds] = (video ? videos.shift() : [images.shift(), 1]) ?? [];
+    if (!grid) throw new Error("more placeholders than images");
     const pace = newer ? [seconds, given.tokens_per_second] : [1, 1];
     const found = block(grid, next, ...pace, given.spatial_merge_size);
     const run = ids.slice(positions.length, positions.length + found.length);
     if (run.length < found.length || run.some((other) => other !== id))
-      throw new Error("a picture has more tokens than placeholders");
+      throw new Error("an image has more tokens than placeholders");
     positions.push(...found);
     next = 1 + found.flat().reduce((a, b) => Math.max(a, b)); // past the largest of all three axes
   }
-  if (pictures.length || videos.length) throw new Error("more pictures than placeholders");
+  if (images.length || videos.length) throw new Error("more images than placeholders");
   const delta = next - ids.length;
   let i = 0; // padding stays 0 on all axes
   const whole = given.attention_mask.map((real) => (real ? positions[i++] : [0, 0, 0]));

@@ -1,4 +1,4 @@
-"""The cost of an image: FLOPs and bytes against its size, walked without any weights."""
+"""The cost of an image: FLOPs and bytes against its size, computed without weights."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _encoder_share(flops: Mapping[str, int]) -> float:
 
 
 def _slope(x: Any, y: Any) -> float:
-    """On logarithmic axes, between the last two points; not a number where there are none."""
+    """The slope between the last two points on logarithmic axes; NaN if there are none."""
     if len(x) < 2 or x[-1] == x[-2]:
         return float("nan")
     return float(np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2]))

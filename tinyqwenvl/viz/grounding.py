@@ -1,4 +1,4 @@
-"""Boxes and points of an answer, drawn on the image that was asked about."""
+"""Draw the boxes and points of an answer on its image."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 10.4, 6.1  # inches, and the units of the axes
 
 
 class Run(NamedTuple):
-    """What the figure shows of a run."""
+    """The data of a run that the figure shows."""
 
     stages: Mapping[str, Sequence[Any]]
     config: Config
@@ -99,7 +99,7 @@ def _pixels(axes: Axes, pixels: Any, place: Place, **look: Any) -> tuple[float, 
 
 
 def thumbnail(axes: Axes, run: Run, place: Place) -> None:
-    """The image as it came."""
+    """The original image."""
     _pixels(axes, run.image, place)
 
 

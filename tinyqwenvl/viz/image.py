@@ -125,7 +125,7 @@ def _patches_and_tokens(
 
 
 def _grid(axes: Axes, width: int, height: int, step: int, line: float) -> None:
-    """Dark lines with a light rim, so that they are seen on any image."""
+    """Dark lines with a light rim, visible on any image."""
     for colour, extra in ((PAPER, 1.0), (INK, 0.0)):
         style: dict[str, Any] = {"color": colour, "linewidth": line + extra * line / 1.3}
         axes.vlines(np.arange(0, width + 1, step), 0, height, **style)

@@ -78,7 +78,7 @@ def merge_groups(
 
 
 def _numbered(points: float, merge: int, patches: int) -> str:
-    """What there is room to number, at 7 points of text, and not too many to read."""
+    """The cells whose numbers fit at 7 points of text, few enough to read."""
     for counted, what, room in (
         (patches, "patches", points),
         (patches // merge**2, "tokens", points * merge),

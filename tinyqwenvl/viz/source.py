@@ -1,4 +1,4 @@
-"""The source of the library itself, shown in a notebook: never a second copy of it."""
+"""Show the source of the library in a notebook, so that no copy can become stale."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Source(NamedTuple):
-    """A piece of the library's text, and the file that it stands in."""
+    """An excerpt of the library's source, and its file."""
 
     file: str
     text: str
@@ -21,9 +21,9 @@ class Source(NamedTuple):
 
 
 def source(*functions: Any) -> Source:
-    """The source of functions, methods or classes of one file, as it stands there.
+    """The source of functions, methods or classes of one file.
 
-    The last expression of a cell is shown: ``source(image.patchify)``.
+    Jupyter shows the last expression of a cell: ``source(image.patchify)``.
     """
     plain = [inspect.unwrap(function) for function in functions]
     modules = {function.__module__ for function in plain}

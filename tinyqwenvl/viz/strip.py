@@ -1,4 +1,4 @@
-"""You are here: the pipeline as a strip, with what a notebook is about highlighted."""
+"""The "you are here" strip: the pipeline, with the topic of a notebook highlighted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, a title, text for those who cannot see the image.
+"""The style that all figures share: colours, a title, and alt text.
 
 Figures are ordinary matplotlib figures (``savefig``, ``axes`` work). They are drawn on white, so
 that they read on dark pages too, in colours that the colour-blind can distinguish.

@@ -108,7 +108,7 @@ def video_strip(
 
 
 def _brackets(ax: Any, row: Row, step: int, wide: float, inch: float) -> None:
-    """A bracket under each frame pair, and its time where there is room for it."""
+    """A bracket under each frame pair, with its time if it fits."""
     firsts = row.starts[::step]
     lasts = [*row.starts[step - 1 : (len(firsts) - 1) * step : step], row.starts[-1]]
     y, tip, inset, free = -0.12 * inch, -0.04 * inch, 0.03 * inch, -1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
@@ -9,12 +10,15 @@ from ...cli import Parser, write_text
 from ...errors import UserError
 from ...model import Model
 from .. import report
+from ..align import align, unmatched
 from ..diagnose import diagnose
 from ..diff import BANDS, MULTIPLE, Comparison, compare
+from ..dump import Dump
 from ..explain import explain
 from ..mutants import MUTANTS
 from ..page import as_html
 from ..readers import open_dump, read_map
+from ..row_order import undone
 from ..single import single
 from .checkpoint import model_of
 
@@ -66,6 +70,9 @@ def run(argv: list[str]) -> int:
     reference = open_dump(args.reference)
     candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
     model = model_of(reference, args.model)
+    reference, candidate = align(reference, candidate)
+    ordered = undone(reference, candidate)
+    as_given, candidate = candidate, ordered or candidate
     if args.single:
         if model is None:
             raise UserError("--single runs the model: give its checkpoint with -m")
@@ -74,6 +81,8 @@ def run(argv: list[str]) -> int:
         found = compare(reference, candidate, args.precision, args.multiple)
     if found.first is not None and not args.no_explain and not args.single:
         _explain(found, model)
+        if ordered is not None:
+            found = _in_either_order(found, as_given, model, args)
     if args.html is not None:
         write_text(args.html, as_html(found))
     if args.json:
@@ -83,8 +92,30 @@ def run(argv: list[str]) -> int:
     return int(found.first is not None)
 
 
+def _in_either_order(
+    found: Comparison, as_given: Dump, model: Model | None, args: argparse.Namespace
+) -> Comparison:
+    """The comparison that is explained better: with the order of rows undone, or as it was given.
+
+    A wrong order may be the bug itself.
+    """
+    other = compare(found.reference, as_given, args.precision, args.multiple)
+    _explain(other, model)
+    scores = [max((e["score"] for e in c.explanation), default=0) for c in (found, other)]
+    return other if scores[1] > scores[0] else found
+
+
 def _explain(found: Comparison, model: Model | None) -> None:
     """Add the reasons for the first difference, or a note why there are none."""
+    first = found.first
+    if first is None:
+        return
+    if first.verdict == "shape" and unmatched(found.reference, found.candidate, first.name):
+        found.notes.append(
+            f"the rows of {first.name} cannot be matched with the reference's, so no reason is "
+            "looked for"
+        )
+        return
     try:
         found.explanation = explain(found, model)
     except UserError as error:  # the reference does not hold what a run begins with

@@ -10,6 +10,7 @@ from ..diagnose import diagnose
 from ..diff import BANDS, compare
 from ..explain import explain
 from ..readers import open_dump, read_map
+from ..row_order import undone
 from .checkpoint import model_of
 
 HELP = """\
@@ -37,7 +38,11 @@ def run(argv: list[str]) -> int:
     candidate = open_dump(args.candidate, read_map(args.map) if args.map else None)
     found = compare(reference, candidate, args.precision)
     model = model_of(reference, args.model)
-    found.explanation = reasons = explain(found, model)
+    reasons = explain(found, model)
+    if (ordered := undone(found.reference, found.candidate)) is not None:
+        again = compare(found.reference, ordered, args.precision)
+        reasons = sorted(reasons + explain(again, model), key=lambda line: -line["score"])[:5]
+    found.explanation = reasons
     found.diagnosis = diagnose(found, model)
     if args.json:
         print(json.dumps(reasons, indent=1))

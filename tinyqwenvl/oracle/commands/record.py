@@ -15,6 +15,7 @@ from ...model import Model, load, user_message
 from ...tracing import current_name
 from ..dump import Dump
 from ..mutants import apply, find_mutant
+from ..own_weights import with_weights
 from ..readers import open_dump
 from ..record import MEASURED, SMALL, Job, job_from_file, record
 
@@ -31,6 +32,8 @@ was made of, and how far rounding alone moves it (its noise floors).
   --inputs FILE         your own input_ids, pixel_values and image_grid_thw
                         (pixel_values_videos, video_grid_thw and
                         second_per_grid_ts too) instead of IMAGE and PROMPT
+  --weights-from FILE   the port's own weights (MLX, GGUF, safetensors, folder),
+                        dequantised; may be given several times
   --stages GLOB         only stages named so; may be given several times
   --tokens N            generate N ids too, each step a further call; default 0
   --floors LIST         noise of {",".join(MEASURED)}; or none.
@@ -51,6 +54,7 @@ def parser() -> Parser:
     p.add_argument("--video", action="append", default=[])
     p.add_argument("--fps", type=float)
     p.add_argument("--inputs")
+    p.add_argument("--weights-from", action="append", default=[])
     p.add_argument("--stages", action="append", default=[])
     p.add_argument("--tokens", type=int, default=0)
     p.add_argument("--floors")
@@ -75,11 +79,15 @@ def run(argv: list[str]) -> int:
     mutant = find_mutant(args.mutant).name if args.mutant else None
     _check_output(args.output)
     model = load(args.model, args.dtype)
+    if args.weights_from:
+        model = with_weights(model, args.weights_from)
     job = _job(args, model)
     stages = args.stages or ["*"]
     source = args.model or "embedded"
     with apply(mutant):
-        dump = record(model, job, args.output, stages, not args.no_inputs, floors, source)
+        dump = record(
+            model, job, args.output, stages, not args.no_inputs, floors, source, args.weights_from
+        )
     _note_what_is_missing(args, dump)
     print(f"{len(dump)} stages in {args.output}")
     return 0

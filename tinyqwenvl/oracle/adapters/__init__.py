@@ -1,0 +1,1 @@
+"""Ready dumpers for runtimes, and the names that these give to stages."""
