@@ -9,13 +9,13 @@ import safetensors.numpy
 from scripts.random_checkpoint import random_image
 from tinyqwenvl.oracle.__main__ import main
 from tinyqwenvl.oracle.diff import compare
-from tinyqwenvl.oracle.single import single
 from tinyqwenvl.oracle.dump import Entry, make_dump
 from tinyqwenvl.oracle.mutants import apply
 from tinyqwenvl.oracle.readers import open_dump
 from tinyqwenvl.oracle.record import Job, record
 from tinyqwenvl.oracle.row_order import orders, undone
 from tinyqwenvl.oracle.rows import spread
+from tinyqwenvl.oracle.single import single
 from tinyqwenvl.oracle.stages import about
 
 
