@@ -11,7 +11,7 @@ from .model import Inputs, Model, load
 from .tracing import trace
 from .weights import Weights, flatten, nest
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Inputs", "Model", "UserError", "Weights", "flatten", "load", "nest", "trace"]
 
 old_modules()
