@@ -5,7 +5,7 @@
 # port right? If not, where does it first go wrong, and why?**
 #
 # Before this: [13](13_two_generations.ipynb), or any of 01 to 12. You need: NumPy, the idea of a
-# correlation. 26 minutes.
+# correlation. 27 minutes.
 
 # %%
 from tinyqwenvl.viz import here
@@ -23,7 +23,7 @@ from PIL import Image
 import tinyqwenvl
 from tinyqwenvl import image, nn, vision
 from tinyqwenvl.model import EXAMPLE_IMAGE, user_message
-from tinyqwenvl.oracle import diff, metrics, mutants, report
+from tinyqwenvl.oracle import diff, metrics, mutants, report, single
 from tinyqwenvl.oracle.check import check, inputs_of
 from tinyqwenvl.oracle.explain import explain
 from tinyqwenvl.oracle.record import Job, record
@@ -263,10 +263,10 @@ distance_profile(found, pearson=True, title="The second case: wrong nearly every
 # run continues with the port's values, errors and all.
 
 # %%
-source(diff.single, diff._Steer.observe)
+source(single.single, single._Steer.observe)
 
 # %%
-alone = diff.single(model, reference, port)
+alone = single.single(model, reference, port)
 guilty = [v.name for v in alone.compared if v.bad]
 print(f"{sum(v.bad for v in found.compared)} stages differ; on their own, {len(guilty)} do:")
 print(", ".join(name.removeprefix("visual.blocks.") for name in guilty))

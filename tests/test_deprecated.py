@@ -29,7 +29,7 @@ def inputs(model):
 def test_an_old_name_is_the_new_one(module, old, new):
     namespace = importlib.import_module(module)
     assert old not in vars(namespace)
-    with pytest.warns(DeprecationWarning, match=f"{module}.{old} is called {new} now"):
+    with pytest.warns(DeprecationWarning, match=f"{module}.{old} is now called {new}"):
         assert getattr(namespace, old) is getattr(namespace, new)
 
 
@@ -84,7 +84,7 @@ def test_today_s_key_wins_where_both_are_given(model):
 
 
 def test_a_prompt_that_is_no_text_is_refused_in_one_line(model):
-    with pytest.raises(tinyqwenvl.UserError, match="the prompt is empty"):
+    with pytest.raises(tinyqwenvl.UserError, match="a prompt is a text, not NoneType"):
         model.ask(EXAMPLE_IMAGE, None)
 
 

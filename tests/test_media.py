@@ -169,7 +169,7 @@ def test_exif_that_cannot_be_read_is_said_once(recwarn):
     Image.new("RGB", (30, 20)).save(buffer, "JPEG", exif=damaged)
     assert open_image(buffer.getvalue()).size == (30, 20)
     said = [str(w.message) for w in recwarn]
-    assert said == ["the image has EXIF that cannot be read; it is not turned"]
+    assert said == ["the image has EXIF that cannot be read; it is not rotated"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")

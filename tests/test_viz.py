@@ -81,7 +81,7 @@ def test_without_matplotlib_one_line_says_what_to_install():
 @pytest.mark.parametrize("old", OLD_NAMES["tinyqwenvl.viz"])
 def test_names_of_courses_still_work_and_say_the_new_one(old):
     new = OLD_NAMES["tinyqwenvl.viz"][old]
-    with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now"):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
         assert getattr(viz, old) is getattr(viz, new)
     assert new in viz.__all__ and old not in viz.__all__
 

@@ -133,7 +133,7 @@ def test_what_transformers_reads_we_read(what, tmp_path):
 def test_the_head_of_transformers_4_by_name(tmp_path):
     directory = write_checkpoint(tmp_path / "model", RAW, 5)
     (directory / "config.json").write_text(json.dumps(TIED))
-    with pytest.warns(tinyqwenvl.errors.CheckpointWarning, match="head of its own, which is used"):
+    with pytest.warns(tinyqwenvl.errors.CheckpointWarning, match="its own head, which is used"):
         ours = tinyqwenvl.load(directory)
     older = replace(ours, weights=compat.tied_head(ours.weights))
     inputs = ours.prepare(user_message(None, "what?"))

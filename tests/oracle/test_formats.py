@@ -87,7 +87,7 @@ def broken_dumps(place):
     yield write("cut.npy", good.getvalue()[:-5]), "is cut"
     yield write("cut.npz", b"PK\x03\x04" + bytes(50)), "cannot be read"
     yield write("text.npy", b"hello"), "cannot be read"
-    yield write("cut.safetensors", struct.pack("<Q", 100) + b'{"a":'), "cut or is not"
+    yield write("cut.safetensors", struct.pack("<Q", 100) + b'{"a":'), "truncated or not"
     yield write("x.bin", bytes(16)), "needs its shape"
     write("y.json", b'{"shape": [3], "dtype": "float32"}')
     yield write("y.bin", bytes(16)), "16 bytes"

@@ -77,7 +77,10 @@ class Padding:
         if count <= wanted:
             return None
         starts = {"before the prompt": count - wanted, "after the prompt": 0}
-        if (start := self._start_of_ids(count)) is not None:
+        if (ids := self._ids(count)) is not None:
+            start = _start(*ids)
+            if start is None:  # another prompt, which is longer
+                return None
             starts = {"around the prompt": start}
         options = {
             how: [replace(rows[0], keep=tuple(range(at, at + wanted))), *rows[1:]]
@@ -85,18 +88,12 @@ class Padding:
         }
         return self._chosen(("S", name), ours, rows, options)
 
-    def _start_of_ids(self, count: int) -> int | None:
-        """Where the reference's ids begin in the candidate's padded ones."""
+    def _ids(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The reference's ids and the candidate's; None where these are not ``count`` or unknown."""
         ours, theirs = self.reference.get("input_ids"), self.candidate.get("input_ids")
-        if ours is None or theirs is None:
+        if ours is None or theirs is None or int(np.prod(theirs.shape)) != count:
             return None
-        whole, ids = np.reshape(theirs.read(), -1), np.reshape(ours.read(), -1)
-        if len(whole) != count:
-            return None
-        fits = (
-            i for i in range(count - len(ids) + 1) if np.array_equal(whole[i:][: len(ids)], ids)
-        )
-        return next(fits, None)
+        return np.reshape(ours.read(), -1), np.reshape(theirs.read(), -1)
 
     def _parts(self, calls: int, unit: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
         """(rows of each window, grids) of each of the candidate's calls: one per call of ours, or
@@ -117,6 +114,12 @@ class Padding:
             f"{rows} padding rows {how} left out in {stages} stage" + "s" * (stages != 1)
             for (rows, how), stages in sorted(self.found.items(), reverse=True)
         ]
+
+
+def _start(ids: np.ndarray, padded: np.ndarray) -> int | None:
+    """Where ids begin in padded ones; None where they are not in them."""
+    starts = range(len(padded) - len(ids) + 1)
+    return next((i for i in starts if np.array_equal(padded[i : i + len(ids)], ids)), None)
 
 
 def _calls(dump: Dump) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -57,7 +57,7 @@ def distance_profile(
     """Distance of every floating-point stage from the reference, in run order, on a log axis.
 
     ``measure``: "nmse", "cosine_error" or "max_error"; ``scope``: "entire" for
-    ``oracle.diff.compare`` and "single" for ``oracle.diff.single`` (which noise floor is drawn).
+    ``oracle.diff.compare`` and "single" for ``oracle.single.single`` (which noise floor is drawn).
     Filled marks are wrong, hollow ones agree; a stage that is equal to the last bit has no
     distance and stands on the lowest line. The grey area is the tolerance (the band), the dotted
     line the noise floor where the reference has one. Integers that differ are crosses at the top.
