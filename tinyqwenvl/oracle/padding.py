@@ -89,7 +89,7 @@ class Padding:
         return self._chosen(("S", name), ours, rows, options)
 
     def _ids(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """The reference's ids and the candidate's; None where these are not ``count`` or unknown."""
+        """Ids of the reference and of the candidate; None where these are not ``count``."""
         ours, theirs = self.reference.get("input_ids"), self.candidate.get("input_ids")
         if ours is None or theirs is None or int(np.prod(theirs.shape)) != count:
             return None
