@@ -1,1 +1,1 @@
-"""The spec oracle: what is right at every stage, where a port first goes wrong, and why."""
+"""The spec oracle: reference tensors per stage, a port's first wrong stage, and its bug."""

@@ -12,20 +12,20 @@ from .commands import check, diff, explain, harness, mutants, record, selftest, 
 HELP = """\
 usage: tinyqwenvl oracle COMMAND ...
 
-What is right at every stage, where a port first goes wrong, and why.
+Find the first wrong stage of a port, and the bug behind it.
 
-  record     run a prompt and write down every stage
-  diff       compare two dumps: a verdict per stage, the first that differs
-  explain    name the known bug that gives what a candidate holds
+  record     run a prompt and record the tensors of every stage
+  diff       compare two dumps: a verdict per stage, and the first that differs
+  explain    name the known bug that reproduces a candidate
   check      run your own function on a stage's recorded inputs
-  mutants    the injected bugs that diff can name, and where each was seen
-  vectors    copy the conformance vectors, which need no Python, to a folder
-  harness    ask another program the unit vectors
-  selftest   every injected bug (mutant) is caught by a vector, and named
-  verify     a published checkpoint here against transformers
+  mutants    list the injected bugs that diff can name, and where each was seen
+  vectors    copy the conformance vectors (no Python needed) to a folder
+  harness    run the unit vectors against another program
+  selftest   check that every injected bug is caught by a vector, and named
+  verify     compare a published checkpoint here and in transformers
 
-tinyqwenvl oracle COMMAND --help says more. Exit code 0: all agrees; 1:
-something differs; 2: bad input.
+tinyqwenvl oracle COMMAND --help lists the options. Exit code 0: everything
+agrees; 1: something differs; 2: bad input.
 """
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -42,7 +42,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def dispatch(argv: list[str] | None) -> int:
-    """Hand the words after a command's name to it."""
+    """Run the subcommand that the arguments name."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:])

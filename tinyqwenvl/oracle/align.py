@@ -1,10 +1,10 @@
-"""Bringing a candidate into the shape of the reference before the two are compared.
+"""Align a candidate with the reference before the two are compared.
 
-Runtimes cut a prompt in other pieces than we do: a prefill of S - 1 tokens and then 1, chunks of 40
+Runtimes split a prompt differently from us: a prefill of S - 1 tokens and then 1, chunks of 40
 tokens, one call of the vision encoder per image, windows padded to a fixed size, and a last layer
-that computes only the row whose logits are wanted. :func:`align` joins such calls, leaves padding
-rows out, and narrows the reference to the rows that the candidate holds. It says so in the notes of
-the candidate, moves no row that fits already, and changes nothing where the shapes agree.
+that computes only the row whose logits are wanted. :func:`align` joins such calls, removes padding
+rows out, and narrows the reference to the rows that the candidate holds. The candidate's
+notes report it. Rows that fit already are not moved, and where shapes agree nothing changes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
 
 def align(reference: Dump, candidate: Dump) -> tuple[Dump, Dump]:
-    """(reference, candidate) with calls joined and padding left out, both reduced to common rows.
+    """(reference, candidate) with calls joined and padding removed, both reduced to common rows.
 
-    An entry of the reference of which only some rows are compared says which in
+    If only some rows of a reference entry are compared, they are in
     ``info["rows"]``: (axis, indices). Stages that cannot be matched stay as they are. Raises
     UserError for a candidate of another family or size.
     """
@@ -53,10 +53,10 @@ def align(reference: Dump, candidate: Dump) -> tuple[Dump, Dump]:
 
 
 def refuse_another_model(reference: Dump, candidate: Dump) -> None:
-    """Raise UserError where a candidate is plainly of another family, or of another hidden size."""
+    """Raise UserError if a candidate clearly has another family or another hidden size."""
     ours, theirs = (str(d.about.get("model_type", "")) for d in (reference, candidate))
     if {ours, theirs} == {*FAMILIES}:
-        raise UserError(f"{candidate.source} is of a {theirs}, {reference.source} of a {ours}")
+        raise UserError(f"{candidate.source} is from a {theirs}, {reference.source} from a {ours}")
     pairs = []
     for entry in candidate:
         known = reference.get(entry.name, entry.call)
@@ -67,8 +67,8 @@ def refuse_another_model(reference: Dump, candidate: Dump) -> None:
     if len(wrong) > 2 and len(wrong) == len(pairs):
         other, known = wrong[0]
         raise UserError(
-            f"{candidate.source} is of a model of another size: {other.key} has "
-            f"{other.shape[-1]} elements per row, the reference's {known.shape[-1]}"
+            f"{candidate.source} is from a model of another size: {other.key} has "
+            f"hidden size {other.shape[-1]}, the reference's {known.shape[-1]}"
         )
 
 
@@ -82,7 +82,7 @@ def _by_name(dump: Dump) -> dict[str, list[Entry]]:
 
 @dataclass
 class _Work:
-    """What was found out so far, and the entries of the aligned dumps."""
+    """What is known so far, and the entries of the aligned dumps."""
 
     reference: Dump
     candidate: Dump
@@ -90,11 +90,11 @@ class _Work:
     narrowed: dict[tuple[str, int], Entry] = field(default_factory=dict)
     changed: bool = False
     joined: Counter = field(default_factory=Counter)  # calls -> stages
-    last: list[str] = field(default_factory=list)  # stages of which the last rows are there
+    last: list[str] = field(default_factory=list)  # stages with only the last positions
     empty: list[str] = field(default_factory=list)
     split: int = 0
     no_rows: int = 0  # windows without rows
-    heads: int = 0  # stages whose heads stood in one row
+    heads: int = 0  # stages with merged heads
     plans: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)  # letter -> calls
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class _Work:
         return all(_plain(a.shape) == _plain(b.shape) for a, b in known)
 
     def keep(self, calls: Iterable[Entry]) -> None:
-        """Calls as they are."""
+        """Keep the calls unchanged."""
         self.entries.update({(e.name, e.call): e for e in calls})
 
     def stage(self, name: str, ours: Sequence[Entry], theirs: Sequence[Entry]) -> None:
@@ -143,7 +143,7 @@ class _Work:
         axis = axes.index(letter)
         found = [as_rows(e, ours[0].shape, axis) for e in filled]
         rows = [r for r in found if r is not None]
-        if len(rows) < len(found) or not rows:  # of another width: a shape verdict
+        if len(rows) < len(found) or not rows:  # another hidden size: a shape verdict
             self.keep(filled)
             return
         groups = self._groups(name, letter, ours, rows, len(theirs))
@@ -154,7 +154,7 @@ class _Work:
         self._write(name, ours, groups)
 
     def _without_empty(self, bounds: Entry) -> Entry:
-        """Bounds without windows of no rows, which some keep: the same bound twice."""
+        """Boundaries without empty windows (the same boundary twice), which some runtimes keep."""
         array = np.reshape(bounds.read(), -1)
         kept = array[np.append(True, np.diff(array) != 0)]
         if len(kept) == len(array):
@@ -166,7 +166,7 @@ class _Work:
     def _groups(
         self, name: str, letter: str, ours: Sequence[Entry], rows: list[Rows], given: int
     ) -> Groups | None:
-        """Which of the candidate's rows make up which call of the reference; None: none do."""
+        """Which candidate rows make up which call of the reference; None if they do not fit."""
         axis = rows[0].axis
         wanted = [e.shape[axis] for e in ours]
         if name in BOUNDS:  # each call begins with a 0
@@ -191,13 +191,13 @@ class _Work:
         return self._last_rows(name, letter, rows, wanted, given)
 
     def _picked_media(self, rows: list[Rows], groups: list[list[int]] | None) -> Groups | None:
-        """Groups that need not be in the order of the calls: every row is in one of them."""
+        """Groups in any order of the calls: every row is in one of them."""
         if groups is None or sum(map(len, groups)) < len(rows):
             return picked(rows, groups)
         return [([rows[i] for i in group], None) for group in groups]
 
     def _plan(self, letter: str, groups: list[list[int]], rows: list[int]) -> None:
-        """Remember how the candidate cuts the prompt: for each call (reference's call, rows)."""
+        """Remember how the candidate splits the prompt: for each call (reference's call, rows)."""
         plan = []
         for call, group in enumerate(groups):
             start = 0
@@ -211,13 +211,13 @@ class _Work:
     def _last_rows(
         self, name: str, letter: str, rows: list[Rows], wanted: Sequence[int], given: int
     ) -> Groups | None:
-        """Only the last rows of each call, as where a runtime computes just the logits it needs."""
+        """Only the last rows of each call, if a runtime computes only the logits it needs."""
         whole = [(call, 0, count) for call, count in enumerate(wanted)]
         plan = self.plans.get("S" if letter == "K" else letter, whole)
         plan = plan if len(plan) >= len(rows) else whole
         if len(rows) > len(plan) or given > len(plan):
             return None
-        # Calls without any output leave nothing: what is there belongs to the last of each group.
+        # Calls without output leave nothing, so the rows given belong to the last of each group.
         ends = [p for i, p in enumerate(plan) if i + 1 == len(plan) or plan[i + 1][0] != p[0]]
         plan = plan if len(rows) == len(plan) else ends[: len(rows)]
         if len(plan) < len(rows):
@@ -256,7 +256,7 @@ class _Work:
                 self.narrowed[name, call] = narrowed(ours[call], axis, at)
 
     def _generated(self, theirs: Sequence[Entry]) -> None:
-        """One array of all generated ids: a call each."""
+        """Split one array of all generated ids into one call per id."""
         if len(theirs) != 1 or len(_plain(theirs[0].shape)) > 1:
             self.keep(theirs)
             return
@@ -267,27 +267,25 @@ class _Work:
             self.entries["generated", call] = part
 
     def told(self) -> list[str]:
-        """What was done, a line each."""
+        """What was done, one line each."""
         lines = [
-            f"{calls} calls joined to one in {_stages(count)}"
+            f"{calls} calls joined into one in {_stages(count)}"
             for calls, count in sorted(self.joined.items(), reverse=True)
             if calls > 1
         ]
         lines += self.padding.told()
         if self.last:
             some = ", ".join(self.last[:3]) + (", ..." if len(self.last) > 3 else "")
-            lines.append(
-                f"last rows only in {_stages(len(self.last))} ({some}): these are compared"
-            )
+            lines.append(f"only the last positions compared in {_stages(len(self.last))} ({some})")
         if self.no_rows:
-            lines.append(f"{self.no_rows} windows without any rows left out of the bounds")
+            lines.append(f"{self.no_rows} empty windows left out of the boundaries")
         if self.heads:
-            lines.append(f"heads in one row in {_stages(self.heads)}: read as [heads, rows, d]")
+            lines.append(f"merged heads in {_stages(self.heads)}: read as [heads, tokens, d]")
         if self.empty:
             some = ", ".join(self.empty[:3]) + (", ..." if len(self.empty) > 3 else "")
             lines.append(f"empty tensors left out in {_stages(len(self.empty))} ({some})")
         if self.split:
-            lines.append(f"generated: {self.split} ids in one array, taken as one step each")
+            lines.append(f"generated: {self.split} ids in one array, read as one id per step")
         return lines
 
 
@@ -305,9 +303,9 @@ def _plain(shape: tuple[int, ...]) -> list[int]:
 
 
 def same_tokens(reference: Dump, candidate: Dump) -> Dump:
-    """The candidate up to the first step that got another token than the reference's.
+    """The candidate up to the first step whose token differs from the reference's.
 
-    Where rounding decides the argmax, the steps after it are of another text.
+    If rounding decides the argmax, the later steps belong to another text.
     """
     for entry in reference:
         theirs = candidate.get("generated", entry.call) if entry.name == "generated" else None
@@ -321,15 +319,15 @@ def same_tokens(reference: Dump, candidate: Dump) -> Dump:
         if not later:
             return candidate
         kept = {key: e for key, e in candidate.entries.items() if key not in set(later)}
-        note = f"{entry.key} is another token: the steps after it are not compared"
+        note = f"{entry.key} is a different token: later steps are not compared"
         return replace(candidate, entries=kept, notes=[*candidate.notes, note])
     return candidate
 
 
 def unmatched(reference: Dump, candidate: Dump, name: str) -> bool:
-    """Whether a stage has other rows than the reference though all integers are the reference's.
+    """Whether a stage has other rows than the reference although all integers agree.
 
-    No injected bug changes the number of rows alone, so that there is nothing to search for.
+    No injected bug changes only the number of rows, so there is nothing to search for.
     """
     for entry in reference:
         theirs = candidate.get(entry.name, entry.call)

@@ -1,4 +1,4 @@
-"""The number format in which a dump was computed, by the bits of its values.
+"""The number format in which a dump was computed, from the bits of its values.
 
 A runtime may compute in bfloat16 and write float32: then the low 16 bits of every value are zero.
 """
@@ -11,9 +11,9 @@ import numpy as np
 
 from .dump import Dump
 
-TELLING = 32  # different values with a fraction, from which their bits tell a format
-SAMPLED = 24  # stages that are read for it
-COPIES = (  # of weights, of 8-bit images, or computed in float32 in any case: they tell nothing
+TELLING = 32  # different values with a fraction, enough for their bits to show a format
+SAMPLED = 24  # stages that are sampled
+COPIES = (  # of weights, of 8-bit images, or computed in float32 in any case: they show nothing
     "model.embed_tokens", "model.inputs_embeds", "pixel_values", "pixel_values_videos",
     "image.normalise", "image.nine_dimensions", "visual.rotary_angles", "second_per_grid_ts",
 )  # fmt: skip
@@ -22,7 +22,7 @@ COPIES = (  # of weights, of 8-bit images, or computed in float32 in any case: t
 def format_of(array: np.ndarray) -> str:
     """The narrowest floating-point format that holds every value of ``array`` exactly.
 
-    "" when too few values tell: zeros, powers of two and small fractions are exact in all.
+    "" if too few values show it: zeros, powers of two and small fractions are exact in all.
     """
     flat = np.reshape(array, -1)[: 1 << 20]
     if flat.dtype.itemsize < 4:
@@ -42,7 +42,7 @@ def format_of(array: np.ndarray) -> str:
 
 
 def format_of_dump(dump: Dump, names: Container[str]) -> str:
-    """The format of most of a dump's computed stages among ``names``; "" when nothing tells."""
+    """The format of most of a dump's computed stages among ``names``; "" if none shows it."""
     entries = [e for e in dump if e.name in names and not e.exact and e.name not in COPIES]
     step = max(1, len(entries) // SAMPLED)
     kinds = [kind for e in entries[::step] if (kind := format_of(e.read()))]

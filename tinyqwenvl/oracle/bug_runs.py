@@ -24,10 +24,10 @@ class Recorded:
 
 
 class BugRuns:
-    """The prefill of one prompt with each bug, recorded when it is first asked for.
+    """The prefill of one prompt with each bug, recorded on first use.
 
-    A stage that a bug leaves as it is, bit by bit, is the very array of the run without bugs. So
-    whatever is compared with that array is compared only once. ``wanted`` are the stages to keep,
+    A stage that a bug leaves unchanged, bit by bit, shares its array with the run without bugs, so
+    that array is compared only once. ``wanted`` are the stages to keep,
     as (name, call).
     """
 
@@ -78,7 +78,7 @@ def parts_of(mutant: str) -> frozenset[str]:
 
 
 def part_of(key: str) -> str:
-    """The part of a run that a stage is of, by its key."""
+    """The part of a run that a stage belongs to, by its key."""
     if key.startswith("visual"):
         return "vision"
     return "text" if key.startswith(("model.", "lm_head", "generated")) else "prompt"

@@ -1,4 +1,4 @@
-"""Running somebody's function on recorded inputs, and judging what it gives."""
+"""Run a porter's function on recorded inputs, and judge its result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .dump import Dump, Entry
 def check(
     stage: str, fn: Callable[..., Any], dump: Dump, call: int = 0, precision: str | None = None
 ) -> Verdict:
-    """Call ``fn`` with what ``stage`` was made of, in order, and judge what it returns.
+    """Call ``fn`` with the recorded inputs of ``stage``, in order, and judge its result.
 
     What goes in is what the dump recorded (NumPy arrays; :func:`inputs_of` shows them by name);
     weights and settings are the function's own affair. It is judged as one stage alone, in
     ``precision`` (None: as the dump is stored). Raises UserError when the dump does not hold the
-    stage, or not what it was made of.
+    stage, or not its inputs.
     """
     entry = _entry(dump, stage, call)
     given = inputs_of(stage, dump, call)
@@ -35,10 +35,10 @@ def check(
 
 
 def inputs_of(stage: str, dump: Dump, call: int = 0) -> dict[str, np.ndarray]:
-    """What a stage was made of: argument -> array, in order."""
+    """The inputs of a stage: argument -> array, in order."""
     keys = _entry(dump, stage, call).info.get("inputs")
     if not keys:
-        raise UserError(f"{dump.source} does not say what {stage} was made of; record its inputs")
+        raise UserError(f"{dump.source} has no inputs of {stage}; record the dump with them")
     return {argument: dump[key] for argument, key in keys.items()}
 
 

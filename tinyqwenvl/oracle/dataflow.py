@@ -1,4 +1,4 @@
-"""What depends on what: a rank for every stage by its name, in the order of the model's data."""
+"""Dependencies between stages: a rank for every stage name, in the model's data flow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PARTS = {
     "input_ids": 7.5, "model.embed_tokens": 8.0, "model.inputs_embeds": 9.0, "model.norm": 11.0,
     "lm_head": 12.0,
 }  # fmt: skip
-_OF_TEXT, _JOINED = ("input_ids", "model.embed_tokens"), 9.0  # beside the image tokens till there
+_OF_TEXT, _JOINED = ("input_ids", "model.embed_tokens"), 9.0  # parallel to the encoder
 _LISTS = {"visual.blocks": 3.0, "model.layers": 10.0}
 _ANGLES = {"visual.rotary_angles": 3.0, "model.position_ids": 10.0}  # of every block or layer
 _TURNED, _WHOLE = 2.5, 11.0
@@ -33,7 +33,7 @@ _ALONE = ("qkv", "fc1", "context", "proj", "o_proj", "attn", "self_attn", "down_
 
 @lru_cache(maxsize=10_000)
 def rank(name: str) -> Rank | None:
-    """Where a stage is; one of a higher rank depends on it. None for a name that is not known."""
+    """The rank of a stage; stages of higher rank depend on it. None for an unknown name."""
     if name in _PARTS:
         return _PARTS[name], 0, 0
     if name in _ANGLES:

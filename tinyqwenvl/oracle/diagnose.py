@@ -1,7 +1,7 @@
-"""Reading numbers off a difference: an eps, a scale, a missing bias, a border, another format.
+"""Estimate constants from a difference: eps, scale, missing bias, border, number format.
 
-Injected bugs are enumerated (:mod:`.explain`); this measures. Everything that is said was put to
-the test: with it applied the candidate's first wrong stage is within its band.
+Injected bugs are enumerated (:mod:`.explain`); here constants are estimated. Every line is
+verified: with it applied, the candidate's first wrong stage is within its tolerance.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .record import EveryCall, Job, following, like, run
 from .tolerance import Limits, band, within
 
 FORMATS = {"float16": to_float16, "bfloat16": to_bf16}
-ROUNDING = 1e-2  # an NMSE beyond which rounding once is no reason
+ROUNDING = 1e-2  # an NMSE too large for a single rounding
 BEFORE = 6  # stages before the first wrong one whose rounding is tried
 PIXELS = ("image.resize", "image.normalise", "image.nine_dimensions", "pixel_values",
           "image_grid_thw")  # fmt: skip
@@ -37,7 +37,7 @@ CONTEXT = 3  # equal tokens shown beside a difference of ids
 
 
 def diagnose(comparison: Comparison, model: Model | None = None) -> list[dict[str, Any]]:
-    """[{"stage": the first wrong one, "what": what the numbers say}]; empty where they say nothing.
+    """[{"stage": the first wrong one, "what": one line}]; empty without a diagnosis.
 
     With a ``model`` norms' eps and rounding are fitted too, and ids are decoded.
     """
@@ -82,7 +82,7 @@ def _all(comparison: Comparison, entry: Entry, theirs: Entry, model: Model | Non
 
 
 class _Case:
-    """The first wrong stage: ours, the candidate's, and how near is near enough."""
+    """The first wrong stage: ours, the candidate's, and the tolerance."""
 
     def __init__(self, comparison: Comparison, entry: Entry, theirs: Entry):
         self.entry, self.name = entry, entry.key
@@ -159,19 +159,20 @@ def _decoded(ids: list[int], model: Model | None) -> str:
 
 
 def _scale(case: _Case, _: Model | None) -> str | None:
-    """All values are ours times one number."""
+    """All values are ours times one factor."""
     ours, theirs = (x.astype(np.float64) for x in (case.ours, case.theirs))
     times = float(np.sum(ours * theirs) / max(np.sum(ours * ours), 1e-300))
     if not np.isfinite(times) or not case.is_given_by(times * case.ours):
         return None
     size = case.ours.shape[-1]
-    known = {"the root of": size**0.5, "one over the root of": size**-0.5, "": float(size)}
+    root = "the square root of"
+    known = {root: size**0.5, f"one over {root}": size**-0.5, "": float(size)}
     names = [f"{word} {size}".strip() for word, v in known.items() if abs(times / v - 1) < 1e-4]
     return f"every value is {times:.6g} times ours" + (f", {names[0]}" if names else "")
 
 
 def _rows_of(x: np.ndarray) -> np.ndarray:
-    """[rows, values]; heads of a row beside one another."""
+    """[rows, values]; the heads of a row concatenated."""
     return np.reshape(np.moveaxis(x, 0, -2), (x.shape[-2], -1)) if x.ndim == 3 else x
 
 
@@ -193,7 +194,7 @@ def _constant(case: _Case, model: Model | None) -> str | None:
                 part = "" if used.mean() > 0.9 else f" in elements {where[0]} to {where[-1]}"
                 return f"the bias of {case.entry.name} {word}{part}"
     length = float(np.linalg.norm(vector))
-    return f"every row differs from ours by one and the same vector, of length {length:.4g}: a bias"
+    return f"every row differs from ours by the same vector, of norm {length:.4g}: a bias"
 
 
 def _bias(path: str, model: Model | None) -> np.ndarray | None:
@@ -213,7 +214,7 @@ def _bias(path: str, model: Model | None) -> np.ndarray | None:
 
 
 class _Reached(Exception):
-    """The stage that was asked for is there."""
+    """The requested stage was reached."""
 
 
 class _Until(EveryCall):
@@ -248,7 +249,7 @@ class _Runs:
         self.job, self.passed = job, list[tuple[str, int]]()
 
     def value(self, model: Model | None = None, **changes: Any) -> Any:
-        """The stage, as ``model`` (None: ours) gives it with ``edits``; None where it fails."""
+        """The stage as ``model`` (None: ours) gives it with ``edits``; None if the run fails."""
         watch = _Until(self.case.entry.name, self.case.entry.call, changes.get("edits", {}))
         with suppress(Exception), watching(watch), np.errstate(all="ignore"):
             run(model or self.model, self.job)
@@ -267,7 +268,7 @@ def _prepared(job: Job, model: Model) -> Job:
 
 
 def _rounded(case: _Case, runs: _Runs) -> str | None:
-    """It agrees when a stage before it, or the weights, are rounded to another format."""
+    """The stage agrees if an earlier stage, or the weights, are rounded to another format."""
     if case.error(runs.value()) > ROUNDING:
         return None
     before = runs.passed[-BEFORE:]
@@ -288,7 +289,7 @@ def _rounding_leaves(rounding: Callable[[np.ndarray], np.ndarray]) -> Callable[[
 
 
 def _eps(case: _Case, runs: _Runs) -> str | None:
-    """It agrees with another eps in the norms of the vision encoder or of the decoder."""
+    """The stage agrees with another eps in the norms of the vision encoder or decoder."""
     part = "vision" if case.entry.name.startswith("visual") else "text"
     config = runs.model.config
     settings = getattr(config, part)
@@ -300,7 +301,7 @@ def _eps(case: _Case, runs: _Runs) -> str | None:
 
     right = error(settings.rms_norm_eps)
     if abs(error(1.0) - right) < 1e-3 * right:
-        return None  # it has no norm before it
+        return None  # no norm before it
     grid = [0.0, *(10.0 ** (k / 2) for k in range(-24, 1))]
     errors = [error(eps) for eps in grid]
     best = int(np.argmin(errors))
@@ -313,7 +314,7 @@ def _eps(case: _Case, runs: _Runs) -> str | None:
 def _shortest(
     case: _Case, runs: _Runs, error: Callable[[float], float], eps: float, part: str
 ) -> str | None:
-    """The eps of fewest digits that gives the candidate's stage as well as the fitted one."""
+    """The eps with fewest digits that fits the candidate's stage as well as the estimate."""
     config, least = runs.model.config, error(eps)
     settings = getattr(config, part)
     for digits in (1, 2, 3, 4, 8):
@@ -326,7 +327,7 @@ def _shortest(
 
 
 def _refined(error: Callable[[float], float], low: float, middle: float) -> float:
-    """The eps of the least error near ``middle`` (between ``low`` and as far above)."""
+    """The eps with the smallest error near ``middle`` (between ``low`` and as far above)."""
     golden = (5**0.5 - 1) / 2
     a, b = np.log(low), 2 * np.log(middle) - np.log(low) + 1e-9
     a, b = min(a, b), max(a, b)
@@ -349,7 +350,7 @@ def _refined(error: Callable[[float], float], low: float, middle: float) -> floa
 
 
 def _format(comparison: Comparison) -> str | None:
-    """Every stage that differs is within what a coarser format alone does to it."""
+    """Every stage that differs is within the rounding noise of a coarser format."""
     if comparison.precision != "float32":
         return None
     wrong = [v for v in comparison.compared if v.bad]
@@ -362,7 +363,7 @@ def _format(comparison: Comparison) -> str | None:
         limits = {v.name: band(entries[v.name], name, reference=reference) for v in floats}
         if all(v.distance and within(v.distance, limits[v.name]) for v in floats):
             return (
-                f"all {len(floats)} stages that differ are no further off than {name} alone moves "
-                f"them: was it computed in {name}? (A small bug can hide there.)"
+                f"all {len(floats)} stages that differ are within the rounding noise of {name}: "
+                f"was it computed in {name}? (Its noise can hide a small bug.)"
             )
     return None

@@ -1,8 +1,8 @@
-"""Comparing two dumps: one verdict a stage, and the first stage that differs.
+"""Compare two dumps: one verdict per stage, and the first stage that differs.
 
 Integers and geometry come first and must be equal. Floating-point stages are judged by three
-distances at once (NMSE, cosine of the worst row, largest error), each against a multiple of what
-rounding alone does to that stage: its noise floor.
+distances (NMSE, cosine of the worst row, largest error). The tolerance of each is a multiple of the
+stage's noise floor, the error that rounding alone causes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 AFTER = ("generated",)  # integers that follow from floating-point numbers
 BAD = ("differs", "shape", "not finite")
-GROSS = 0.01  # an NMSE at which no band of a later stage hides an error
+GROSS = 0.01  # an NMSE that the tolerance of no later stage hides
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Comparison:
     candidate: Dump
     precision: str
     verdicts: list[Verdict]
-    extra: list[str] = field(default_factory=list)  # what only the candidate holds
+    extra: list[str] = field(default_factory=list)  # stages that only the candidate holds
     notes: list[str] = field(default_factory=list)
     explanation: list[dict[str, Any]] = field(default_factory=list)
     diagnosis: list[dict[str, Any]] = field(default_factory=list)
-    searched: str = ""  # in words, what explanations were sought among; "" for none
+    searched: str = ""  # in words, which explanations were tried; "" for none
 
     @property
     def compared(self) -> list[Verdict]:
@@ -129,7 +129,7 @@ class Comparison:
 
 
 def precision_of(dump: Dump, reference: Dump | None = None) -> str:
-    """The coarsest floating-point format that a dump's floating-point stages are stored in.
+    """The coarsest format in which a dump stores its floating-point stages.
 
     With a ``reference``, of the stages that it knows.
     """
@@ -181,15 +181,15 @@ def judge(
     if kind == "exact":
         return _judge_exact(verdict, ours, theirs, precision)
     if theirs.dtype.kind not in "fiu":
-        return replace(verdict, verdict="differs", note=f"of dtype {candidate.dtype}")
+        return replace(verdict, verdict="differs", note=f"dtype {candidate.dtype}")
     if ours.shape != shape:  # ours, run on what the candidate holds
-        note = f"ours gives {list(ours.shape)} there; is it of another prompt?"
+        note = f"our shape is {list(ours.shape)}; is the candidate from another prompt?"
         return replace(verdict, verdict="shape", note=note)
     far = distance(theirs, ours)
     limits = limits or band(reference, precision)
     word = "agrees" if within(far, limits) else "differs"
     if max(limits[:2]) >= HOPELESS and not far.not_finite and far[:3] != (0, 0, 0):
-        word, note = "not judged", f"{precision} alone moves it as much"
+        word, note = "not judged", f"the rounding noise of {precision} is as large"
     elif far.not_finite:
         word, note = "not finite", f"{far.not_finite} of {theirs.size} are NaN or infinite"
     elif far[:3] == (0, 0, 0):
@@ -220,7 +220,7 @@ def compare(
     """Every stage of the reference that the candidate holds.
 
     ``precision`` is the format in which the candidate was computed (None: as its tensors are
-    stored), ``multiple`` how far over the noise floor a stage may be (None: :data:`MULTIPLE`).
+    stored), ``multiple`` of the noise floor is the tolerance (None: :data:`MULTIPLE`).
     Raises UserError when the two hold no stage in common.
     """
     reference, candidate = align(reference, candidate)
@@ -240,9 +240,9 @@ def compare(
 
 
 def _names_checked(verdicts: list[Verdict]) -> list[Verdict]:
-    """The verdicts, "not that stage" where all that depends on a stage agrees, which differs much.
+    """The verdicts, with "not that stage" for a large difference on which no later one depends.
 
-    What depends on a stage and agrees was made of the right values, whatever stands under the name.
+    A dependent stage that agrees was computed from correct values, whatever the name holds.
     """
     checked = list(verdicts)
     for i in reversed(range(len(checked))):  # the last ones first: they decide about those before
@@ -264,8 +264,8 @@ def _what_depends(verdicts: list[Verdict], key: str) -> Iterator[Verdict]:
 
 
 def _not_that_stage(verdict: Verdict, later: str) -> Verdict:
-    note = f"differs, but all that depends on it agrees, {later} first: either this name is not "
-    note += "that stage, or its values are in another order"
+    note = f"differs, but all stages that depend on it agree ({later} is the first): the name "
+    note += "holds another stage, or its values are in another order"
     note += f" ({verdict.note})" if verdict.note else ""
     return replace(verdict, verdict="not that stage", note=note)
 
@@ -276,12 +276,12 @@ def _split(key: str) -> tuple[str, int]:
 
 
 def _is_gross(verdict: Verdict) -> bool:
-    """Whether a stage is so far off that what depends on it could not agree by luck."""
+    """Whether an error is so large that dependent stages cannot agree by chance."""
     return verdict.distance is None or verdict.distance.nmse > GROSS
 
 
 def in_order(dump: Dump) -> Iterator[Entry]:
-    """The entries, each with its position in the order: the dump's own, or that of a run."""
+    """The entries, each with its position in the order of the dump or of a run."""
     entries = list(dump)
     if not any("sequence" in entry.info for entry in entries):
         entries.sort(key=lambda entry: (entry.call, position_in_run(entry.name)))
@@ -290,9 +290,9 @@ def in_order(dump: Dump) -> Iterator[Entry]:
 
 
 def precision_for(reference: Dump, candidate: Dump, asked: str | None) -> str:
-    """The precision to judge by. Raises UserError for one that is not known."""
+    """The precision to judge by. Raises UserError for an unknown one."""
     if asked is not None and asked not in BANDS:
-        raise UserError(f"no precision is called {asked}; known are {', '.join(BANDS)}")
+        raise UserError(f"unknown precision {asked}; known are {', '.join(BANDS)}")
     return asked or precision_of(candidate, reference)
 
 
@@ -305,13 +305,13 @@ def comparison_of(
     found = Comparison(reference, candidate, precision, verdicts, extra)
     if not found.compared:
         raise UserError(
-            f"{candidate.source} and {reference.source} hold no stage in common; it holds "
+            f"{candidate.source} and {reference.source} have no stage in common; the first holds "
             f"{', '.join(extra[:3])} ...: map its names to ours with --map"
         )
     if all(v.verdict == "not judged" for v in found.compared):
         raise UserError(
-            f"no stage that {candidate.source} holds can be judged in {precision}: rounding alone "
-            "moves them as much; compare in float32"
+            f"no stage of {candidate.source} can be judged in {precision}: the rounding noise is "
+            "as large as the values; compare in float32"
         )
     stored = {e.dtype for e in candidate if not e.exact}
     wide = stored & {"float32", "float64"}
@@ -324,12 +324,12 @@ def comparison_of(
         found.notes += [f"{dump.source}: {note}" for note in dump.notes]
     if precision != "float32":
         found.notes.append(
-            f"judged by the bands of {precision}, which are wide enough to hide small bugs "
-            "(QuickGELU for GELU, say): check the logic in float32 first"
+            f"compared with the tolerances of {precision}, which can hide small bugs (such as "
+            "QuickGELU instead of GELU): check the logic in float32 first"
         )
     if not any(entry.info.get("floor") for entry in reference):
         found.notes.append(
-            f"{reference.source} has no noise floors: fixed bands of {precision} are used; "
+            f"{reference.source} has no noise floors: fixed tolerances of {precision} are used; "
             "record --floors measures them"
         )
     return found

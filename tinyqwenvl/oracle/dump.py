@@ -1,8 +1,8 @@
 """A dump: every stage of one run, in one safetensors file with a JSON manifest beside it.
 
-A tensor's key is its stage's name; that of a later call ends in ``#1``, ``#2`` .... What a stage
-was made of is found in ``inputs`` of the manifest: names of other tensors, or tensors of their own
-under ``inputs/``. Nothing is read before it is asked for.
+A tensor's key is its stage's name; that of a later call ends in ``#1``, ``#2`` .... The inputs
+of a stage are in ``inputs`` of the manifest: names of other tensors, or of separate tensors under
+``inputs/``. Tensors are read on demand.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def split_key(key: str) -> tuple[str, int]:
 
 
 def current_key(key: str) -> str:
-    """The key that a tensor has today, where version 0.1 wrote it under another name."""
+    """The current key of a tensor that version 0.1 wrote under another name."""
     if key.startswith(INPUTS):
         stage, _, argument = key.removeprefix(INPUTS).rpartition("/")
         return f"{INPUTS}{current_key(stage)}/{current_argument(argument)}"
@@ -56,7 +56,7 @@ def current_key(key: str) -> str:
 
 
 def current_argument(name: str) -> str:
-    """The name that an argument of a stage has today; version 0.1 wrote ``spans``."""
+    """The current name of a stage's argument; version 0.1 wrote ``spans``."""
     return "key_ranges" if name == "spans" else name
 
 
@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def exact(self) -> bool:
-        """Whether it must be equal to the last bit: integers, pixels, truth values."""
+        """Whether it must be equal bit by bit: integers, pixels, booleans."""
         return "float" not in self.dtype
 
     def read(self) -> np.ndarray:
@@ -91,9 +91,7 @@ class Entry:
         except (UserError, MemoryError):
             raise
         except Exception as error:  # a file that changed, or a damaged archive
-            raise UserError(
-                f"{self.key} cannot be read any more ({error}): write it again"
-            ) from None
+            raise UserError(f"{self.key} can no longer be read ({error}): write it again") from None
 
     def of(self, value: Any) -> Any:
         """The rows of a stage's whole ``value`` that this entry holds (``info["rows"]``)."""
@@ -112,12 +110,12 @@ class Entry:
 
 @dataclass
 class Dump:
-    """The tensors of a dump in the order of the calls, and what the manifest says besides."""
+    """The tensors of a dump in the order of the calls, and the rest of the manifest."""
 
     source: str
     entries: dict[tuple[str, int], Entry]
     about: Mapping[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Entry] = field(default_factory=dict)  # key -> what only stages were made of
+    inputs: dict[str, Entry] = field(default_factory=dict)  # key -> inputs that no stage gave
     notes: list[str] = field(default_factory=list)
 
     def get(self, name: str, call: int = 0) -> Entry | None:
@@ -143,14 +141,14 @@ class Dump:
 def make_dump(
     source: str, entries: Iterable[Entry], about: Mapping[str, Any] | None = None
 ) -> Dump:
-    """A dump of tensors under any known names. Raises UserError when two are the same stage's."""
+    """A dump of tensors under any known names. Raises UserError if two are the same stage."""
     found: dict[tuple[str, int], Entry] = {}
     inputs: dict[str, Entry] = {}
     for entry in entries:
         if entry.name.startswith(INPUTS):
             inputs[entry.key] = entry
         elif (entry.name, entry.call) in found:
-            raise UserError(f"{source}: {entry.key} stands twice in it, under two names")
+            raise UserError(f"{source} holds {entry.key} twice, under two names")
         else:
             found[entry.name, entry.call] = entry
     if not found:
@@ -163,7 +161,7 @@ def read_dump_file(
 ) -> Dump:
     """A safetensors file, with or without a manifest (``.json`` beside it).
 
-    ``change``: what is done to the entries first; gives them and notes.
+    ``change``: a function applied to the entries first; returns them and notes.
     """
     stored = read_safetensors(path, None, DTYPES)
     manifest = read_manifest(path.with_suffix(".json"))
@@ -189,7 +187,7 @@ def read_dump_file(
 
 
 def _current_line(line: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A line of a manifest whose inputs have today's names."""
+    """A line of a manifest, its inputs under their current names."""
     inputs = line.get("inputs", {})
     made_of = {current_argument(n): current_key(key) for n, key in inputs.items()}
     return {**line, "inputs": made_of} if inputs else line
@@ -205,7 +203,7 @@ class _Part:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a dump; {} when there is none, or the file is about something else."""
+    """The manifest of a dump; {} if there is none, or the file is something else."""
     try:
         manifest = read_json(path)
     except UserError:  # not a manifest of ours
@@ -216,14 +214,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is of version {manifest.get('version')}; this reads {VERSION}")
     stages = manifest.get("stages")
     if not isinstance(stages, list) or not all(map(_is_line, stages)):
-        raise UserError(f"{path}: what it says of a stage is damaged; record the dump again")
+        raise UserError(f"{path}: the entry of a stage is damaged; record the dump again")
     if not all(isinstance(manifest.get(n, {}), dict) for n in ("model", "options", "made_by")):
         raise UserError(f"{path} is damaged; record the dump again")
     return manifest
 
 
 def _is_line(line: Any) -> bool:
-    """Whether a line of a manifest is one, as far as it is used."""
+    """Whether a line of a manifest is valid, as far as it is used."""
     if not isinstance(line, dict) or not isinstance(line.get("key"), str):
         return False
     inputs, floors = line.get("inputs", {}), line.get("floor", {})
@@ -258,7 +256,7 @@ def geometry(entry: Entry, dump: Dump) -> tuple[np.ndarray | None, np.ndarray | 
 
 
 def grids_of(entry: Entry | None) -> np.ndarray | None:
-    """Grids [images, 3], or None where they are missing or cannot be."""
+    """Grids [images, 3], or None if they are missing or invalid."""
     array = None if entry is None else entry.read()
     if array is None or array.dtype.kind not in "iu" or array.size % 3 or np.any(array < 1):
         return None
@@ -278,13 +276,13 @@ def _permutation(entry: Entry | None) -> np.ndarray | None:
 class Writer:
     """Writes a dump tensor by tensor; the file appears whole when the ``with`` block ends well.
 
-    ``about`` is what the manifest says of the run; its "model_type" decides the order of rows.
+    ``about`` describes the run in the manifest; its "model_type" decides the order of rows.
     """
 
     def __init__(self, path: str | os.PathLike, about: Mapping[str, Any] | None = None):
         self.path = Path(path)
         if self.path.suffix != ".safetensors":
-            raise UserError(f"{self.path}: the name of a dump ends in .safetensors")
+            raise UserError(f"{self.path}: the name of a dump must end in .safetensors")
         self.about = dict(about or {})
         self.calls: dict[str, int] = {}
         self.stages: list[dict[str, Any]] = []
@@ -292,7 +290,7 @@ class Writer:
     def __enter__(self) -> Writer:
         beside = self.path.with_suffix(".json")
         if beside.exists() and not read_manifest(beside):
-            raise UserError(f"{beside} is there and is no manifest; give the dump another name")
+            raise UserError(f"{beside} exists and is not a manifest; give the dump another name")
         try:
             self._spool = Spool(self.path.parent)
         except OSError as error:
@@ -326,19 +324,17 @@ class Writer:
         return key
 
     def add_input(self, stage: str, argument: str, value: Any, dtype: str | None = None) -> str:
-        """Write what a stage was made of and no stage gave; returns its key."""
+        """Write an input of a stage that no other stage gave; returns its key."""
         key = f"{INPUTS}{stage}/{argument}"
         self._write(key, np.reshape(np.ascontiguousarray(value), np.shape(value)), dtype)
         return key
 
     def _write(self, key: str, array: np.ndarray, stored_as: str | None) -> None:
         if key in self._spool:
-            raise UserError(
-                f"{key} would stand twice in {self.path}; give one of them another name"
-            )
+            raise UserError(f"{key} would be twice in {self.path}; give one of them another name")
         dtype = array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype
         if dtype not in _WRITTEN or stored_as not in (None, str(array.dtype), "bfloat16"):
-            raise UserError(f"{key} is of {stored_as or array.dtype}, which a dump cannot hold")
+            raise UserError(f"{key} has dtype {stored_as or array.dtype}, which a dump cannot hold")
         data = to_bfloat16(array) if stored_as == "bfloat16" else array.astype(dtype, copy=False)
         try:
             self._spool.add(key, data.dtype, array.shape, [data])
@@ -366,7 +362,7 @@ def write_manifest(path: Path, about: Mapping[str, Any], stages: list[dict[str, 
 
 
 def statistics(array: np.ndarray) -> dict[str, Any]:
-    """Least, greatest, mean and standard deviation of what is finite, and how many are not."""
+    """Minimum, maximum, mean and standard deviation of the finite values; how many are not."""
     flat = np.reshape(array, -1)
     finite = flat
     if flat.dtype.kind == "f" and not np.all(np.isfinite(flat)):

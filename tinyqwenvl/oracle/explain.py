@@ -1,9 +1,9 @@
-"""Naming the bug: which one, injected into our own model, gives what the candidate holds.
+"""Name the bug: which one, injected into our own model, reproduces the candidate.
 
 Every mutant is run on the reference's prompt and followed stage by stage until it diverges from the
-candidate. One that reproduces no wrong stage explains nothing; the more it reproduces, the better
-it explains. Where the best one reproduces only some, the search goes on with it applied: the
-candidate may have a second fault. Layouts (rows or values in another order) are tried on the tensor
+candidate. A bug that reproduces no wrong stage explains nothing; the more it reproduces, the
+better. If the best one reproduces only some, the search continues with it applied: the
+candidate may have a second bug. Layouts (rows or values in another order) are tried on the tensor
 itself (:mod:`.layouts`) and need no model.
 """
 
@@ -32,7 +32,7 @@ AFTER_VISION = (
     "model.inputs_embeds", "model.position_ids", "model.layers", "model.norm", "lm_head",
     "generated",
 )  # fmt: skip
-FAULTS = 3  # in one candidate, that are looked for one after another
+FAULTS = 3  # bugs in one candidate, searched one after another
 
 
 def explain(
@@ -44,8 +44,8 @@ def explain(
 ) -> list[dict[str, Any]]:
     """[{"mutant": name, "score": 0 .. 1, "what": one line, "report": where it was seen}].
 
-    Best first, none that explains nothing. ``score`` is the share of the candidate's stages, from
-    the first wrong one on, that the bug reproduces before it diverges from them. After the best
+    Best first, without those that explain nothing. ``score`` is the share of the candidate's
+    stages, from the first wrong one on, that the bug reproduces before it diverges. After the best
     bug come those that explain what it leaves (up to ``faults`` in all), with the earlier ones in
     ``with``. ``runs`` are those of the model on the reference's prompt, where many candidates are
     explained. What was tried is noted in the comparison.
@@ -70,8 +70,8 @@ def explain(
 def _worth_trying(comparison: Comparison, model: Model) -> list[str]:
     """The bugs that could give the shape of the first wrong stage.
 
-    Where that is another one than ours, only a bug that changes the shape of the prompt can, or of
-    the boundaries of windows.
+    If it differs from ours, only a bug that changes the shape of the prompt can, or of the window
+    boundaries.
     """
     first = comparison.first
     if first is None or first.verdict != "shape" or first.name.startswith("visual.cu_"):
@@ -86,7 +86,7 @@ def _worth_trying(comparison: Comparison, model: Model) -> list[str]:
 
 
 def _sizes(model: Model, job: Job, mutant: str | None) -> set[int]:
-    """Numbers of rows that a prompt gives its stages: tokens, patches, sides of images."""
+    """Row counts that a prompt gives its stages: tokens, patches, sides of images."""
     with suppress(Exception), apply(mutant):
         inputs, merged = job.inputs(model), model.config.vision.merged_patches
         found = {len(inputs.input_ids)}
@@ -109,7 +109,7 @@ def _mutants(
     names: Sequence[str],
     faults: int,
 ) -> list[dict[str, Any]]:
-    """The bugs that explain something; those of further faults come right after the best."""
+    """The bugs that explain something; those for the remaining stages follow the best."""
     if not names:
         return []
     job = following(comparison.reference, comparison.candidate, model.config)
@@ -155,7 +155,7 @@ class _Search:
         return [line for *_, line in sorted(scored, key=lambda item: item[:2])]
 
     def _is_idle(self, name: str, diverged: str) -> bool:
-        """Whether a bug cannot move the stage at which the run without it leaves the candidate."""
+        """Whether a bug cannot change the stage at which the run without it diverges."""
         parts, where = parts_of(name), part_of(diverged)
         if not diverged:
             return False
@@ -167,9 +167,9 @@ class _Search:
     def _follow(
         self, names: tuple[str, ...], base: _Follow | None, vision: Memo | None = None
     ) -> _Follow:
-        """How far the model with these bugs gives what the candidate holds.
+        """How far the model with these bugs reproduces the candidate.
 
-        With a ``base``, which got through the vision encoder, only the decoder is run again.
+        With a ``base`` that passed the vision encoder, only the decoder is run again.
         """
         if self.replay is not None and len(names) < 2:
             follow, goes_on = self.replay.follow(names[0] if names else None, self.stages)
@@ -200,11 +200,11 @@ class _Stages:
 
 
 class _Diverged(Exception):
-    """A mutant has diverged from the candidate: no need to run it to its end."""
+    """A mutant has diverged from the candidate, so the rest of its run is not needed."""
 
 
 class _Follow(EveryCall):
-    """Counts how far a mutant gives what the candidate holds."""
+    """Counts how far a mutant reproduces the candidate."""
 
     def __init__(self, comparison: Comparison, stages: _Stages):
         super().__init__()
@@ -223,7 +223,7 @@ class _Follow(EveryCall):
             self.count(theirs.key, *near)
 
     def count(self, key: str, near: bool, error: float) -> None:
-        """Take in how near a stage is. Raises _Diverged when it is not near enough."""
+        """Record a stage's distance. Raises _Diverged if it exceeds the tolerance."""
         if key in self.stages.skipped:
             return
         if not near:
@@ -242,7 +242,7 @@ class _Replay:
         self.known: dict[tuple[str, int, int], tuple[bool, float]] = {}  # name, call, id of array
 
     def follow(self, mutant: str | None, stages: _Stages) -> tuple[_Follow, bool]:
-        """How far a recorded run gives what the candidate holds; whether it does to its end."""
+        """How far a recorded run reproduces the candidate; whether it does so to the end."""
         follow, recorded = _Follow(self.comparison, stages), self.runs.of(mutant)
         try:
             with np.errstate(all="ignore"):
@@ -294,7 +294,7 @@ def explain_answers(
     most: int = 5,
     answers_of: Callable[[str, Sequence[Case]], Mapping[str, Any]] = answers_with,
 ) -> list[dict[str, Any]]:
-    """Which mutants would give these answers to unit cases: {case id: output or an exception}.
+    """Which mutants give these answers to unit cases: {case id: output or an exception}.
 
     As :func:`explain`; ``score`` is the share of the answers that the mutant gives too. One that
     gives none of the wrong ones explains nothing. ``answers_of(mutant, cases)`` finds its answers.
@@ -313,7 +313,7 @@ def explain_answers(
 
 
 def _same(ours: Any, theirs: Any) -> bool:
-    """The same output, or a refusal both times."""
+    """The same output, or an error both times."""
     if isinstance(ours, Exception) or isinstance(theirs, Exception):
         return isinstance(ours, Exception) and isinstance(theirs, Exception)
     return equal(ours, theirs)

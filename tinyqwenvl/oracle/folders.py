@@ -1,7 +1,7 @@
-"""Files of PyTorch: ``.pt``, and folders of recorded calls, one a call of a module.
+"""Files of PyTorch: ``.pt``, and folders of recorded calls, one per call of a module.
 
 :func:`record_calls` writes them, :func:`read_folder` and :func:`write_folder` read and write the
-whole. Nothing but tensors and plain containers is ever loaded.
+whole. Only tensors and plain containers are ever loaded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_pt(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], Callable[[]
     for key, tensor in tensors(_load(path)):
         dtype = dtype_of(tensor)
         if dtype not in DTYPES or tensor.layout != torch.strided:
-            raise UserError(f"{path}: {key or 'its tensor'} is of {dtype}, {tensor.layout}")
+            raise UserError(f"{path}: {key or 'its tensor'} is {dtype}, {tensor.layout}")
         yield key, dtype, tuple(tensor.shape), functools.partial(_read_tensor, path, key)
 
 
@@ -52,7 +52,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or forbidden pickle: torch has many
         reason = str(error).strip().partition("\n")[0][:200]
-        raise UserError(f"{path} is not tensors alone, or is damaged: {reason}") from None
+        raise UserError(f"{path} holds more than tensors, or is damaged: {reason}") from None
 
 
 def _read_tensor(path: Path, key: str) -> np.ndarray:
@@ -77,8 +77,8 @@ def record_calls(
 ) -> Callable[[Callable], Callable]:
     """Decorate a module's ``forward``: every call of it is written to a folder of its own.
 
-    ``@record_calls("Qwen2RMSNorm")``. What went in is written before the call. A call that fails
-    leaves nothing.
+    ``@record_calls("Qwen2RMSNorm")``. Inputs are written before the call. A call that fails
+    leaves no folder.
     """
     need_torch()
 
@@ -153,7 +153,7 @@ def _file_name(name: str) -> str:
 
 
 def _save(value: Any, directory: Path, stem: str) -> Any:
-    """Save the tensors in a value, one file each; what metadata.json says of it."""
+    """Save the tensors in a value, one file each; returns its entry in metadata.json."""
     if isinstance(value, torch.Tensor):
         part, _, name = stem.partition("/")
         file = directory / part / f"{_file_name(name)}.pt"
@@ -194,7 +194,7 @@ def read_folder(path: str | os.PathLike) -> Dump:
         entries += _call_entries(directory, metadata, name, call)
     dump = make_dump(str(folder), entries)
     if nothing := [str(p.name) for _, p in found if not any((p / "outputs").glob("*.pt"))]:
-        dump.notes.append(f"{len(nothing)} calls gave no tensors, {sorted(nothing)[0]} among them")
+        dump.notes.append(f"{len(nothing)} calls gave no tensors, including {sorted(nothing)[0]}")
     return dump
 
 
@@ -206,7 +206,7 @@ def _stamp_of(name: str) -> str:
 def _call_entries(
     directory: Path, metadata: dict[str, Any], name: str, call: int
 ) -> Iterator[Entry]:
-    """One call: what it gave, and what it was made of."""
+    """One call: its outputs and its inputs."""
     inputs = metadata.get("inputs")
     made_of: dict[str, str] = {}
     for argument, file in _files(directory / "inputs", inputs if isinstance(inputs, dict) else {}):

@@ -1,9 +1,9 @@
-"""Ask another program the unit vectors, in JSON lines over its stdin and stdout.
+"""Run the unit vectors against another program, in JSON lines over its stdin and stdout.
 
-One question a line: ``{"id": ..., "family": ..., "input": ...}``; one answer a line, in any order:
-``{"id": ..., "output": ...}``, ``{"id": ..., "error": "why it is refused"}`` or
-``{"id": ..., "skip": true}``. Stdin is closed after the last question. ``docs/vectors.md`` is for
-those who write such a program.
+One question per line: ``{"id": ..., "family": ..., "input": ...}``; one answer per line, in any
+order: ``{"id": ..., "output": ...}``, ``{"id": ..., "error": "why it is refused"}`` or
+``{"id": ..., "skip": true}``. Stdin is closed after the last question. ``docs/vectors.md`` shows
+how to write such a program.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Count:
 
 @dataclass
 class Report:
-    """All that was asked."""
+    """The results of all cases."""
 
     families: dict[str, Count] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Report:
 
 
 def report_text(report: Report) -> str:
-    """The report for people."""
+    """The report as text."""
     wide = max(map(len, report.families), default=0)
     lines = []
     for failure in report.failures[:FAILURES_SHOWN]:
@@ -103,7 +103,7 @@ def report_text(report: Report) -> str:
 
 
 def _both(failure: Failure) -> list[str]:
-    """What was expected and what came; of long values, from where they begin to differ."""
+    """The expected and the given value; long values from their first difference on."""
     if failure.expected is None or failure.trouble:
         expected = "an error" if failure.expected is None else _brief(failure.expected)
         return [f"expected {expected}", f"got      {failure.trouble or _brief(failure.got)}"]
@@ -150,7 +150,7 @@ def _brief(value: Any) -> str:
 
 
 def _short(text: str) -> str:
-    """One line of something that another program wrote."""
+    """One line of another program's output."""
     text = " ".join(text.encode("utf-8", "replace").decode().split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
@@ -168,7 +168,7 @@ def harness(
     answer the rest has failed too. Raises UserError when the program cannot be started.
     """
     if not timeout > 0:
-        raise UserError(f"a timeout of {timeout!r} seconds; it must be over 0")
+        raise UserError(f"a timeout of {timeout!r} seconds; it must be greater than 0")
     cases = [case for family in families or FAMILIES for case in unit_cases(family)]
     report = Report({family_of(case): Count() for case in cases})
     waiting = {case["id"]: case for case in cases}
@@ -188,7 +188,7 @@ def harness(
 
 
 def _ask(command: Sequence[str], waiting: dict[str, Case], timeout: float, report: Report) -> str:
-    """Ask what is waiting; answered cases are taken out. What went wrong, if any still wait."""
+    """Ask the pending cases and remove the answered ones. Returns the error if any remain."""
     process = _start(command)
     lines: queue.Queue[bytes | None] = queue.Queue(maxsize=10)
     errors: list[str] = []
@@ -278,7 +278,7 @@ def _read_errors(stderr: IO[bytes], errors: list[str]) -> None:
 
 
 def _ended(process: subprocess.Popen[bytes], errors: list[str]) -> str:
-    """In words how the program ended: its code, and the last line it wrote to stderr."""
+    """How the program ended, in words: its exit code and its last line on stderr."""
     try:
         how = f"the program ended with code {process.wait(1)}"
     except subprocess.TimeoutExpired:
@@ -296,7 +296,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             else:
                 process.kill()
     except OSError:
-        pass  # it has ended meanwhile
+        pass  # it has already ended
     process.wait()
 
 
@@ -304,17 +304,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _take(line: bytes, waiting: dict[str, Case], report: Report) -> bool:
-    """One line of the program: whether it answered a case that was waiting."""
+    """Handle one line of the program; whether it answered a pending case."""
     try:
         answer = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
         if line.strip():
-            report.note("lines on stdout that are no answers were passed over")
+            report.note("lines on stdout that are not answers were ignored")
         return False
     if answer["id"] not in waiting:
-        report.note("answers to nothing that was asked, or given twice, were passed over")
+        report.note("answers with an unknown id, or given twice, were ignored")
         return False
     case = waiting.pop(answer["id"])
     count = report.families[family_of(case)]

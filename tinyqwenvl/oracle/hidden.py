@@ -1,6 +1,6 @@
-"""What hooks cannot see in transformers' Qwen2-VL and Qwen2.5-VL: geometry, positions, masks.
+"""Tensors of transformers' Qwen2-VL and Qwen2.5-VL that hooks miss: geometry, positions, masks.
 
-Each tensor is taken from where the version at hand makes or uses it, and shown to the recorder of
+Each tensor is taken where the installed version computes or uses it, and passed to the recorder of
 :mod:`.torch` under our name.
 """
 
@@ -32,12 +32,12 @@ CACHES = ("cache", "past_key_values")  # the KV cache as an argument: from 5.24 
 
 
 def is_a(module: Any, names: Sequence[str]) -> bool:
-    """Whether a module is of one of these classes, or of one made of them."""
+    """Whether a module's class is one of these, or derived from one."""
     return any(kind.__name__ in names for kind in type(module).__mro__)
 
 
 def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) -> None:
-    """Watch the vision encoders and language models of transformers, wherever they are in a tree.
+    """Record the vision encoders and language models of transformers anywhere in a module tree.
 
     Written for 4.51 to 5.24. Between these, each tensor was last seen where it is taken below.
     """
@@ -57,9 +57,9 @@ def watch_family(recorder: Any, model: Any, names: Sequence[tuple[str, Any]]) ->
 def _wrapped(
     space: dict[str, Any], name: str, holder: Any, observe: Callable[[Any], None]
 ) -> Iterator[None]:
-    """Show to ``observe`` what the function ``name`` gives; ``space`` is where its stand-in goes.
+    """Pass the results of the function ``name`` to ``observe``; ``space`` gets its wrapper.
 
-    ``holder`` knows the function where ``space`` does not: an object whose class has it.
+    ``holder`` has the function if ``space`` does not: an object whose class defines it.
     """
     there = name in space
     original = space[name] if there else getattr(holder, name)
@@ -86,11 +86,11 @@ def _observe_delta(recorder: Any, result: Any) -> None:
 
 
 class _Prompt:
-    """What a run of a whole model begins with, and whether its positions are those of images."""
+    """The inputs of a whole model's run, and whether its positions account for images."""
 
     def __init__(self, recorder: Any, model: Any):
         self.recorder, self.model = recorder, model
-        self.images = False  # whether this call brings some
+        self.images = False  # whether this call has images
         self.wants_types = "mm_token_type_ids" in inspect.signature(model.forward).parameters
         self.lacks_types = False
         recorder.before(model, self.begin)
@@ -118,8 +118,8 @@ class _Prompt:
         if self.images and bool((positions == positions[:1]).all()):
             why = "mm_token_type_ids was not given, " if self.lacks_types else ""
             self.recorder.note(
-                f"model.position_ids are 1-D though there are images: {why}so the model did not "
-                "know where they are; this is no reference of a prompt with images"
+                f"model.position_ids are 1-D although there are images: {why}so the model did not "
+                "locate them; do not use this dump as a reference for a prompt with images"
             )
 
 
@@ -146,7 +146,7 @@ class _Text:
         self.recorder.observe(f"{self.stage}.position_ids", positions, shown)
 
     def layer(self, number: int, given: dict[str, Any]) -> None:
-        """What a layer gets: a mask [B, 1, S, K], if there is one at all."""
+        """The input of a layer: a mask [B, 1, S, K], if there is one."""
         mask = given.get("attention_mask")
         if isinstance(mask, torch.Tensor):
             shown = mask[0, 0] if mask.dim() == 4 and mask.shape[:2] == (1, 1) else mask
@@ -155,11 +155,11 @@ class _Text:
 
 
 class _Encoder:
-    """A vision encoder: the order of windows, the bounds of sequences, and the angles.
+    """A vision encoder: window order, sequence boundaries and angles.
 
-    Who computes the order: a method up to 4.57, a function of the vision encoder's module in 5.24.
-    Angles: a method up to 4.57; in 5.24 only their cosines and sines are ever made, so the angles
-    are made again from the same positions and frequencies. Bounds are what the blocks receive.
+    A method computes the order up to 4.57, a function of the vision encoder's module in 5.24. The
+    angles come from a method up to 4.57. 5.24 computes only their cosines and sines, so we compute
+    the angles from the same positions and frequencies. The boundaries are those of the blocks.
     """
 
     def __init__(self, recorder: Any, vision_encoder: Any, stage: str, alone: bool):
@@ -195,7 +195,7 @@ class _Encoder:
             self.recorder.observe("image_grid_thw", given.get("grid_thw"), once=True)
 
     def window(self, result: Any) -> None:
-        """(order of the tokens, bounds of the windows)."""
+        """(order of the tokens, boundaries of the windows)."""
         if self.begun and self.index is None:
             self.index = result[0]
             self.recorder.observe(f"{self.stage}.window_index", self.index)
@@ -213,7 +213,7 @@ class _Encoder:
             self.angles = (positions[..., None].float() * frequencies).flatten(1)
 
     def block(self, number: int, given: dict[str, Any]) -> None:
-        """What a block receives; each kind of bounds is written once a call of the encoder."""
+        """The inputs of a block; each kind of boundaries is written once per encoder call."""
         if self.angles is not None:
             self.show_angles(given.get("position_embeddings"))
         everywhere = getattr(
@@ -234,4 +234,4 @@ class _Encoder:
         if isinstance(used, tuple):
             cosines = used[0][..., : angles.shape[-1]].float()
             if not torch.allclose(cosines, angles.float().cos(), atol=1e-2):
-                self.recorder.note(f"{self.stage}.rotary_angles are not those of the blocks")
+                self.recorder.note(f"{self.stage}.rotary_angles differ from the blocks' own")

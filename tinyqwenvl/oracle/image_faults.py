@@ -1,4 +1,4 @@
-"""What was done to an image, read off a candidate's pixels: normalisation, borders, resizers."""
+"""Estimate a candidate's image preprocessing from its pixels: normalisation, borders, resizing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILTERS = {
     "Lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
 }  # fmt: skip
-NEAR = 6.0  # mean difference in bytes up to which an image is taken for the same one
+NEAR = 6.0  # mean difference in bytes up to which two images count as the same
 
 
 def describe(numbers: Sequence[float]) -> str:
@@ -67,7 +67,7 @@ def normalisation(
 def frames_of(
     patches: np.ndarray, grids: np.ndarray, processor: ProcessorConfig, vision: VisionConfig
 ) -> Iterator[np.ndarray]:
-    """The bytes [H, W, 3] that patches [N, P] of still images were made of; none for others."""
+    """The bytes [H, W, 3] behind patches [N, P] of still images; none for others."""
     start = 0
     for t, h, w in np.reshape(grids, (-1, 3)).tolist():
         rows = patches[start : start + t * h * w]
@@ -109,7 +109,7 @@ def border(frame: np.ndarray) -> Border | None:
 
 
 def letterbox(frame: np.ndarray, original: np.ndarray) -> str | None:
-    """How an image was laid on a larger ground, in words, or None."""
+    """How an image was letterboxed, in words, or None."""
     found = border(frame)
     if found is None:
         return None
@@ -133,7 +133,7 @@ def letterbox(frame: np.ndarray, original: np.ndarray) -> str | None:
 
 
 def resizer(frame: np.ndarray, ours: np.ndarray, original: np.ndarray) -> str | None:
-    """Which other resizer gave a frame of the same size, in words, or None."""
+    """Which other resampling gave a frame of the same size, in words, or None."""
     if frame.shape != ours.shape or np.array_equal(frame, ours):
         return None
     apart = np.abs(frame.astype(np.int32) - ours)
@@ -151,7 +151,7 @@ def resizer(frame: np.ndarray, ours: np.ndarray, original: np.ndarray) -> str | 
 def from_pixels(
     comparison: Comparison, processor: ProcessorConfig, vision: VisionConfig
 ) -> Iterator[str]:
-    """What the candidate's pixels say of its preprocessing, a line per image."""
+    """The preprocessing that the candidate's pixels show, one line per image."""
     ours, theirs = comparison.reference, comparison.candidate
     originals = [e.read() for e in ours if e.name == "image.rgb"]
     frames = list(_frames(comparison, processor, vision))

@@ -1,4 +1,4 @@
-"""A prompt to run: messages, or what somebody else prepared; and reading it from a dump."""
+"""A prompt to run: messages or prepared inputs; and how to read one from a dump."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_th
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt: messages, or ids and patches that somebody else prepared (or messages, and the
-    patches of what is in them).
+    """A prompt: messages, or prepared ids and patches (or messages with the patches of their
+    images).
 
-    After it ``tokens`` ids are generated, or those of ``forced`` taken.
+    ``tokens`` ids are generated after it, or the ids of ``forced`` are used.
     """
 
     messages: Sequence[dict[str, Any]] | None = None
@@ -53,7 +53,7 @@ class Job:
 def job_from_file(dump: Dump, config: Config) -> Job:
     """The job of a dump that holds what a run begins with: input_ids, pixel_values, grids.
 
-    Raises UserError when it does not, or when what it holds cannot be.
+    Raises UserError if they are missing or invalid.
     """
     try:
         return _job(dump, config)
@@ -99,11 +99,11 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def generated(dump: Dump, config: Config) -> list[int]:
-    """The ids that were generated in a dump. Raises UserError when they are no ids."""
+    """The ids that were generated in a dump. Raises UserError if they are not ids."""
     rows = config.text.vocab_size
     ids = [np.reshape(e.read(), -1) for e in dump if e.name == "generated"]
     if not all(len(i) == 1 and i.dtype.kind in "iu" and 0 <= i[0] < rows for i in ids):
-        raise UserError(f"{dump.source}: generated should be one id a step, from 0 to {rows - 1}")
+        raise UserError(f"{dump.source}: generated should be one id per step, from 0 to {rows - 1}")
     return [int(i[0]) for i in ids]
 
 
@@ -118,7 +118,7 @@ def _has_video(messages: Sequence[dict[str, Any]]) -> bool:
 
 
 def _check(source: str, media: dict[str, Any], config: Config) -> None:
-    """Shapes of what a porter made: each error gets its own line."""
+    """Check the shapes of a porter's inputs: each error gets its own line."""
     vision = config.vision
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     ids = media["input_ids"]
@@ -126,7 +126,7 @@ def _check(source: str, media: dict[str, Any], config: Config) -> None:
         raise UserError(f"{source}: input_ids should be integers, at least one")
     for pixels, grids in zip(MEDIA[::2], MEDIA[1::2], strict=True):
         if (pixels in media) != (grids in media):
-            raise UserError(f"{source}: {pixels} and {grids} belong together")
+            raise UserError(f"{source}: give both {pixels} and {grids}, or neither")
         if pixels not in media:
             continue
         grid = media[grids]

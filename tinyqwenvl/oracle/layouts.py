@@ -1,4 +1,4 @@
-"""Orders of rows and of values in which a candidate's stage is the reference's after all."""
+"""Orders of rows and values in which a candidate's stage equals the reference's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explained_by_layouts(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _layouts(comparison: Comparison) -> Iterator[tuple[str, float]]:
-    """Layouts of the first wrong stage, each with the share of stages that it makes right."""
+    """Layouts of the first wrong stage, each with the share of stages that it corrects."""
     first = comparison.first
     assert first is not None
     entries = {e.key: e for e in comparison.reference}
@@ -36,7 +36,7 @@ def _layouts(comparison: Comparison) -> Iterator[tuple[str, float]]:
 
 
 def layouts_that_fit(comparison: Comparison, entry: Entry) -> list[str]:
-    """Orders of one stage in which the candidate is the reference after all."""
+    """Orders of one stage in which the candidate equals the reference."""
     theirs = comparison.candidate.get(entry.name, entry.call)
     if theirs is None or math.prod(theirs.shape) != math.prod(entry.shape):
         return []
@@ -56,7 +56,7 @@ def layouts_that_fit(comparison: Comparison, entry: Entry) -> list[str]:
 
 
 def layouts(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str, np.ndarray]]:
-    """(what it is, the reference's tensor in that order), for every order worth trying."""
+    """(name, the reference's tensor in that order), for every order to try."""
     if x.ndim == 2:
         yield "transposed", x.T
     if x.ndim == 3:
@@ -75,7 +75,7 @@ def layouts(entry: Entry, x: np.ndarray, reference: Dump) -> Iterator[tuple[str,
     if entry.name.endswith((".q", ".k")) and x.shape[-1] % 2 == 0:
         halves = np.reshape(x, (*x.shape[:-1], 2, -1))
         paired = np.reshape(np.swapaxes(halves, -1, -2), x.shape)
-        yield "rotary pairs side by side (interleaved), not half a head apart", paired
+        yield "interleaved rotary pairs (neighbouring elements), not half a head apart", paired
     axis = x.ndim - 2
     yield "rows shifted by one", np.roll(x, 1, axis=axis)
     yield "rows shifted by one the other way", np.roll(x, -1, axis=axis)

@@ -1,4 +1,4 @@
-"""Images and videos in the order of the prompt, for runtimes that encode them one after the other.
+"""Images and videos in prompt order, for runtimes that encode them one by one.
 
 Our vision encoder runs once for all images and once for all videos.
 """
@@ -16,7 +16,7 @@ from .dump import Dump, grids_of
 def media_in_prompt(dump: Dump) -> list[tuple[int, int]]:
     """(call of our vision encoder, patches) of each image and video, in the order of the prompt.
 
-    [] where the dump does not tell. Which id stands for images follows from the lengths of the runs
+    [] if the dump does not show it. Which id stands for images follows from the lengths of the runs
     of equal ids: a quarter of the patches.
     """
     ids = dump.get("input_ids")
@@ -53,7 +53,7 @@ def _walk(
 def groups_by_medium(
     rows: Sequence[int], order: Sequence[tuple[int, int]], unit: int | None
 ) -> list[list[int]] | None:
-    """Which calls belong to which call of ours, where each is one image or video of the prompt.
+    """Which calls belong to which call of ours, if each is one image or video of the prompt.
 
     ``unit``: patches per row; None where rows do not count patches (bounds, grids).
     """

@@ -1,6 +1,6 @@
-"""How far two arrays are apart: values that have to be read together.
+"""Distances between two arrays: several values to read together.
 
-Correlation is shown and never decides: it passes models that are badly broken.
+Correlation is shown but decides nothing, because badly broken models pass it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ SAMPLE = 65_536  # values of which the median distance in units of the last plac
 
 
 class Distance(NamedTuple):
-    """Of a candidate from a reference, rows being tokens (the last axis is a row)."""
+    """Distances of a candidate from a reference; a row is the last axis, usually a token."""
 
     nmse: float  # squared error over squared reference
     cosine_error: float  # 1 - cosine, of the worst row
     max_error: float  # largest error, in standard deviations of the reference
-    pearson: float = 1.0  # correlation; for the eye only
+    pearson: float = 1.0  # correlation; for information only
     ulp: float = 0.0  # median distance in units of float32's last place
     not_finite: int = 0  # values of the candidate that are NaN or infinite
 

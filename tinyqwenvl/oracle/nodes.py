@@ -1,4 +1,4 @@
-"""Nodes of an ONNX graph as stages: the last node of a module is what the module gives.
+"""Nodes of an ONNX graph as stages: the last node of a module is the module's output.
 
 Dumping every node of a graph gives several tensors per module (``/visual/merger/mlp/mlp.0/MatMul_
 output_0``, ``.../Add_output_0``). Here they become one stage each.
@@ -23,10 +23,10 @@ def is_node(key: str) -> bool:
 
 
 def stages_of(entries: Iterable[Entry], ordered: bool) -> tuple[list[Entry], list[str]]:
-    """Entries with nodes (``info["node"]``) made stages, and notes.
+    """Entries with nodes (``info["node"]``) converted to stages, and notes.
 
-    ``ordered``: whether they come in the order of the graph. If not, only modules without parts and
-    those that end in a sum (the blocks) are taken: what the others give cannot be told.
+    ``ordered``: whether they come in the order of the graph. If not, only modules without
+    submodules and those that end in a sum (the blocks) are used; other outputs are ambiguous.
     """
     found: list[Entry] = []
     last, open_at = "", set()  # nodes before an output of the graph, which has no module's name
@@ -58,7 +58,7 @@ def stages_of(entries: Iterable[Entry], ordered: bool) -> tuple[list[Entry], lis
                 found.append(replace(named[node], name=stage))
                 taken += 1
     count = sum(map(len, nodes.values())) + len(built)
-    notes = [f"{count} nodes of a graph, of which {taken} are taken as outputs of modules"]
+    notes = [f"{count} nodes of a graph, of which {taken} are used as outputs of modules"]
     return found, notes if count else []
 
 

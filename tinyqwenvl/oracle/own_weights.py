@@ -1,7 +1,7 @@
-"""A port's own weights: MLX, GGUF or safetensors files, dequantised, in our model.
+"""Load a port's own weights (MLX, GGUF or safetensors files, dequantised) into our model.
 
-A port that runs on 4-bit weights is right when it computes what its own weights say. With these the
-reference differs from it by rounding alone. The config is the checkpoint's; each weight that the
+A port with 4-bit weights is correct if it computes what its own weights give. On the same weights,
+the reference differs from it only by rounding. The config is the checkpoint's; each weight that the
 files hold replaces the checkpoint's.
 """
 
@@ -30,7 +30,7 @@ def with_weights(model: Model, sources: Sequence[str | Path]) -> Model:
     """The same model with the weights of ``sources``: files (.safetensors, .gguf) or folders.
 
     Raises UserError when a file cannot be read, holds none of the model's weights, or one whose
-    shape is another. Weights that no file holds stay the checkpoint's, with a note.
+    shape is another. Weights in none of the files are the checkpoint's, with a note.
     """
     found: dict[str, Load] = {}
     for source in sources:
@@ -110,7 +110,7 @@ def _group_size(settings: Mapping[str, Any], stem: str) -> int:
     size = (own if isinstance(own, dict) else settings).get("group_size", GROUP)
     mode = (own if isinstance(own, dict) else settings).get("mode", "affine")
     if mode != "affine" or type(size) is not int or size < 1:
-        raise UserError(f"{stem}: weights quantised as {mode} in groups of {size} are not read")
+        raise UserError(f"{stem}: quantisation {mode} in groups of {size} is not supported")
     return size
 
 
@@ -121,7 +121,7 @@ class _Floats:
     def __call__(self) -> np.ndarray:
         array = self.leaf()
         if array.dtype.kind in "iub":
-            raise UserError(f"{self.leaf.name} is stored as {array.dtype}: quantised how?")
+            raise UserError(f"{self.leaf.name} is stored as {array.dtype}, an unknown quantisation")
         return array.astype(np.float32)
 
 
@@ -135,9 +135,7 @@ class _Quantised:
         words = self.stored[f"{self.stem}.weight"]()
         scales = self.stored[f"{self.stem}.scales"]().astype(np.float32)
         if words.dtype != np.uint32 or f"{self.stem}.biases" not in self.stored:
-            raise UserError(
-                f"{self.stem} is quantised in a way of MLX that is not read: use affine"
-            )
+            raise UserError(f"{self.stem} has an unsupported quantisation of MLX: use affine")
         offsets = self.stored[f"{self.stem}.biases"]().astype(np.float32)
         return dequantised(words, scales, offsets, self.group)
 
@@ -145,7 +143,7 @@ class _Quantised:
 def dequantised(
     words: np.ndarray, scales: np.ndarray, offsets: np.ndarray, group: int
 ) -> np.ndarray:
-    """MLX's affine quantisation undone: [E, words] -> [E, D] in float32.
+    """Dequantise MLX's affine format: [E, words] -> [E, D] in float32.
 
     A row is a stream of integers of 2 to 8 bits, lowest bits first; each group of ``group`` values
     has a scale and an offset, [E, D / group]. Raises UserError when the sizes do not fit.
@@ -171,8 +169,8 @@ def _gguf(path: Path, model: Model) -> dict[str, Load]:
         raise UserError(f"{path} needs the package gguf: pip install 'tinyqwenvl[gguf]'") from None
     try:
         tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    except Exception as error:  # whatever it meets in a damaged file
-        raise UserError(f"{path} is no GGUF file ({error})") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(f"{path} is not a GGUF file ({error})") from None
     text = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2VL, model.config.text.num_hidden_layers)
     vision = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, model.config.vision.depth)
 

@@ -1,8 +1,8 @@
-"""Padding rows of a candidate: windows filled up to a fixed size, prompts filled up to a bucket.
+"""Padding in a candidate: windows padded to a fixed size, prompts padded to a bucket.
 
 Which rows are padding follows from the reference's geometry: grids, ``cu_window_seqlens``, and the
-ids of the prompt. Where several ways to pad give the same number of rows, the values of the first
-stage decide, and the later stages follow.
+ids of the prompt. If several ways to pad give the same number of rows, the values of the first
+stage decide for the later ones.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Padding:
         rows: Sequence[Any],
         options: dict[str, list[Any]],
     ) -> list[Any] | None:
-        """The way that was chosen for the same rows before, or the nearest to the reference."""
+        """The padding found for the same rows before, or the closest to the reference."""
         if not options:
             return None
         known = (of[0], tuple(part.count for part in rows))
@@ -71,7 +71,7 @@ class Padding:
         return chosen
 
     def _prompt(self, name: str, ours: Sequence[Entry], rows: Sequence[Any]) -> list[Any] | None:
-        """A prompt filled up with padding before or after it; steps of decoding are as they are."""
+        """A prompt with padding before or after it; decoding steps are unchanged."""
         wanted = ours[0].shape[rows[0].axis]
         count = rows[0].count
         if count <= wanted:
@@ -117,7 +117,7 @@ class Padding:
 
 
 def _start(ids: np.ndarray, padded: np.ndarray) -> int | None:
-    """Where ids begin in padded ones; None where they are not in them."""
+    """The index at which ids begin in padded ones; None if they are not there."""
     starts = range(len(padded) - len(ids) + 1)
     return next((i for i in starts if np.array_equal(padded[i : i + len(ids)], ids)), None)
 
@@ -180,7 +180,7 @@ def ways(
 
 
 def _in_the_plane(grids: np.ndarray, size: int, unit: int) -> Iterator[np.ndarray]:
-    """Where the rows of each window stand when it is filled up to the right and below."""
+    """Indices of each window's rows if it is padded on the right and below."""
     group = 4 // unit  # rows per merge group
     side = int(np.sqrt(size // group))
     for t, h, w in (grids // (1, 2, 2)).tolist():

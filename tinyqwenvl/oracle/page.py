@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML page: the table, and where the error is."""
+"""A comparison as one self-contained HTML page: the table, and a map of the error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .report import conclusion, explanation
 
 DRAWN = 12  # wrong stages with an image
 SIDE = 12  # screen pixels of a patch, or of a token in the strip
-DECADES = 8  # from an error as large as the number itself (dark) down to 1e-8 of it (light)
+DECADES = 8  # from an error as large as the value itself (dark) down to 1e-8 of it (light)
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 72rem;
@@ -105,23 +105,23 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         if not drawn:
             yield "<h2>Where the error is</h2>"
             yield (
-                "<p>Dark: as large as the values themselves; each shade lighter is ten times "
-                f"less, down to 10<sup>-{DECADES}</sup>. Patches lie where they are in the "
-                "image, tokens in rows of 64.</p><div class=figures>"
+                "<p>Dark: the error is as large as the values; each lighter shade is ten times "
+                f"less, down to 10<sup>-{DECADES}</sup>. Patches are at their position in the "
+                "image, tokens in lines of 64.</p><div class=figures>"
             )
             yield from _given(comparison)
         drawn += 1
         name = escape(one_line(verdict.name))
         for number, image in enumerate(images):
             what = f"{name}, frame or image {number + 1}" if len(images) > 1 else name
-            alt = f"error of {what}, a square for each row"
+            alt = f"error of {what}, one square per patch or token"
             yield f"<figure><img alt='{alt}' src='{_data(image)}'><figcaption>{what}</figure>"
     if drawn:
         yield "</div>"
 
 
 def row_errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Length of the error of each row (patch or token) over the length of the row, [rows]."""
+    """Norm of the error of each patch or token, divided by the norm of its values, [rows]."""
     if reference.ndim == 3:  # heads, rows, d
         reference, candidate = (np.concatenate(list(x), axis=-1) for x in (reference, candidate))
     reference, candidate = (np.reshape(x, (-1, x.shape[-1])) for x in (reference, candidate))
@@ -132,7 +132,7 @@ def row_errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def draw(entry: Entry, errors: np.ndarray, reference: Dump) -> Iterator[Image.Image]:
-    """An image for each frame where rows are patches or image tokens, else one strip."""
+    """An image per frame if rows are patches or image tokens, else one strip."""
     order, (grids, window) = entry.info.get("order", ""), geometry(entry, reference)
     if order in ("raster", "merge", "window") and grids is not None:
         yield from _frames(errors, order, grids, window)
@@ -145,7 +145,7 @@ def draw(entry: Entry, errors: np.ndarray, reference: Dump) -> Iterator[Image.Im
 def _frames(
     errors: np.ndarray, order: str, grids: np.ndarray, window: np.ndarray | None
 ) -> Iterator[Image.Image]:
-    """Errors of rows put where the patches, or the 2x2 blocks of them, are."""
+    """Errors of rows at the positions of the patches or merge groups."""
     patches = int(np.sum(np.prod(grids, axis=1)))
     side = 1 if len(errors) == patches else 2
     if len(errors) * side * side != patches:
@@ -158,7 +158,7 @@ def _frames(
         count = t * h * w // (side * side)
         here = errors[start : start + count]
         start += count
-        if side == 1 and order != "raster":  # the four of a 2x2 block are neighbours
+        if side == 1 and order != "raster":  # the four of a merge group are adjacent
             blocks = np.reshape(here, (t, h // 2, w // 2, 2, 2))
             here = np.transpose(blocks, (0, 1, 3, 2, 4))
         for frame in np.reshape(here, (t, h // side, w // side)):

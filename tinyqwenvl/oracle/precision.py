@@ -1,7 +1,7 @@
-"""Other number formats, emulated: what rounding alone does to a model.
+"""Emulate other number formats, to measure the error of rounding alone.
 
-A :class:`Rounded` array holds float32 numbers and rounds the result of every NumPy operation to
-another format. The stages run on it as on any array; nothing in them knows of it. (A matrix product
+A :class:`Rounded` array holds float32 values and rounds the result of every NumPy operation to
+another format. The stages run on it as on any array. (A matrix product
 is one operation: its sums are float32, as on most hardware.)
 """
 
@@ -34,7 +34,7 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
 
 
 class Rounded(np.ndarray):
-    """float32 numbers, rounded by ``rounding`` after every operation."""
+    """float32 values, rounded by ``rounding`` after every operation."""
 
     rounding: Rounding | None = None
 
@@ -52,7 +52,7 @@ class Rounded(np.ndarray):
         result = super().__array_function__(function, types, args, kwargs)
         if isinstance(result, Rounded) or not _is_float(result):
             return result
-        return rounded(result, self.rounding)  # where() and the like forget the class
+        return rounded(result, self.rounding)  # where() and similar functions drop the class
 
 
 def _plain(x: Any) -> Any:
@@ -64,7 +64,7 @@ def _is_float(x: Any) -> bool:
 
 
 def rounded(x: np.ndarray, rounding: Rounding | None) -> Rounded:
-    """The numbers of ``x``, rounded, in an array that goes on rounding."""
+    """The values of ``x``, rounded, in an array that keeps rounding."""
     plain = np.asarray(_plain(x), np.float32)
     result = (rounding(plain) if rounding else plain).view(Rounded)
     result.rounding = rounding
@@ -72,7 +72,7 @@ def rounded(x: np.ndarray, rounding: Rounding | None) -> Rounded:
 
 
 def quantise(matrix: np.ndarray) -> np.ndarray:
-    """Weights [E, ...] -> the nearest multiples of one step a row, 127 of them on either side."""
+    """Weights [E, ...] -> the nearest of 255 multiples (-127 to 127) of one step per row."""
     rows = np.reshape(matrix, (len(matrix), -1))
     step = np.max(np.abs(rows), axis=1, keepdims=True) / 127
     return np.reshape(np.round(rows / np.where(step > 0, step, 1)) * step, matrix.shape)
@@ -91,8 +91,8 @@ PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 def in_precision(model: Model, precision: str) -> Model:
     """The same model in "float64", "float32", "float16", "bfloat16", or with "int8" weights.
 
-    Every matrix of "int8" but the embedding and the head is rounded to 8 bits, one scale a row;
-    all else is computed as before.
+    Every matrix of "int8" but the embedding and the head is rounded to 8 bits, one scale per row;
+    everything else is unchanged.
     """
     if precision in ("float64", "float32"):
         dtype = np.dtype(precision)
@@ -101,7 +101,7 @@ def in_precision(model: Model, precision: str) -> Model:
     if precision == "int8":
         return replace(model, weights=change(model.weights, _int8))
     if precision not in ROUNDINGS:
-        raise UserError(f"no precision is called {precision}; known are {', '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {precision}; known are {', '.join(PRECISIONS)}")
     rounding = ROUNDINGS[precision]
     return replace(model, weights=change(model.weights, lambda _, leaf: rounded(leaf, rounding)))
 

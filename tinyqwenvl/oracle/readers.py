@@ -1,7 +1,7 @@
-"""Opening what ports produce: safetensors, npz, a folder of npy, raw .bin with shapes, .pt.
+"""Open the files of ports: safetensors, npz, a folder of npy, raw .bin with shapes, .pt.
 
-No pickle is ever loaded by us: npy and npz with Python objects are refused, and .pt goes through
-torch's ``weights_only`` loader. A compressed file is never unpacked beyond what it should hold.
+We never load a pickle: npy and npz with Python objects are refused, and .pt goes through
+torch's ``weights_only`` loader. A compressed file is never unpacked beyond its declared size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADERS: dict[tuple[int, int], Callable] = {
 
 
 def open_dump(source: str | Path, names: Mapping[str, str] | None = None) -> Dump:
-    """Open a dump of any kind; ``names`` maps names in it to ours, where they are not known.
+    """Open a dump of any kind; ``names`` maps its unknown names to ours.
 
     Raises UserError, in one line, for what is missing, damaged, or holds pickled objects.
     """
@@ -47,7 +47,7 @@ def open_dump(source: str | Path, names: Mapping[str, str] | None = None) -> Dum
         dump = _open(path)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # damaged archives and headers raise whatever they meet
+    except Exception as error:  # damaged archives and headers may raise anything
         reason = str(error) or type(error).__name__
         raise UserError(f"{path} cannot be read: {reason}; write it again") from None
     return renamed(dump, names) if names else dump
@@ -68,7 +68,7 @@ def _open(path: Path) -> Dump:
     if kind == ".bin":
         return make_dump(str(path), [_raw(path, path.stem, _beside(path))])
     raise UserError(
-        f"{path} is no dump: known are .safetensors, .npz, .npy, .bin, .pt, and folders of them"
+        f"{path} is not a dump: known are .safetensors, .npz, .npy, .bin, .pt, and folders of them"
     )
 
 
@@ -76,7 +76,7 @@ def renamed(dump: Dump, names: Mapping[str, str]) -> Dump:
     """The same tensors under the names that ``names`` gives (theirs -> ours)."""
     unused = [n for n in names if dump.get(*split_key(n)) is None]
     if unused:
-        raise UserError(f"{dump.source} holds no {unused[0]}, which the map names")
+        raise UserError(f"{dump.source} holds no {unused[0]}, which the map has")
     ours = {split_key(theirs): split_key(here) for theirs, here in names.items()}
     entries = []
     for entry in dump:
@@ -119,7 +119,7 @@ def _header(file: BinaryIO, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise UserError(f"{key} is an npy of version {version[0]}; save it as version 1 or 2")
     shape, fortran, dtype = _HEADERS[version](file)
     if not all(type(n) is int and n >= 0 for n in shape):
-        raise UserError(f"{key} has a shape that is none: {shape}")
+        raise UserError(f"{key} has an invalid shape: {shape}")
     if dtype.hasobject:
         raise UserError(f"{key} holds pickled Python objects, which are never loaded; save arrays")
     if math.prod(shape) * dtype.itemsize > LARGEST:
@@ -128,7 +128,7 @@ def _header(file: BinaryIO, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
-    """bfloat16, which npy stores as two raw bytes, as float32; all else as it is."""
+    """bfloat16, which npy stores as two raw bytes, as float32; everything else unchanged."""
     if array.dtype == np.dtype("V2"):
         return to_float(array.view(BFLOAT16))
     return array
@@ -146,7 +146,7 @@ def _npy(path: Path, key: str) -> Entry:
     with path.open("rb") as file:
         shape, _, dtype = _header(file, key)
         if path.stat().st_size - file.tell() != math.prod(shape) * dtype.itemsize:
-            raise UserError(f"{path} is cut: its data does not fill its shape; write it again")
+            raise UserError(f"{path} is cut off: its data does not fill its shape; write it again")
 
     def load() -> np.ndarray:
         return _numbers(np.load(path, mmap_mode="r" if shape else None, allow_pickle=False))
@@ -164,7 +164,7 @@ def _npz(path: Path) -> Iterator[Entry]:
                 shape, fortran, dtype = _header(file, key)  # type: ignore[arg-type]
                 size = math.prod(shape) * dtype.itemsize
                 if info.file_size - file.tell() != size:
-                    raise UserError(f"{path}: {key} is cut: its data does not fill its shape")
+                    raise UserError(f"{path}: {key} is cut off: its data does not fill its shape")
             load = _Member(path, info.filename, shape, fortran, dtype)
             yield _entry(key, shape, _dtype_name(dtype, key), load)
 
@@ -182,7 +182,7 @@ class _Member:
             size = math.prod(self.shape) * self.dtype.itemsize
             data = file.read(size)
         if len(data) != size:
-            raise UserError(f"{self.path}: {self.member} is cut; write it again")
+            raise UserError(f"{self.path}: {self.member} is cut off; write it again")
         flat = np.frombuffer(data, self.dtype)
         return _numbers(np.reshape(flat, self.shape, order="F" if self.fortran else "C"))
 
@@ -192,7 +192,7 @@ _RAW = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2",
 
 
 def _raw(path: Path, key: str, facts: Any) -> Entry:
-    """Raw numbers; ``facts`` is {"shape": [...], "dtype": "float32"} or just the shape."""
+    """Raw values; ``facts`` is {"shape": [...], "dtype": "float32"} or just the shape."""
     if isinstance(facts, list):
         facts = {"shape": facts}
     shape, dtype = facts.get("shape"), facts.get("dtype", "float32")
@@ -203,8 +203,8 @@ def _raw(path: Path, key: str, facts: Any) -> Entry:
     size = math.prod(shape) * np.dtype(_RAW[dtype]).itemsize
     if path.stat().st_size != size:
         raise UserError(
-            f"{path} has {path.stat().st_size} bytes, but {dtype} {shape} makes {size}: "
-            "is it cut, or of another shape or dtype?"
+            f"{path} has {path.stat().st_size} bytes, but {dtype} {shape} needs {size}: "
+            "is it cut off, or is its shape or dtype another?"
         )
 
     def load() -> np.ndarray:
@@ -227,13 +227,13 @@ def _beside(path: Path) -> Any:
 
 
 def _facts(file: Path, known: Any) -> Any:
-    """The shape and dtype of a ``.bin``: from the folder's shapes.json, else from beside it."""
+    """The shape and dtype of a ``.bin``: from the folder's shapes.json, else from its own file."""
     facts = known.get(file.stem, known.get(file.name)) if isinstance(known, dict) else None
     return facts if facts is not None else _beside(file)
 
 
 def _of_no_rows(file: Path, known: Any) -> bool:
-    """Whether an empty file is what its shape says: a call that left no rows."""
+    """Whether an empty file has an empty shape: a call that left no rows."""
     try:
         facts = _facts(file, known) if file.suffix == ".bin" else None
     except UserError:
@@ -242,7 +242,7 @@ def _of_no_rows(file: Path, known: Any) -> bool:
 
 
 def _open_folder(path: Path) -> Dump:
-    """A folder: one file a stage (npy, or bin with its shape), or recorded calls of modules."""
+    """A folder: one file per stage (npy, or bin with its shape), or recorded calls of modules."""
     if any(path.glob("*/metadata.json")):
         from .folders import read_folder
 
@@ -259,7 +259,7 @@ def _open_folder(path: Path) -> Dump:
         raise UserError(f"{path} holds no .npy and no .bin files, or only empty ones")
     dump = _made(path, entries, ordered=False)
     if empty:
-        dump.notes.append(f"{len(empty)} empty files left out, {empty[0]} among them")
+        dump.notes.append(f"{len(empty)} empty files left out, including {empty[0]}")
     return dump
 
 

@@ -1,4 +1,4 @@
-"""Running a prompt stage by stage, and writing down all of it: the reference of a comparison."""
+"""Run a prompt and record every stage: the reference of a comparison."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from .precision import Rounded, in_precision, inputs_in, rounded
 from .stages import BEGINNINGS
 
 HELD = 1 << 28  # bytes of a dump that is held in memory while its floors are measured
-SMALL = 100_000_000  # weights up to which noise floors are measured unasked
+SMALL = 100_000_000  # weights up to which noise floors are measured by default
 MEASURED = ("float32", "float16", "bfloat16", "int8")
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 
 
 def run(model: Model, job: Job, precision: str | None = None) -> None:
-    """Everything from the prompt to the last token; whoever watches sees every stage.
+    """Run everything from the prompt to the last token; watchers get every stage.
 
     ``precision``: the one in which ``model`` computes, where :func:`in_precision` made it.
     """
@@ -89,7 +89,7 @@ def record(
 ) -> Dump:
     """Run a prompt and write a dump of all stages whose name fits one of the globs ``stages``.
 
-    ``inputs``: write what a stage was made of too, where no other stage gave it. ``floors``: the
+    ``inputs``: also write a stage's inputs that no other stage gave. ``floors``: the
     number formats whose noise is measured (None: all of them for models of up to 100 million
     weights, else none). ``source`` says which checkpoint it is, and ``weights_from`` which files
     ``model`` has its weights from instead (:func:`.own_weights.with_weights`). Returns the dump,
@@ -116,7 +116,7 @@ def record(
 def _model_line(
     model: Model, source: str | None, weights_from: Sequence[str | Path]
 ) -> dict[str, Any]:
-    """What a manifest says of the model; folders are absolute, so that they are found again."""
+    """The model's entry in a manifest; folders are absolute, so that they can be found again."""
     if source is not None and source != "embedded" and Path(source).is_dir():
         source = str(Path(source).resolve())
     line: dict[str, Any] = {"source": source, "fingerprint": fingerprint(model.config)}
@@ -132,7 +132,7 @@ def fingerprint(config: Config) -> str:
 
 
 class _Keep:
-    """A watcher that writes the chosen stages, and by name what each was made of."""
+    """A watcher that writes the chosen stages, and the names of their inputs."""
 
     def __init__(self, writer: Writer, globs: Sequence[str], inputs: bool):
         self.writer, self.inputs = writer, inputs
@@ -165,11 +165,11 @@ class _Keep:
 
 
 def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
-    """Add to a dump's manifest how far rounding alone moves each stage.
+    """Add each stage's noise floor, the error of rounding alone, to a dump's manifest.
 
     For "float32" the dump is compared with a float64 run; the others are run themselves and
     compared with the dump. "entire": of the whole run up to the stage; "single": of the stage
-    alone, when what goes into it is the dump's.
+    alone, on the dump's inputs.
     """
     reference = dumps.read_dump_file(path)
     manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -178,7 +178,7 @@ def measure_floors(model: Model, path: Path, precisions: Sequence[str]) -> None:
     size = sum(math.prod(entry.shape) * 4 for entry in reference)
     held: dict[str, np.ndarray] | None = {} if size <= HELD else None
     for precision in precisions:
-        # A float32 dump is held against the truth; one of the truth against float32.
+        # A float32 dump is compared with float64; a float64 dump with float32.
         truth = precision == "float32" and np.dtype(model.dtype) == np.float32
         run_in = "float64" if truth else precision
         other = in_precision(model, run_in)
@@ -211,7 +211,7 @@ class EveryCall:
 
 
 class _Measure(EveryCall):
-    """Distances of a run from a dump. A single run goes on with what the dump holds."""
+    """Distances of a run from a dump. A "single" run continues with the dump's tensors."""
 
     def __init__(self, reference: Dump, single: bool, held: dict[str, np.ndarray] | None):
         super().__init__()

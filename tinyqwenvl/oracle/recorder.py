@@ -22,7 +22,7 @@ from .stages import BEGINNINGS
 
 try:
     import torch
-except ImportError:  # whoever calls something here gets a UserError
+except ImportError:  # callers get a UserError
     torch = None  # type: ignore[assignment]
 
 DTYPES = (
@@ -39,8 +39,7 @@ def need_torch() -> None:
 class Recorder:
     """The hooks on a tree of modules, and what they have written.
 
-    A tensor that comes again is known by its address, as long as it is alive and nobody has written
-    into it.
+    A repeated tensor is recognised by its address, as long as it is alive and unmodified.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class Recorder:
         # address -> (weak reference, state, key)
         self.known: dict[tuple, tuple[Any, int, str]] = {}
         self.begun: dict[str, int] = {}
-        self.open: list[tuple[Any, dict[str, str]]] = []  # calls that have begun: made of what
+        self.open: list[tuple[Any, dict[str, str]]] = []  # calls that have begun: their inputs
 
     def fits(self, name: str) -> bool:
-        """Whether one of the globs does; they may be of names of version 0.1."""
+        """Whether one of the globs matches; they may use names of version 0.1."""
         globs = {*self.globs, *map(current_name, self.globs)}
         return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
@@ -70,14 +69,14 @@ class Recorder:
         return name in BEGINNINGS or self.fits(name)
 
     def note(self, line: str) -> None:
-        """Something that the reader of the dump should know, once."""
+        """Add a note for the reader of the dump, once."""
         if line not in self.notes:
             self.notes.append(line)
 
     # -------------------------------------------------------------- hooks
 
     def before(self, module: Any, observe: Callable[[dict[str, Any]], None]) -> None:
-        """Show the arguments of each call of a module to ``observe``."""
+        """Pass the arguments of each call of a module to ``observe``."""
         names = _argument_names(module.forward)
 
         def hook(_: Any, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -123,7 +122,7 @@ class Recorder:
         return keys
 
     def outputs(self, name: str, module: Any, output: Any, made_of: Mapping[str, str]) -> None:
-        """Write what a call gave."""
+        """Write the output of a call."""
         found = dict(tensors(output))
         if is_a(module, MODELS + WHOLES):
             found = {p: t for p, t in found.items() if p.partition(".")[0] not in ENCODER_FIELDS}
@@ -154,7 +153,7 @@ class Recorder:
             self.remember(tensor, self.writer.add(name, array, made_of, settings, dtype))
 
     def observe(self, name: str, tensor: Any, shown: Any = None, once: bool = False) -> None:
-        """Write a tensor that no module gives; ``once``: unless it was written already."""
+        """Write a tensor that no module returns; ``once``: unless it was written already."""
         if not self.chosen(name) or not isinstance(tensor, torch.Tensor):
             return
         if not once or self.key(tensor) is None:
@@ -173,7 +172,7 @@ class Recorder:
         return plain.numpy(force=True), dtype
 
     def remember(self, tensor: Any, key: str) -> None:
-        """Know a tensor again."""
+        """Remember a tensor's key."""
         if not tensor.numel():
             return
         address = _address(tensor)
@@ -194,7 +193,7 @@ def _address(tensor: Any) -> tuple:
 
 
 def _state(tensor: Any) -> int:
-    """Another one when somebody has written into the tensor."""
+    """Changes if the tensor was modified in place."""
     if not tensor.is_inference():
         return tensor._version
     flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
@@ -262,7 +261,7 @@ def _is_simple(value: Any) -> bool:
 
 
 def simple(value: Any) -> Any:
-    """For JSON: what is not simple becomes text."""
+    """For JSON: anything that is not simple becomes text."""
     if isinstance(value, Mapping):
         return {str(name): simple(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -1,4 +1,4 @@
-"""What a comparison looks like on a terminal."""
+"""Print a comparison on a terminal."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def row(verdict: Verdict, colour: bool) -> str:
 
 
 def conclusion(comparison: Comparison) -> Iterator[str]:
-    """How many stages differ, which is the first, and what it lies between."""
+    """How many stages differ, and the first one, or the two stages around it."""
     compared, first, between = comparison.compared, comparison.first, comparison.between
     known = len(comparison.verdicts)
     others = [v for v in compared if v.verdict == "not that stage"]
@@ -100,8 +100,8 @@ def conclusion(comparison: Comparison) -> Iterator[str]:
         )
         over = value / max(allowed, 1e-300)
         yield (
-            f"first: {name}, {which} {value:.1e}: {over:.3g} times what {comparison.precision} "
-            "allows there"
+            f"first: {name}, {which} {value:.1e}: {over:.3g} times its tolerance in "
+            f"{comparison.precision}"
         )
     else:
         yield f"first: {name}: {one_line(first.note or first.verdict)}"
@@ -140,5 +140,5 @@ def reasons(explanation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def percent(score: float) -> str:
-    """100 % only where nothing is left."""
+    """100 % only if nothing is left to explain."""
     return f"{min(round(100 * score), 99 if score < 1 else 100)} %"

@@ -1,8 +1,8 @@
-"""The order of rows in a candidate's vision encoder: found once, undone in all of its stages.
+"""The patch order in a candidate's vision encoder: detected once, undone in all stages.
 
 Patches are in merge order before the blocks and, in Qwen2.5-VL, in window order inside them. A
 runtime may keep raster order, or the merge order for the whole encoder with masks instead of a
-permutation. Such a port is right; a bug in it is judged on the rows that belong together.
+permutation. Such a port is correct; its bugs are judged on matching patches.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from .dump import Dump, Entry, geometry
 from .stages import about
 
-GOOD = 1e-3  # NMSE from which rows are taken to be in order
-SURE = 0.25  # another order must be nearer than this part of the distance as given, and than this
-TRIED = 6  # stages on which an order is looked for
+GOOD = 1e-3  # NMSE below which rows count as in order
+SURE = 0.25  # another order must be closer than this part of the distance as given, and than this
+TRIED = 6  # stages on which an order is detected
 SKIPPED = ("visual", "visual.rotary_angles")  # undone, or faulty, on their own
 
 
@@ -31,9 +31,9 @@ class Found(NamedTuple):
 
 
 def undone(reference: Dump, candidate: Dump) -> Dump | None:
-    """The candidate with the rows of its vision encoder in the reference's order; None: they are.
+    """The candidate with its vision encoder in the reference's patch order; None: it is already.
 
-    Both are aligned (:func:`tinyqwenvl.oracle.align.align`). What was found is in the notes.
+    Both are aligned (:func:`tinyqwenvl.oracle.align.align`). The notes report it.
     """
     family = str(reference.about.get("model_type", "qwen2_5_vl"))
     parts: dict[tuple[str, str], list[Entry]] = {}
@@ -64,7 +64,7 @@ def undone(reference: Dump, candidate: Dump) -> Dump | None:
         return None
     again = Dump(candidate.source, entries, candidate.about, candidate.inputs)
     told = [f"{part} in {given} order instead of {expected}" for part, expected, given in found]
-    again.notes = [*candidate.notes, f"rows reordered in the vision encoder: {', '.join(told)}"]
+    again.notes = [*candidate.notes, f"patches reordered in the vision encoder: {', '.join(told)}"]
     return again
 
 
@@ -78,7 +78,7 @@ def _axis(entry: Entry, family: str) -> int:
 
 
 def _order_of(entry: Entry, reference: Dump, candidate: Dump) -> str | None:
-    """The order in which a stage's rows agree with the reference's, or None: it does not tell."""
+    """The order in which a stage's rows agree with the reference's; None if it shows none."""
     theirs = candidate.get(entry.name, entry.call)
     if theirs is None or _size(theirs) != _size(entry) or "rows" in entry.info:
         return None
@@ -102,7 +102,7 @@ def _nmse(array: np.ndarray, ours: np.ndarray) -> float:
 
 
 def orders(entry: Entry, reference: Dump) -> Mapping[str, np.ndarray]:
-    """Order -> the row of the reference's stage that stands at each of its positions."""
+    """Order -> the reference's row at each position."""
     family = str(reference.about.get("model_type", "qwen2_5_vl"))
     axes, order = about(entry.name, family)
     grids, window = geometry(entry, reference)
@@ -118,13 +118,13 @@ def orders(entry: Entry, reference: Dump) -> Mapping[str, np.ndarray]:
         known["window"] = np.reshape(window[:, None] * len(group) + group, -1)
     if order not in known:
         return {}
-    back = np.argsort(known[order])  # merge order -> where it stands in ours
+    back = np.argsort(known[order])  # merge order -> index in ours
     found = {name: back[index] for name, index in known.items() if name != order}
     return {name: index for name, index in found.items() if not np.array_equal(index, merge)}
 
 
 def raster(grids: np.ndarray) -> np.ndarray:
-    """The patch in merge order that stands at each position of raster order; ``grids`` [I, 3]."""
+    """The merge-order patch at each position of raster order; ``grids`` [I, 3]."""
     parts, start = [], 0
     for t, h, w in grids.tolist():
         merged = np.reshape(np.arange(t * h * w), (t, h // 2, w // 2, 2, 2))

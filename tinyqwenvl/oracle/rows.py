@@ -1,4 +1,4 @@
-"""Rows of a candidate's calls: read in the reference's shape, joined, and taken in part."""
+"""Rows of a candidate's calls: read in the reference's shape, joined, and selected."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def as_rows(entry: Entry, like: tuple[int, ...], axis: int) -> Rows | None:
 
 
 def _side_by_side(entry: Entry, like: tuple[int, ...]) -> Rows | None:
-    """Heads in one row, [rows, heads * d], as rows of [heads, rows, d]."""
+    """Merged heads, [rows, heads * d], as rows of [heads, rows, d]."""
     shape = entry.shape
     while len(shape) > 2 and shape[0] == 1:
         shape = shape[1:]
@@ -146,7 +146,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class One:
-    """An array that is there already."""
+    """An array in memory."""
 
     array: np.ndarray
 
@@ -156,7 +156,7 @@ class One:
 
 
 def _counted_on(arrays: list[np.ndarray], bounds: bool) -> Iterable[np.ndarray]:
-    """Bounds or indices of several calls, counted from the start of the first."""
+    """Boundaries or indices of several calls, counted from the start of the first."""
     start = 0
     for number, array in enumerate(arrays):
         yield (array[1:] if bounds and number else array) + start

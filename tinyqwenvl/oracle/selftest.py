@@ -1,4 +1,4 @@
-"""Does a vector catch every injected bug, and is the bug named? All of it is run, none claimed."""
+"""Check by running that a vector catches every injected bug, and that it is named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODELS = FOLDER / "models"
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A small model and what is right at every stage of one prompt."""
+    """A small model and the reference of every stage of one prompt."""
 
     id: str
     model: Model
@@ -70,20 +70,20 @@ def model_kills(mutant: str) -> list[str]:
 
 
 def wrong_stage(case: ModelCase, mutant: str | None = None) -> str | None:
-    """The first stage at which our model, with a mutant, is not what the case says; or None."""
+    """The first stage at which our model, with a mutant, differs from the case; or None."""
     watch = _Judge(case.reference)
     try:
         with apply(mutant), np.errstate(all="ignore"), watching(watch):
             run(case.model, case.job)
     except _Wrong as wrong:
         return str(wrong)
-    except Exception as error:  # a bug may break the run: then it was noticed
+    except Exception as error:  # a bug may break the run: then it is detected
         return f"{type(error).__name__}: {error}"
     return None
 
 
 class _Wrong(Exception):
-    """A stage is wrong: no need to go on."""
+    """A stage is wrong, so the run can stop."""
 
 
 class _Judge(EveryCall):
@@ -100,7 +100,7 @@ class _Judge(EveryCall):
 
 
 def _is_wrong(reference: Dump, name: str, call: int, array: np.ndarray) -> bool:
-    """Whether a stage is not what the reference says, where it says anything."""
+    """Whether a stage differs from the reference, if the reference has it."""
     ours = reference.get(name, call)
     theirs = Entry(name, call, array.shape, str(array.dtype), lambda: array)
     if ours is None:
@@ -113,7 +113,7 @@ def _is_wrong(reference: Dump, name: str, call: int, array: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one mutant."""
+    """The result for one mutant."""
 
     mutant: str
     killed_by: list[str]
@@ -121,7 +121,7 @@ class Result:
 
 
 class Trial:
-    """Tries mutants one after another; what several of them need is computed once.
+    """Tries mutants one by one; shared results are computed once.
 
     That is the answers to the unit cases and the prefill of the model cases, with each bug.
     """
@@ -134,7 +134,7 @@ class Trial:
         self.wrong: dict[tuple[str, int], bool] = {}  # stage's key, id of its array -> is it wrong
 
     def result(self, mutant: str) -> Result:
-        """Which vectors catch a mutant, and what the oracle calls it."""
+        """Which vectors catch a mutant, and which mutant the oracle names."""
         answers = self.answers_of(mutant, self.units)
         killed_by = [c["id"] for c in self.units if not judge_answer(c, answers[c["id"]])]
         killed_by += [c.id for c in self.cases if self.wrong_stage(c, mutant) is not None]
@@ -160,7 +160,7 @@ class Trial:
         return wrong_stage(case, mutant)
 
     def named(self, mutant: str, killed_by: Sequence[str]) -> str | None:
-        """What the oracle says of a port that has this bug: the mutant it names first.
+        """The mutant that the oracle names first for a port with this bug.
 
         The port runs the reference forms, so that its rounding is not the explanation's. Where no
         model case catches the bug, the answers to the unit cases are explained.
@@ -196,12 +196,12 @@ def _record_port(case: ModelCase, mutant: str, path: Path) -> Dump:
 
 # ------------------------------------------------------------------ on several cores
 
-PER_WORKER = 8  # mutants that are worth another process
+PER_WORKER = 8  # mutants per extra process
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def selftest(mutants: Sequence[str] | None = None, workers: int = 1) -> Iterator[Result]:
-    """Each mutant: which vectors catch it, and what the oracle calls it.
+    """For each mutant, which vectors catch it and which mutant the oracle names.
 
     On up to ``workers`` processes; results come in the order of ``mutants`` (None: all).
     """
@@ -262,7 +262,7 @@ def cores() -> int:
 
 
 def as_line(result: Result) -> str:
-    """For people."""
+    """One line of text."""
     if not result.killed_by:
         return f"{result.mutant:36} SURVIVES"
     name = "named" if result.named == result.mutant else f"taken for {result.named}"
@@ -277,7 +277,7 @@ def conclusion(results: Sequence[Result]) -> str:
 
 
 def claimed_kills() -> dict[str, list[str]]:
-    """Case -> the mutants that the files say it detects."""
+    """Case -> the mutants that it detects, according to the files."""
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
     claims = {case["id"]: case.get("kills", []) for case in unit_cases()}
     return claims | {case["id"]: case["kills"] for case in manifest.get("models", ())}

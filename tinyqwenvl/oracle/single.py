@@ -26,10 +26,10 @@ def single(
 ) -> Comparison:
     """Each stage on its own: what ours gives for the candidate's own input, against its output.
 
-    The model runs the reference's prompt, but after every stage goes on with what the candidate
-    has, integers too. This separates a stage that is wrong from one that inherits an upstream
-    error. Between stages that the candidate does not hold, ours are run; their noise counts for
-    every stage that is made of them.
+    The model runs the reference's prompt, but continues after every stage with the candidate's
+    tensors, integers too. This separates a stage that is wrong from one that inherits an upstream
+    error. Ours run for stages that the candidate lacks; their noise is added to the tolerance of
+    every stage computed from them.
     """
     reference, candidate = align(reference, candidate)
     precision = precision_for(reference, candidate, precision)
@@ -48,7 +48,7 @@ def single(
 
 
 def _with_parts(verdict: Verdict, entry: Entry, candidate: Dump) -> Verdict:
-    """A residual sum that is wrong says which of its parts the dump should hold."""
+    """A wrong residual sum names the stages to add to the dump."""
     absent = [name for name in summands(entry.name) if candidate.get(name, entry.call) is None]
     if not verdict.bad or not absent:
         return verdict
@@ -93,7 +93,7 @@ class _Steer(EveryCall):
         return like(ours.put(value, given), value)
 
     def _judge(self, ours: Entry, theirs: Entry, limits: Limits | None, value: Any) -> Verdict:
-        """Integers are right when they are the reference's, or follow from the candidate's own."""
+        """Integers are correct if equal to the reference's, or derived from the candidate's own."""
         if not ours.exact or ours.name in AFTER:
             return judge(ours, theirs, self.precision, limits, value)
         verdict = judge(ours, theirs, self.precision)

@@ -1,4 +1,4 @@
-"""What is known of a stage by its name: its axes, its order of rows, and what others call it."""
+"""Facts about a stage by its name: its axes, its token order, and its names elsewhere."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .adapters.names import llama_cpp, onnx, without_wrappers
 class About(NamedTuple):
     """Letters of the axes (:data:`tinyqwenvl.dims.GLOSSARY`), and the order of the rows.
 
-    ``order``: "raster" (frame, row, column), "merge" (the four patches of a 2x2 block together),
-    "window" (blocks of a window together), "sequence" (tokens of the prompt), or "".
+    ``order``: "raster" (frame, row, column), "merge" (the four patches of a merge group together),
+    "window" (merge groups of a window together), "sequence" (tokens of the prompt), or "".
     """
 
     axes: tuple[str, ...]
     order: str
 
 
-# What a run begins with: in every dump, whatever stages are chosen.
+# The inputs of a run: in every dump, whichever stages are chosen.
 BEGINNINGS = (
     "image.rgb", "input_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
     "video_grid_thw", "second_per_grid_ts", "generated",
 )  # fmt: skip
 
 _VISUAL, _TEXT = r"visual\.blocks\.\d+\.attn\.", r"model\.layers\.\d+\.self_attn\."
-_RULES = (  # the first that fits
+_RULES = (  # the first match counts
     (r"image\.rgb", "H W C", "raster"),
     (r"image\.(resize|normalise)", "F H W C", "raster"),
     (r"image\.nine_dimensions", "t h/2 w/2 2 2 C 2 14 14", "merge"),
@@ -53,7 +53,7 @@ _RULES = (  # the first that fits
 
 
 def about(name: str, model_type: str = "qwen2_5_vl") -> About:
-    """What is known of the stage called ``name``; empty when nothing is."""
+    """Facts about the stage ``name``; empty if unknown."""
     for pattern, axes, order in _RULES:
         if re.fullmatch(pattern, name):
             if order == "window" and model_type == "qwen2_vl":
@@ -64,7 +64,7 @@ def about(name: str, model_type: str = "qwen2_5_vl") -> About:
 
 # ------------------------------------------------------------------ the order of a run
 
-_ORDER = (  # of whole parts, then inside a block and a layer; a part comes after what is in it
+_ORDER = (  # of whole modules, then inside a block and a layer; a module comes after its parts
     "image", "pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw",
     "input_ids", "second_per_grid_ts", "model.rope_delta", "model.embed_tokens",
     "visual.cu_seqlens", "visual.window_index", "visual.cu_window_seqlens", "visual.patch_embed",

@@ -1,4 +1,4 @@
-"""How far a stage may be from the reference: a multiple of what rounding alone does to it."""
+"""The tolerance of a stage: a multiple of its noise floor, the error of rounding alone."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from .dump import Dump, Entry
 from .metrics import Distance
 
-# How far over its noise floor a stage may be: NMSE and 1 - cosine, which are squares, so that the
-# largest error may be the root of it. docs/oracle.md has what scripts/calibrate_oracle.py measured.
+# Tolerance over noise floor, for NMSE and 1 - cosine. Both are quadratic in the error, so for the
+# largest error it is the square root. scripts/calibrate_oracle.py measured it (docs/oracle.md).
 MULTIPLE = {"float32": 100.0, "float16": 16.0, "bfloat16": 16.0, "int8": 16.0}
-# No stage is held to less: half a unit of the last place of each number, squared.
+# No tolerance is smaller: half a unit of the last place of each value, squared.
 LEAST = {"float32": 1e-14, "float16": 2e-7, "bfloat16": 1.5e-5, "int8": 1e-14}
 # Where a dump has no noise floors: (NMSE, 1 - cosine of the worst row, largest error / std).
 BANDS = {
     "float32": (1e-9, 1e-5, 1e-4), "float16": (1e-5, 5e-4, 2e-2), "bfloat16": (1e-3, 5e-3, 1e-1),
     "int8": (1e-2, 2e-2, 5e-1),
 }  # fmt: skip
-HOPELESS = 0.5  # a band (of NMSE or 1 - cosine) that zeros or noise would pass
+HOPELESS = 0.5  # a tolerance (of NMSE or 1 - cosine) that zeros or noise would pass
 NAMES = ("nmse", "cosine_error", "max_error")
 Limits: TypeAlias = tuple[float, float, float]
 
@@ -32,11 +32,11 @@ def band(
     multiple: float | None = None,
     reference: Dump | None = None,
 ) -> Limits:
-    """How far a stage may be: (NMSE, 1 - cosine of the worst row, largest error / std).
+    """The tolerance of a stage: (NMSE, 1 - cosine of the worst row, largest error / std).
 
-    The floor of a decode step is measured on a single row, so luck decides it. With the
-    ``reference`` at hand it is never below that of the prompt's call of the same stage. No format
-    is held to less than float32.
+    The floor of a decoding step is measured on a single token, so it may be small by chance. With
+    a ``reference`` it is never below that of the prompt's call of the same stage. No format has a
+    smaller tolerance than float32.
     """
     calls = [entry]
     if reference is not None and entry.call and not entry.name.startswith("image."):
@@ -68,7 +68,7 @@ def _band(
 
 
 def added(bands: Sequence[Limits]) -> Limits:
-    """The band of several stages in a row: their noise adds up."""
+    """The tolerance over several consecutive stages: their noise adds up."""
     nmse, cosine, largest = np.transpose(bands)
     return float(np.sum(nmse)), float(np.sum(cosine)), float(np.sqrt(np.sum(largest**2)))
 

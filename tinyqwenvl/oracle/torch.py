@@ -42,8 +42,8 @@ def instrument(
     ``model``: a model of transformers, or its vision encoder, its language model, a block of it.
     Every call of every module is written, in the order in which the calls end, under the name of
     the module in the published checkpoint; later calls of the same module are NAME#1, NAME#2 ....
-    Of several tensors that a call gives, the first is NAME and the others NAME.1, NAME.2 ...
-    (fields of a dataclass: NAME.FIELD), unless they are a stage's already. A batch of one is
+    If a call returns several tensors, the first is NAME and the others NAME.1, NAME.2 ...
+    (fields of a dataclass: NAME.FIELD), unless a stage has that name. A batch of one is
     dropped: [1, S, D] is written as [S, D].
 
     Besides the modules, the dump holds the tensors that hooks cannot see, ``visual.window_index``,
@@ -51,8 +51,8 @@ def instrument(
     what a run begins with, even if every step gets it again. A later step's token is ``generated``.
 
     ``stages``: globs on names; what a run begins with (:data:`BEGINNINGS`) is always written.
-    ``inputs``: write what each call was made of too, where no stage gave it. ``about``: more for
-    the manifest. ``prefix``: the name of ``model`` itself, where it is a part that we cannot guess
+    ``inputs``: also write inputs of a call that no stage gave. ``about``: more for the
+    manifest. ``prefix``: the name of ``model`` itself, if it is a part that we cannot guess
     (``visual.blocks.3``). The file appears whole when the block ends well; not at all when not.
     The block gets the :class:`Writer`, to which more tensors may be added.
     """
@@ -127,21 +127,21 @@ def _recording(
     with Writer(target, about) as writer, ExitStack() as stack:
         recorder = Recorder(writer, stack, globs, inputs, drop_batch, {n for n, _ in names})
         if any(module.training for _, module in names):
-            recorder.note("the model was in training mode: dropout is at work; call model.eval()")
+            recorder.note("the model was in training mode: dropout is active; call model.eval()")
         for name, module in names:
-            whole = module is tree and is_a(tree, WHOLES)  # what it gives is lm_head's
+            whole = module is tree and is_a(tree, WHOLES)  # its output is lm_head's
             if recorder.chosen(name) and not whole:
                 recorder.hook(name, module)
         yield recorder
         written = {line["name"] for line in writer.stages}
         if not any(n not in BEGINNINGS or recorder.fits(n) for n in written):
-            raise UserError(f"no stage ran that fits {', '.join(globs)}; see named_modules()")
+            raise UserError(f"no stage that ran matches {', '.join(globs)}; see named_modules()")
         if recorder.notes:
             writer.about["notes"] = [*writer.about.get("notes", ()), *recorder.notes]
 
 
 def _about(tree: Any) -> dict[str, Any]:
-    """What the manifest says of a tree."""
+    """The manifest's entry for a module tree."""
     versions = {"tinyqwenvl": __version__, "torch": torch.__version__}
     if type(tree).__module__.startswith("transformers."):
         import transformers

@@ -1,7 +1,7 @@
-"""The unit vectors: small questions with one right answer each, and what we answer.
+"""The unit vectors (an input with its correct output), and our own outputs.
 
-The files lie in ``tinyqwenvl/vectors/v1`` and can be used without Python; ``docs/vectors.md`` says
-how. Nothing in them comes from our own code. :func:`run_unit` calls every stage through its module,
+The files lie in ``tinyqwenvl/vectors/v1`` and can be used without Python; ``docs/vectors.md`` shows
+how. Other implementations gave the outputs. :func:`run_unit` calls every stage through its module,
 so that a function that replaces it is noticed.
 """
 
@@ -24,7 +24,7 @@ from ..dims import Array, Int
 from ..errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "v1"
-CLOSE = 1e-6  # relative; of values that have a fraction
+CLOSE = 1e-6  # relative; for floats
 
 Case = dict[str, Any]
 
@@ -55,7 +55,7 @@ def family_of(case: Case) -> str:
 
 
 def judge(case: Case, output: Any) -> bool:
-    """Whether an answer is right. A refusal is given as an exception, such as a UserError."""
+    """Whether an answer is correct. An error is given as an exception, such as a UserError."""
     answers = [case, *case.get("also", ())]
     if isinstance(output, Exception):
         return any(answer.get("error") for answer in answers)
@@ -86,7 +86,7 @@ def _as_ours(given: dict[str, Any], output: Any) -> Any:
 
 
 def equal(expected: Any, found: Any) -> bool:
-    """The same JSON value; a number with a fraction may differ by one part in a million."""
+    """The same JSON value; a float may differ by one part in a million."""
     if isinstance(expected, bool) or isinstance(found, bool):
         return expected is found
     if isinstance(expected, float) and isinstance(found, (int, float)):
@@ -118,7 +118,7 @@ def answer_to(case: Case) -> Any:
 
 
 def run_unit(family: str, given: dict[str, Any]) -> Any:
-    """Our answer to the ``input`` of a case, as JSON has it. Raises UserError where we refuse."""
+    """Our answer to the ``input`` of a case, as JSON. Raises UserError for invalid input."""
     return RUNNERS[known(family)](**given)
 
 
@@ -231,7 +231,7 @@ def placeholder_expansion(
     video_grid_thw: list[list[int]],
     spatial_merge_size: int,
 ) -> dict[str, Any]:
-    """How often each placeholder is repeated, and the ids. ``text`` is for those who read."""
+    """How often each placeholder is repeated, and the ids. ``text`` is for readers only."""
     config = _config("qwen2_5_vl", spatial_merge_size, image_token_id, video_token_id)
     tokenizer = _Ids(image_token_id, video_token_id)
     media = {

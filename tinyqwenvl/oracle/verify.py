@@ -30,7 +30,7 @@ from .record import SMALL, Job, record
 
 IMAGES = tuple(f"{name}.png" for name in ("scene", "pair", "many", "tall", "wide"))
 PROMPT = "describe"
-STAGES = (  # whole blocks: every stage of a large model would fill a disk
+STAGES = (  # whole blocks: all stages of a large model would fill a disk
     "visual", "visual.patch_embed", "visual.blocks.[0-9]", "visual.blocks.[0-9][0-9]",
     "visual.merger", "visual.window_index", "model.position_ids", "model.inputs_embeds",
     "model.layers.[0-9]", "model.layers.[0-9][0-9]", "model.norm", "lm_head",
@@ -47,7 +47,7 @@ class ComparedImage:
     pixels_equal: bool
     ids_equal: bool
     stages: int  # compared
-    worst: Verdict  # the one nearest to its band, or furthest beyond
+    worst: Verdict  # the one that uses most of its tolerance
     first: str | None  # the first stage that differs
     answers: tuple[list[int], list[int]]  # ours, theirs
 
@@ -81,7 +81,7 @@ class Verification:
             "",
             f"Revision {self.revision}. {versions}. float32, at most {MOST_PIXELS:,} pixels.",
             "",
-            "| image | tokens | pixels | ids | stages | furthest stage | NMSE | first wrong "
+            "| image | tokens | pixels | ids | stages | worst stage | NMSE | first wrong "
             "| answers |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
@@ -254,7 +254,7 @@ def _their_ids(directory: Path, count: int) -> list[int]:
     template = settings.get("chat_template")
     if isinstance(template, dict):
         template = template["default"]
-    if template is None:  # where there is none, ours is the published one
+    if template is None:  # without one, ours is the published template
         template = read_json(ASSETS / "checkpoint" / "chat_template.json")["chat_template"]
     items = [{"type": "image"}, {"type": "text", "text": PROMPT}]
     text = tokenizer.apply_chat_template(
@@ -299,7 +299,7 @@ def _without_end(model: Model) -> Model:
 
 
 def _strain(verdict: Verdict) -> float:
-    """How much of its band a stage uses."""
+    """How much of its tolerance a stage uses."""
     if verdict.distance is None or verdict.band is None:
         return 0.0
     return verdict.distance.nmse / max(verdict.band[0], 1e-300)

@@ -1,1 +1,1 @@
-"""Ready dumpers for runtimes, and the names that these give to stages."""
+"""Adapters: record dumps from other runtimes, and map their tensor names to stages."""

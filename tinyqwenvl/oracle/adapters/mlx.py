@@ -7,8 +7,8 @@
     with instrument(model, "mine.safetensors"):
         model(input_ids, pixel_values, image_grid_thw=grids)
 
-Every call of every module is written, and what modules do not own: ids, patches, grids, the order
-of windows, angles, positions. Tested with mlx-vlm 0.7.10 on ``mlx[cpu]`` 0.32.
+Every call of every module is written, and tensors that no module returns: ids, patches, grids,
+window order, angles, positions. Tested with mlx-vlm 0.7.10 on ``mlx[cpu]`` 0.32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..stages import BEGINNINGS, canonical
 
 try:
     import mlx.core as mx
-except ImportError:  # whoever calls something here gets a UserError
+except ImportError:  # callers get a UserError
     mx = None
 
 __all__ = ["Dump", "instrument"]
@@ -44,7 +44,7 @@ def instrument(
     """Write what ``model`` (of mlx-vlm) computes in the ``with`` block to the dump ``target``.
 
     ``stages``: globs on our names; what a run begins with is always written. The classes of the
-    modules are exchanged for the time of the block, so that the model itself stays as it is.
+    modules are replaced inside the block only, so the model itself is unchanged.
     """
     if mx is None:
         raise UserError("this needs MLX: pip install mlx-vlm 'mlx[cpu]'")
@@ -75,7 +75,7 @@ class _Watch:
 
     def __init__(self, writer: Writer, globs: tuple[str, ...], has_head: bool):
         self.writer, self.globs, self.has_head = writer, globs, has_head
-        self.prompt = 0  # tokens of the prompt that the language model has not seen yet
+        self.prompt = 0  # tokens of the prompt that the language model has not processed yet
         self.shown: set[str] = set()  # of this call of the vision encoder
 
     def give(self, name: str, value: Any) -> None:
@@ -151,7 +151,7 @@ class _Watch:
         self.shown = set()
 
     def block(self, _: Any, name: str, *__: Any, **given: Any) -> None:
-        """What a block gets: bounds of the sequences, and angles."""
+        """The inputs of a block: sequence boundaries and angles."""
         bounds, angles = given.get("cu_seqlens"), given.get("rotary_pos_emb")
         if angles is not None and "angles" not in self.shown:
             self.shown.add("angles")
@@ -169,7 +169,7 @@ class _Watch:
         self.give(f"visual.{kind if windows else 'cu_seqlens'}", bounds)
 
     def tokens(self, _: Any, __: str, inputs: Any = None, *___: Any, **____: Any) -> None:
-        """Ids that the language model gets: after the prompt they are what was generated."""
+        """The ids given to the language model: after the prompt, the generated ones."""
         if inputs is None:
             return
         count = inputs.shape[-1]
@@ -180,7 +180,7 @@ class _Watch:
         self.prompt -= count
 
     def text(self, _: Any, __: str, *___: Any, **given: Any) -> None:
-        """What the decoder gets: embeddings and positions."""
+        """The inputs of the decoder: embeddings and positions."""
         if (embeds := given.get("inputs_embeds")) is not None:
             self.give("model.inputs_embeds", embeds)
         if (positions := given.get("position_ids")) is not None:

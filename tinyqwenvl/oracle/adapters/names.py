@@ -1,4 +1,4 @@
-"""What runtimes call our stages: llama.cpp, ONNX (TorchScript export, GenAI builder), wrappers."""
+"""Names of our stages in llama.cpp, ONNX (TorchScript export, GenAI builder) and wrappers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXT = {
     "ffn_norm": "model.layers.{}.post_attention_layernorm", "l_out": "model.layers.{}",
     "result_norm": "model.norm", "result_output": "lm_head", "inp_embd": "model.inputs_embeds",
 }  # fmt: skip
-# Names that both graphs use: only "v." or "t." before them tells of which they are.
+# Names that both graphs use: only the prefix "v." or "t." distinguishes them.
 _BOTH = {
     "Qcur_rope": "q", "Kcur_rope": "k", "kqv_out": "context", "attn_out": "", "ffn_gate": "gate",
     "ffn_up": "up", "ffn_out": "mlp",
@@ -117,7 +117,7 @@ def scope_of(node: str) -> str | None:
 
 
 def outputs_of_modules(nodes: Iterable[str]) -> dict[str, str]:
-    """Module -> the tensor that it gives: the last of those made in it, parts included.
+    """Module -> its output tensor: the last one made in it, submodules included.
 
     ``nodes``: names of tensors in the order of the graph.
     """
@@ -152,7 +152,7 @@ _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_origin_model|_orig_mod|_fsdp_wrapped_m
 
 
 def without_wrappers(name: str) -> str:
-    """A module's name without what wrappers put in it: ``_origin_model.``, ``_orig_mod.``,
+    """A module's name without the parts that wrappers add: ``_origin_model.``, ``_orig_mod.``,
     ``module.`` at the beginning, ``base_model.model.``.
     """
     plain = _WRAPPERS.sub("", name.removeprefix("module.").removeprefix("base_model.model."))

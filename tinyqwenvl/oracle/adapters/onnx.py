@@ -51,7 +51,7 @@ def run_nodes(
     try:
         model = onnx.load(os.fspath(graph))
     except Exception as error:  # of protobuf
-        raise UserError(f"{graph} is no ONNX file ({str(error)[:200]})") from None
+        raise UserError(f"{graph} is not an ONNX file ({str(error)[:200]})") from None
     wanted = stages_of_graph(model.graph, prefix)
     made = {"tinyqwenvl": __version__, "onnxruntime": onnxruntime.__version__}
     if not wanted:
@@ -88,7 +88,7 @@ def _run(model: Any, graph: Any, feeds: Mapping[str, Any], outputs: list[str]) -
         given = {i.name: np.asarray(feeds[i.name]) for i in session.get_inputs()}
         return session.run(outputs, given)
     except KeyError as error:
-        raise UserError(f"{graph} wants {error.args[0]}, which is not given") from None
+        raise UserError(f"{graph} needs the input {error.args[0]}, which is not given") from None
     except Exception as error:  # whatever the runtime raises
         raise UserError(f"{graph} does not run: {str(error)[:300]}") from None
     finally:

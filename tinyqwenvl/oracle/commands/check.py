@@ -1,4 +1,4 @@
-"""``oracle check``: somebody's function, run on a stage's recorded inputs."""
+"""``oracle check``: a porter's function, run on a stage's recorded inputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..readers import open_dump
 HELP = """\
 usage: tinyqwenvl oracle check STAGE FILE.py:FUNCTION DUMP
 
-Call FUNCTION with the recorded inputs of STAGE in DUMP, and judge its result.
-docs/oracle.md shows how, step by step.
+Call FUNCTION with the recorded inputs of STAGE in DUMP, and check its result.
+docs/oracle.md has an example.
 
   --call N              the N-th call of the stage, from 0
   --precision P         in which the function computes
-  --show                name the arguments that it will be given, and end
+  --show                only list the arguments that FUNCTION gets
 """
 
 
@@ -56,7 +56,7 @@ def _function(where: str) -> Callable[..., Any]:
     """``FILE.py:NAME`` -> the function."""
     file, _, name = where.rpartition(":")
     if not file or not Path(file).is_file():
-        raise UserError(f"{where[:200]}: write FILE.py:FUNCTION, of a file that is there")
+        raise UserError(f"{where[:200]}: write FILE.py:FUNCTION, with a file that exists")
     try:
         found = runpy.run_path(file)
     except (Exception, SystemExit) as error:  # somebody's program can fail in any way

@@ -16,7 +16,7 @@ from ..record import SMALL, fingerprint
 
 
 def model_of(reference: Dump, asked: str | None) -> Model | None:
-    """The checkpoint that is asked for, or the one that a dump was made with, when it is small."""
+    """The requested checkpoint, or the one that a dump was made with if it is small."""
     about: Any = reference.about.get("model") or {}
     known = about.get("fingerprint")
     if asked is not None:

@@ -25,21 +25,23 @@ from .checkpoint import model_of
 HELP = f"""\
 usage: tinyqwenvl oracle diff [OPTIONS] REFERENCE CANDIDATE
 
-Compare dumps. Each may be .safetensors, .npz, .npy, .pt, .bin with its shape,
-or a folder of such files. Keys are names of stages, those of transformers,
-ONNX, llama.cpp and mlx-vlm too; a candidate may hold just some.
+Compare two dumps. Each may be .safetensors, .npz, .npy, .pt, .bin with its
+shape, or a folder of such files. Keys are stage names, ours or those of
+transformers, ONNX, llama.cpp or mlx-vlm; a candidate may hold only some stages.
 
-  -m, --model DIR_OR_ID the checkpoint, to explain what differs by running
-                        {len(MUTANTS)} injected bugs (found by itself if small)
-  --single              each stage on its own: ours on the candidate's input
-  --precision P         the candidate's: {", ".join(BANDS)};
-                        default: as its tensors are stored
-  --multiple X          of the noise floor that is allowed; default
-                        {MULTIPLE["float32"]:g} in float32, {MULTIPLE["bfloat16"]:g} in the others
+  -m, --model DIR_OR_ID the checkpoint, to explain differences by running
+                        {len(MUTANTS)} injected bugs (small ones are found without)
+  --single              each stage on its own: ours on the candidate's inputs
+  --precision P         in which the candidate was computed, one of
+                        {", ".join(BANDS)};
+                        default: from its tensors
+  --multiple X          tolerance as a multiple of the noise floor; default
+                        {MULTIPLE["float32"]:g} in float32, else {MULTIPLE["bfloat16"]:g}
   --map FILE            JSON: a name in the candidate -> the name of a stage
-  --json                one JSON object; --html FILE  a page with images
-  --all                 every stage in the table
-  --no-explain          do not look for a reason
+  --json                print one JSON object
+  --html FILE           also write a page with images of the error
+  --all                 print every stage in the table
+  --no-explain          do not search for the bug
 """
 
 
@@ -95,7 +97,7 @@ def run(argv: list[str]) -> int:
 def _in_either_order(
     found: Comparison, as_given: Dump, model: Model | None, args: argparse.Namespace
 ) -> Comparison:
-    """The comparison that is explained better: with the order of rows undone, or as it was given.
+    """The comparison with the better explanation: with the patch order undone, or as given.
 
     A wrong order may be the bug itself.
     """
@@ -106,14 +108,14 @@ def _in_either_order(
 
 
 def _explain(found: Comparison, model: Model | None) -> None:
-    """Add the reasons for the first difference, or a note why there are none."""
+    """Add the explanations of the first difference, or a note why there are none."""
     first = found.first
     if first is None:
         return
     if first.verdict == "shape" and unmatched(found.reference, found.candidate, first.name):
         found.notes.append(
-            f"the rows of {first.name} cannot be matched with the reference's, so no reason is "
-            "looked for"
+            f"the rows of {first.name} cannot be matched with the reference's, so no known bug is "
+            "tried"
         )
         return
     try:

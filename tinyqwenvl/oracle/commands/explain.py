@@ -1,4 +1,4 @@
-"""``oracle explain``: the known bug that gives what a candidate holds."""
+"""``oracle explain``: the known bug that reproduces a candidate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .checkpoint import model_of
 HELP = """\
 usage: tinyqwenvl oracle explain [OPTIONS] REFERENCE CANDIDATE
 
-Which known bug, injected into our own model, gives what the candidate holds.
-(diff says so too.) Exit code 0: nothing to explain, or explained; 1: not.
+Name the known bug that, injected into our own model, reproduces the candidate.
+(diff does so too.) Exit code 0: nothing to explain, or explained; 1: not.
 
   -m, --model DIR_OR_ID the checkpoint
   --precision P  --map FILE  --json   as in diff

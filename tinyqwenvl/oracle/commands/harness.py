@@ -1,4 +1,4 @@
-"""``oracle harness``: ask another program the unit vectors."""
+"""``oracle harness``: run the unit vectors against another program."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..harness import TIMEOUT, harness, report_text
 HELP = """\
 usage: tinyqwenvl oracle harness [OPTIONS] -- COMMAND [WORD...]
 
-Start COMMAND and ask it the unit vectors: a JSON object a line on its stdin, an
-answer a line from its stdout (docs/vectors.md). Wrong answers are explained.
+Start COMMAND and send it the unit vectors: one JSON object per line on stdin, one
+answer per line on stdout (docs/vectors.md). Wrong answers are explained.
 
   --families A,B        only these; default: all
   --timeout S           seconds to wait for an answer; default 10
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     end = argv.index("--") if "--" in argv else len(argv)
     args, command_line = p.parse_args(argv[:end]), argv[end + 1 :]
     if not command_line:
-        raise UserError("say which program after --: oracle harness -- node port.js")
+        raise UserError("name the program after --: oracle harness -- node port.js")
     families = args.families.split(",") if args.families is not None else None
     found = harness(command_line, families, args.timeout)
     explanation = explain_answers(found.answers) if found.failed else []

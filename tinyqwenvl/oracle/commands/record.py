@@ -22,9 +22,9 @@ from ..record import MEASURED, SMALL, Job, job_from_file, record
 HELP = f"""\
 usage: tinyqwenvl oracle record [OPTIONS] [IMAGE...] PROMPT -o REF.safetensors
 
-Run a prompt (none: an example) and write every stage to REF.safetensors, and to
-REF.json what is known of each: shape, axes, order of rows, statistics, what it
-was made of, and how far rounding alone moves it (its noise floors).
+Run a prompt (none: an example) and write every stage to REF.safetensors. For
+each, REF.json holds shape, axes, token order, statistics, inputs, and noise
+floors (the error that rounding alone causes).
 
   -o, --output FILE     the dump; its name ends in .safetensors
   -m, --model DIR_OR_ID a checkpoint; default: the small one in the package
@@ -34,13 +34,13 @@ was made of, and how far rounding alone moves it (its noise floors).
                         second_per_grid_ts too) instead of IMAGE and PROMPT
   --weights-from FILE   the port's own weights (MLX, GGUF, safetensors, folder),
                         dequantised; may be given several times
-  --stages GLOB         only stages named so; may be given several times
-  --tokens N            generate N ids too, each step a further call; default 0
+  --stages GLOB         only stages that match; may be given several times
+  --tokens N            also generate N ids, one call per step; default 0
   --floors LIST         noise of {",".join(MEASURED)}; or none.
                         Default: all, up to {SMALL // 1_000_000} million weights, else none
-  --no-inputs           leave out what no stage gave but a stage was made of
-  --dtype float64       the truth mode
-  --mutant NAME         with an injected bug (mutant), to see its effect
+  --no-inputs           leave out inputs of stages that no other stage gave
+  --dtype float64       compute in float64
+  --mutant NAME         inject a known bug (mutant), to see its effect
   --min-pixels N  --max-pixels N   enlarge smaller images, shrink larger ones
 """
 
@@ -99,14 +99,14 @@ def _note_what_is_missing(args: argparse.Namespace, dump: Dump) -> None:
         if not any(fnmatch.fnmatchcase(e.name, current_name(glob)) for e in dump):
             note(f"no stage is called {glob}")
     if not any(e.info.get("floor") for e in dump) and not args.mutant:
-        note("no noise floors were measured; diff will use fixed bands (--floors float32)")
+        note("no noise floors were measured; diff will use fixed tolerances (--floors float32)")
 
 
 def _check_output(path: str) -> None:
-    """Say why a dump could not be written, before minutes are spent."""
+    """Fail early if the dump cannot be written."""
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise UserError(f"-o {path}: the name of a dump ends in .safetensors")
+        raise UserError(f"-o {path}: the name of a dump must end in .safetensors")
     if target.is_dir():
         raise UserError(f"-o {path}: that is a folder")
     if not target.parent.is_dir():
@@ -123,7 +123,7 @@ def _job(args: argparse.Namespace, model: Model) -> Job:
         job = job_from_file(open_dump(args.inputs), model.config)
         return replace(job, tokens=args.tokens, forced=None)
     if args.fps is not None and not args.video:
-        raise UserError("--fps is of a --video; there is none")
+        raise UserError("--fps needs a --video; none is given")
     images, prompt = images_and_prompt(args.words)
     if prompt is None and args.words:
         raise UserError("give a prompt after the images, in quotes")

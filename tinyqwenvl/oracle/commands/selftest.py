@@ -11,8 +11,9 @@ from ..selftest import as_line, conclusion, cores, selftest
 HELP = """\
 usage: tinyqwenvl oracle selftest [--json] [MUTANT...]
 
-Inject every known bug (mutant) in turn: does a vector catch it, and does the
-oracle name it? The last line counts both. Exit code 1 when a mutant survives.
+Inject every known bug (mutant) in turn; report whether a vector catches it, and
+whether the oracle names it. The last line counts both. Exit code 1: no vector
+catches some mutant.
 """
 
 

@@ -13,8 +13,8 @@ from .. import vectors
 HELP = """\
 usage: tinyqwenvl oracle vectors [FOLDER]
 
-Copy the conformance vectors to FOLDER, or say what there is of them. They are
-JSON and safetensors, and need no Python; docs/vectors.md.
+Copy the conformance vectors to FOLDER; without FOLDER, list them. They are JSON
+and safetensors, and need no Python (docs/vectors.md).
 """
 
 
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     if args.folder is not None:
         target = Path(args.folder)
         if target.exists():
-            raise UserError(f"{args.folder} is there already; give a new name")
+            raise UserError(f"{args.folder} exists already; give a new name")
         shutil.copytree(vectors.FOLDER.parent, target)
         print(f"copied to {target}")
     return 0

@@ -9,11 +9,11 @@ HELP = """\
 usage: tinyqwenvl oracle verify [OPTIONS] DIR_OR_ID
 
 Run a checkpoint here and in transformers (which must be installed) on five
-images of the package, and report ids, distances and answers, in Markdown.
+images of the package. Print ids, distances and answers as Markdown.
 
-  --revision R          of a hub id; default: the newest, which is then named
+  --revision R          of a hub id; default: the newest, which is reported
   --tokens N            greedy ids to compare; default 16
-  -o, --output FILE     write the report there too
+  -o, --output FILE     also write the report to FILE
 """
 
 

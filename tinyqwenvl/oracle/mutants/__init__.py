@@ -1,12 +1,12 @@
-"""Injected bugs (mutants): the bugs that ports really have, each as a patch of our functions.
+"""Injected bugs (mutants): bugs seen in ports, each as a patch of our functions.
 
-``apply("vision_no_rope")`` injects that bug into the model while a ``with`` block runs. Mutants
-name the bug of a port (``explain``), and prove that the vectors would catch it (``selftest``).
+``apply("vision_no_rope")`` injects that bug into the model while a ``with`` block runs. They
+identify the bug of a port (``explain``), and show that the vectors catch it (``selftest``).
 One file per stage, in the order of the data: chat, image (and the frames of a video), vision
 encoder, positions, decoder, sampling. ``registry`` holds what they share.
 
-A mutant's ``report`` is where the bug was seen; "class of bug" where no public report is known to
-us. (transformers#N and the like are issues or pull requests on GitHub.)
+A mutant's ``report`` is where the bug was seen, or "class of bug" if we know no public report.
+(transformers#N and the like are issues or pull requests on GitHub.)
 """
 
 from . import (  # noqa: I001 (importing them registers their mutants, in the order of the data)

@@ -18,7 +18,7 @@ def wrong_system_prompt():
 
 @mutant("vllm#15125; mlx-swift-lm#242")
 def images_before_text():
-    """All images of a message are put before its text, whatever their order."""
+    """All images of a message are moved before its text, whatever their order."""
 
     def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
         return sorted(items(message), key=lambda item: chat.media_kind(item) == "text")
@@ -41,7 +41,7 @@ def no_vision_markers():
 
 @mutant("transformers 4.57 get_num_of_video_patches; class of bug")
 def placeholders_not_merged():
-    """One placeholder per patch, not per 2x2 group of patches."""
+    """One placeholder per patch, not per merge group."""
 
     def expand(pieces: Sequence[str], placeholder: Any, counts: Sequence[int]) -> list[str]:
         return whole(pieces, placeholder, [4 * count for count in counts])
@@ -65,7 +65,7 @@ def no_system_turn():
 
 @mutant("mlx-vlm 0.7.10's template of Qwen2-VL")
 def images_after_text():
-    """All images of a message are put after its text, whatever their order."""
+    """All images of a message are moved after its text, whatever their order."""
 
     def content_items(message: dict[str, Any]) -> list[dict[str, Any]]:
         return sorted(items(message), key=lambda item: chat.media_kind(item) != "text")
@@ -76,7 +76,7 @@ def images_after_text():
 
 @mutant("class of bug; ports that render the template by hand")
 def no_generation_prompt():
-    """The assistant's turn is not begun."""
+    """The prompt does not begin the assistant's turn."""
 
     def render(messages: Any, _: bool = True, *args: Any, **kwargs: Any) -> list[str]:
         kwargs.pop("add_generation_prompt", None)
@@ -88,7 +88,7 @@ def no_generation_prompt():
 
 @mutant("class of bug; the template of LLaVA")
 def newline_after_images():
-    """A line end after every image."""
+    """A newline after every image."""
 
     def render(*args: Any, **kwargs: Any) -> list[str]:
         pieces = whole(*args, **kwargs)

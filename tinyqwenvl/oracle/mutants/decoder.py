@@ -29,7 +29,7 @@ def image_tokens_shifted():
 
 @mutant("mlx-vlm 0.7.10")
 def video_left_out_beside_an_image():
-    """Where a prompt has images, the tokens of its videos are not inserted."""
+    """If a prompt has images, the tokens of its videos are not inserted."""
     seen: dict[str, Any] = {}
 
     def scatter(embeds: Any, input_ids: Any, token_id: int, visual: Any) -> Any:
@@ -43,7 +43,7 @@ def video_left_out_beside_an_image():
 
 @mutant("class of bug; Gemma's convention")
 def embeddings_scaled():
-    """Embeddings of text are multiplied by the root of the hidden size."""
+    """Text embeddings are multiplied by the square root of the hidden size."""
 
     @stage
     def embed(input_ids: Any, embed_tokens: Weights) -> Any:
@@ -54,7 +54,7 @@ def embeddings_scaled():
 
 
 def _cos_sin(axes: Callable[[Any], Any]) -> dict[str, Any]:
-    """mRoPE in which ``axes(sections)`` says which axis each frequency rotates with."""
+    """mRoPE in which ``axes(sections)`` gives the axis of each frequency."""
 
     def cos_sin(position_ids: Any, text: Any, dtype: Any = np.float32) -> Any:
         frequencies = nn.rotary_frequencies(text.head_dim, text.rope_theta, dtype)
@@ -68,19 +68,19 @@ def _cos_sin(axes: Callable[[Any], Any]) -> dict[str, Any]:
 
 @mutant("mlx-vlm#564, #576: Qwen3-VL's layout")
 def mrope_interleaved():
-    """Frequencies rotate with time, height, width alternately, not in three chunks."""
+    """Frequencies are assigned to time, height and width in turn, not in three chunks."""
     return _cos_sin(lambda sections: np.arange(sum(sections)) % 3)
 
 
 @mutant("mlx-swift-lm#239")
 def mrope_sections_reversed():
-    """The sections stand for width, height, time."""
+    """The sections are read as width, height, time."""
     return _cos_sin(lambda sections: np.repeat([2, 1, 0], sections))
 
 
-@mutant("transformers#33401; sglang#3605: rope_type mrope not known")
+@mutant("transformers#33401; sglang#3605: rope_type mrope not recognised")
 def mrope_time_only():
-    """All frequencies rotate with time: 1-D RoPE on the first axis."""
+    """All frequencies use the time axis: 1-D RoPE."""
     return _cos_sin(lambda sections: np.zeros(sum(sections), int))
 
 
@@ -128,7 +128,7 @@ def text_attention_not_scaled():
 
 @stage
 def _eps_outside(x: Any, weights: Weights, eps: float) -> Any:
-    """RMSNorm with eps added to the root, not in it."""
+    """RMSNorm with eps added outside the square root."""
     return weights.weight * (x / (np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + eps))
 
 
@@ -228,7 +228,7 @@ def last_norm_missing():
 
 @mutant("class of bug; tie_word_embeddings read from the wrong place")
 def head_tied_by_mistake():
-    """The embedding is the head of a checkpoint that has a head of its own."""
+    """The embedding is used as the LM head although the checkpoint has a separate one."""
     seen: dict[str, Any] = {}
 
     def embed(input_ids: Any, embed_tokens: Weights) -> Any:

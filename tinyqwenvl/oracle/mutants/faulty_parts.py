@@ -52,7 +52,7 @@ def bias_dropped(x: Any, weights: Weights) -> Any:
 
 
 def linear_without_bias(module: ModuleType, *ends: str) -> dict[str, Any]:
-    """Linear layers of ``module`` have no bias where their path ends in one of ``ends``."""
+    """Linear layers of ``module`` whose path ends in one of ``ends`` have no bias."""
     before = module.nn.linear
 
     def linear(x: Any, weights: Weights) -> Any:
@@ -63,6 +63,6 @@ def linear_without_bias(module: ModuleType, *ends: str) -> dict[str, Any]:
 
 @stage
 def swapped_mlp(x: Any, mlp: Weights) -> Any:
-    """SwiGLU with gate and up exchanged."""
+    """SwiGLU with gate and up swapped."""
     gate, up = nn.linear(x, mlp.gate_proj), nn.linear(x, mlp.up_proj)
     return nn.linear(gate * nn.silu(up), mlp.down_proj)

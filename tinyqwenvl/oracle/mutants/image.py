@@ -14,7 +14,7 @@ from .registry import mutant, variant
 
 
 def for_images_and_videos(**changed: Any) -> dict[str, Any]:
-    """Functions of image.py, where video.py has them too."""
+    """Functions of image.py that video.py uses too."""
     found = {f"image.{name}": value for name, value in changed.items()}
     return found | {f"video.{n}": v for n, v in changed.items() if n in vars(video)}
 
@@ -33,7 +33,7 @@ def smart_resize_in_float32():
 
 @mutant("transformers#41955; the class default of transformers")
 def class_default_pixel_limit():
-    """At most 1,003,520 pixels, the class default, where the checkpoint says 12,845,056."""
+    """At most 1,003,520 pixels (the class default) instead of the checkpoint's 12,845,056."""
 
     def limited(h: int, w: int, factor: int = 28, least: float = 3136, most: float = 12845056):
         return whole(h, w, factor, least, min(most, 1_003_520))
@@ -44,7 +44,7 @@ def class_default_pixel_limit():
 
 @mutant("transformers 4.46 to 4.52; qwen_vl_utils 0.0.14")
 def long_sides_shrink_to_nothing():
-    """smart_resize without the lower bound of one merge group: a side may become 0."""
+    """smart_resize without the minimum of one merge group per side: a side may become 0."""
     return {"image.smart_resize": compat.smart_resize_qwen_vl_utils}
 
 
@@ -114,13 +114,13 @@ def resize_without_antialias():
 
 @mutant("transformers.js 4.3.1")
 def resize_corner_aligned():
-    """Bicubic without antialias, in which the corner pixels of both images coincide."""
+    """Bicubic without antialias and with aligned corners (``align_corners``)."""
     return _four_pixels(corners=True)
 
 
 @mutant("hf-processors-rs 0.1.0's torchvision backend; transformers' fast processors")
 def resize_in_torchvision():
-    """Torchvision's antialiased bicubic: Pillow's, with weights of 16 bits."""
+    """Torchvision's antialiased bicubic, which has 16-bit weights, instead of Pillow's."""
 
     def matrix(new: int, old: int) -> tuple[np.ndarray, int]:
         scale = old / new
@@ -175,7 +175,7 @@ def resize_letterbox():
 
 @mutant("llama.cpp in llama-cpp-python 0.3.36")
 def resize_letterbox_centred():
-    """The aspect ratio is kept, and the image stands between two black bars."""
+    """The aspect ratio is kept, with the image centred between two black bars."""
     return _letterbox(centred=True)
 
 
@@ -235,13 +235,13 @@ def pixels_not_rescaled():
 
 @mutant("class of bug; do_normalize left out")
 def pixels_not_normalised():
-    """Bytes are divided by 255 and nothing else."""
+    """Bytes are divided by 255 but not normalised."""
     return _normalised((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @mutant("class of bug; a still image given as one frame of two")
 def second_frame_of_an_image_empty():
-    """The second frame of a still image is zeros, not the image again."""
+    """The second frame of a still image is zeros, not a copy of the image."""
 
     def patchify(frames: Any, *sizes: Any) -> Any:
         if len(frames) % 2:
@@ -270,7 +270,7 @@ def _patches(rows: str | None = None, numbers: str | None = None) -> dict[str, A
 
 @mutant("class of bug; other vision transformers' order")
 def patches_in_raster_order():
-    """Patches in raster order: those of a 2x2 group are not neighbours."""
+    """Patches in raster order: the four of a merge group are not adjacent."""
     return _patches(rows="tiajb")
 
 

@@ -46,7 +46,7 @@ def image_time_scaled():
 
 @mutant("transformers 5.3 to 5.5")
 def video_height_slowest():
-    """Positions of a video run row by row, with the frames inside a row."""
+    """Positions of a video are ordered row first, then frame."""
 
     def change(whole: Any, start: int, grid: Any, merge: int, *pace: float) -> Any:
         t, h, w = grid[0], grid[1] // merge, grid[2] // merge
@@ -68,19 +68,19 @@ def image_height_and_width_swapped():
 
 @mutant("mlx-vlm qwen2_5_vl; sglang#3674")
 def seconds_ignored():
-    """Time in a video moves one step per temporal patch, as in Qwen2-VL."""
+    """Time in a video advances by one per frame pair, as in Qwen2-VL."""
     return _spans(lambda whole, start, grid, merge, *_: whole(start, grid, merge))
 
 
 @mutant("transformers 4.52.4 to 5.17; #48669")
 def seconds_truncated():
-    """The seconds of a temporal patch are truncated to an integer first."""
+    """The seconds per frame pair are truncated to an integer first."""
     return {"model.rope_index": compat.rope_index_hf_4_52}
 
 
 @mutant("the class default of transformers")
 def four_tokens_per_second():
-    """tokens_per_second is twice the checkpoint's: 4, the class default, for the published 2."""
+    """tokens_per_second is twice the checkpoint's: 4, the class default, not the published 2."""
 
     def change(whole: Any, start: int, grid: Any, merge: int, *pace: float) -> Any:
         return whole(start, grid, merge, *(pace and (pace[0], 2 * pace[1])))
@@ -108,7 +108,7 @@ def text_after_all_image_tokens():
 
 @mutant("mlx-vlm#319, #1527; transformers rope_deltas kept on the module")
 def rope_delta_lost():
-    """New tokens are at their index in the sequence."""
+    """A new token's position is its index in the sequence."""
 
     def without(*args: Any, **kwargs: Any) -> tuple[Any, int]:
         return rope_index(*args, **kwargs)[0], 0
@@ -118,7 +118,7 @@ def rope_delta_lost():
 
 @mutant("vLLM 0.32")
 def seconds_in_float64():
-    """The time of a temporal patch is computed in float64, and now and then one step less."""
+    """The time of a frame pair is computed in float64, which sometimes gives one step less."""
 
     def change(whole: Any, start: int, grid: Any, merge: int, *pace: float) -> Any:
         block = whole(start, grid, merge, *pace)

@@ -1,4 +1,4 @@
-"""The registry of injected bugs (mutants): what one is, and how it is switched on."""
+"""The registry of injected bugs (mutants): what a mutant is, and how it is applied."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """An injected bug: ``make()`` gives {"module.name": what replaces it}."""
+    """An injected bug: ``make()`` returns {"module.name": its replacement}."""
 
     name: str
     what: str  # one line
@@ -64,7 +64,7 @@ def mutant(report: str) -> Callable[[Callable[[], dict[str, Any]]], Callable[[],
 
 
 def of_the_prompt() -> list[str]:
-    """The bugs in what makes the prompt: chat template, images, videos."""
+    """The bugs in the preparation of the prompt: chat template, images, videos."""
     return [n for n, bug in MUTANTS.items() if bug.make.__module__.endswith((".chat", ".image"))]
 
 

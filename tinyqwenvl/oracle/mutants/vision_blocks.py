@@ -43,7 +43,7 @@ def rms_norm_for_layer_norm():
 
 @mutant("vLLM qwen2_5_vl.py; llama.cpp's converter")
 def vision_eps_of_the_text():
-    """The vision norms have the text config's eps, where 1e-6 is fixed."""
+    """The vision norms have the text config's eps instead of the fixed 1e-6."""
     return encoder_with(lambda c: {"rms_norm_eps": c.text.rms_norm_eps})
 
 
@@ -116,7 +116,7 @@ def gelu_tanh_for_quick_gelu():
 
 @mutant("llama.cpp#17534; ollama#18070; transformers#33294")
 def float16_overflow():
-    """The output of the vision MLPs is float16: beyond 65,504 it is infinite."""
+    """The output of the vision MLPs is float16: values beyond 65,504 become infinite."""
 
     def narrow(mlp: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, weights: Weights) -> Any:

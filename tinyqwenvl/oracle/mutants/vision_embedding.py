@@ -15,7 +15,7 @@ from .registry import mutant
 
 @mutant("candle#2995; mlx-node#80")
 def first_temporal_slice_only():
-    """The patch embedding uses the first of its kernel's two frames."""
+    """The patch embedding uses only the first of its kernel's two frames."""
 
     @stage
     def embed_patches(pixel_values: Any, patch_embed: Weights) -> Any:

@@ -1,4 +1,4 @@
-"""The merger, which makes image tokens of 2x2 groups of patches."""
+"""The merger, which turns each merge group of patches into one image token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def merger_quick_gelu():
 
 @mutant("class of bug; the merger run on patches in raster order")
 def merger_groups_rows_of_four():
-    """Patches are put back in raster order before the merger, which then joins four of one row."""
+    """Patches return to raster order before the merger, which then joins four of one grid row."""
     seen: dict[str, Any] = {}
 
     def vision_encoder(pixels: Any, grid_thw: Any, *rest: Any) -> Any:

@@ -38,7 +38,7 @@ def vision_rope_interleaved():
 
 @mutant("class of bug")
 def vision_rope_height_and_width_swapped():
-    """Column first, then row."""
+    """The rotary embedding takes the column first, then the row."""
     whole = vision.patch_positions
     return {"vision.patch_positions": lambda *args: whole(*args)[:, ::-1]}
 

@@ -15,13 +15,13 @@ from .registry import mutant, variant
 
 @mutant("llama.cpp#12402; ollama#16868")
 def window_mask_missing():
-    """Every block attends to the whole frame pair."""
+    """Windows are ignored: every block has full attention."""
     return encoder_with(lambda c: {"fullatt_block_indexes": tuple(range(c.vision.depth))})
 
 
 @mutant("cosmos-rl#171: the layer's number compared as text")
 def full_attention_missing():
-    """Every block attends within windows."""
+    """Every block has windowed attention."""
 
     def settings(c: Any) -> dict[str, Any]:
         blocks = c.vision.fullatt_block_indexes
@@ -32,7 +32,7 @@ def full_attention_missing():
 
 @mutant("vllm#15122, #15200")
 def windows_and_full_swapped():
-    """Blocks with full attention attend within windows, and the other way round."""
+    """Blocks with full and with windowed attention are swapped."""
 
     def settings(c: Any) -> dict[str, Any]:
         full = set(range(c.vision.depth)) - set(c.vision.fullatt_block_indexes)
@@ -44,7 +44,7 @@ def windows_and_full_swapped():
 
 @mutant("VeOmni#1024")
 def window_size_in_tokens():
-    """Windows of window_size / patch_size tokens per side, where that counts patches."""
+    """Windows are window_size / patch_size tokens wide, but that number counts patches."""
 
     def window_index(grid_thw: Any, settings: Any) -> Any:
         return whole(grid_thw, replace(settings, window_size=2 * settings.window_size))
@@ -69,7 +69,7 @@ def window_mask_of_ones():
 
 @mutant("class of bug; images joined into one sequence")
 def windows_across_images():
-    """The last window of an image and the first of the next are one."""
+    """The last window of an image and the first of the next are joined."""
 
     def window_index(grid_thw: Any, settings: Any) -> Any:
         index, windows = whole(grid_thw, settings)
@@ -101,7 +101,7 @@ def permutation_in_float16():
 
 @mutant("class of bug; a full attention over all frames")
 def attention_over_the_whole_video():
-    """Blocks with full attention attend to all frames of a video, not to their own pair."""
+    """Blocks with full attention attend to all frames of a video, not to their own frame pair."""
 
     def frame_seqlens(grid_thw: Any) -> Any:
         return np.concatenate([[0], np.cumsum(np.prod(grid_thw, axis=1))])
@@ -121,7 +121,7 @@ def attention_across_images():
 
 @mutant("rknn-llm#246; transformers#34852: exports of one fixed grid")
 def geometry_of_another_image():
-    """Window order and rotary angles are those of grids of the same size, lying on their side."""
+    """Window order and rotary angles are those of the grids with height and width swapped."""
 
     def turned(function: Any) -> Any:
         return lambda grid_thw, *rest: function(np.asarray(grid_thw)[:, [0, 2, 1]], *rest)
