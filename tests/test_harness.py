@@ -149,7 +149,7 @@ def test_lines_that_are_no_answers():
     report = ask("for q in questions:" + noise)
     assert (report.passed, report.failed) == (len(NAMES), 0), report_text(report)
     assert len(report.notes) == 2
-    assert "note: lines on stdout that are no answers" in report_text(report)
+    assert "note: lines on stdout that are not answers" in report_text(report)
 
 
 def test_a_wrong_program():

@@ -115,7 +115,7 @@ def test_vectors_are_copied_once(tmp_path, capsys):
     assert main(["vectors", str(tmp_path / "v")]) == 0
     assert (tmp_path / "v" / "v1" / "manifest.json").exists()
     assert main(["vectors", str(tmp_path / "v")]) == 2
-    assert "there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 WRONG = """

@@ -123,7 +123,7 @@ def test_a_graph_run_node_by_node(tmp_path):
     np.testing.assert_array_equal(dump["m.norm"], 2 * x)
     np.testing.assert_array_equal(dump["m.up"], 2 * x * x)
     np.testing.assert_array_equal(dump["m.mlp"], 2 * x * x)
-    with pytest.raises(UserError, match="wants x, which is not given"):
+    with pytest.raises(UserError, match="needs the input x, which is not given"):
         run_nodes(tmp_path / "g.onnx", {}, tmp_path / "b.safetensors")
     pytest.importorskip("openvino")
     from tinyqwenvl.oracle.adapters import openvino
@@ -156,7 +156,7 @@ def test_mlx_vlm_agrees(number, tmp_path):
 
     for _, found in case(number, 2026, tmp_path, 3):
         assert found.first is None and len(found.compared) > 100
-        assert any("calls joined to one" in note for note in found.notes)
+        assert any("calls joined into one" in note for note in found.notes)
 
 
 def test_empty_files_of_a_folder(reference, tmp_path):
@@ -166,7 +166,7 @@ def test_empty_files_of_a_folder(reference, tmp_path):
     (tmp_path / "visual.bin").write_bytes(b"")
     found = compare(reference, open_dump(tmp_path))
     assert found.first is None and len(found.compared) == 2
-    assert any("2 empty files left out, lm_head.npy" in note for note in found.notes)
+    assert any("2 empty files left out, including lm_head.npy" in note for note in found.notes)
     for name in ("visual.merger", "model.norm"):
         (tmp_path / f"{name}.npy").write_bytes(b"")
     with pytest.raises(UserError, match="only empty ones"):
@@ -188,7 +188,7 @@ def test_a_folder_of_llama_cpp(reference, family, tmp_path):
         calls = []
         for entry in (e for e in reference if e.name == name):
             array = entry.read()
-            if array.ndim == 3:  # heads in one row
+            if array.ndim == 3:  # merged heads
                 array = np.reshape(np.swapaxes(array, 0, 1), (array.shape[1], -1))
             if theirs[0] == "v":
                 calls += np.split(array, images)
@@ -216,4 +216,4 @@ def test_heads_in_one_row(reference):
         return [np.reshape(np.swapaxes(array, 0, 1), (array.shape[1], -1))]
 
     found = compare(reference, remade(reference, change))
-    assert found.first is None and any("heads in one row" in note for note in found.notes)
+    assert found.first is None and any("merged heads" in note for note in found.notes)

@@ -64,7 +64,7 @@ def test_a_missing_bias(elements, model, reference):
     bad = with_stages(reference, visual__blocks__1__attn__qkv=missing)
     part = " in elements 48 to 95" if elements.start else ""
     assert said(reference, bad, model) == f"the bias of {name} is missing{part}"
-    assert "one and the same vector, of length" in said(reference, bad)
+    assert "differs from ours by the same vector, of norm" in said(reference, bad)
     one_row = np.array(reference[name])
     one_row[3] -= bias
     bad = with_stages(reference, visual__blocks__1__attn__qkv=one_row)
@@ -76,7 +76,7 @@ def test_a_scale(reference):
     bad = with_stages(reference, model__layers__0__self_attn__context=context * np.float32(0.37))
     assert said(reference, bad) == "every value is 0.37 times ours"
     bad = with_stages(reference, model__layers__0__self_attn__context=context * np.float32(4))
-    assert said(reference, bad) == "every value is 4 times ours, the root of 16"
+    assert said(reference, bad) == "every value is 4 times ours, the square root of 16"
     context[0] *= np.float32(0.37)  # one head alone
     bad = with_stages(reference, model__layers__0__self_attn__context=context)
     assert diagnose(compare(reference, bad)) == []
@@ -94,7 +94,7 @@ def test_as_far_as_float16_alone(model, reference):
     floats = {n.replace(".", "__"): x for n, x in found.items() if "key_ranges" not in n}
     bad = with_stages(reference, **floats)
     what = said(reference, bad, precision="float32")  # its bits would say float16
-    assert what.startswith("all ") and "no further off than float16 alone moves them" in what
+    assert what.startswith("all ") and "within the rounding noise of float16" in what
     floats["model__layers__2"] = floats["model__layers__2"] * np.float32(1.2)
     assert diagnose(compare(reference, with_stages(reference, **floats), "float32")) == []
 

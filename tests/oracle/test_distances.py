@@ -112,5 +112,5 @@ def test_a_model_in_another_precision_leaves_the_first_alone(model, job):
     far = distance(np.asarray(logits(in_precision(model, "bfloat16"))), before)
     assert 1e-5 < far.nmse < 1e-1
     np.testing.assert_array_equal(logits(model), before)
-    with pytest.raises(UserError, match="no precision is called fp8"):
+    with pytest.raises(UserError, match="unknown precision fp8"):
         in_precision(model, "fp8")

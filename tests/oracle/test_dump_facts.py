@@ -36,7 +36,7 @@ def test_another_family_or_size_is_refused(reference, family):
     other = {"qwen2_vl": "qwen2_5_vl", "qwen2_5_vl": "qwen2_vl"}[family]
     theirs = remade(reference, lambda _, array, __: [array])
     theirs.about = {"model_type": other}
-    with pytest.raises(UserError, match=f"theirs is of a {other}, .* of a {family}"):
+    with pytest.raises(UserError, match=f"theirs is from a {other}, .* from a {family}"):
         compare(reference, theirs)
 
     def narrower(entry, array, axes):
@@ -61,7 +61,7 @@ def test_steps_after_another_token_are_left_out(reference):
 
     found = compare(reference, remade(reference, change))
     assert [v.name for v in found.compared if v.bad] == ["generated"]
-    assert any("generated is another token: the steps after it" in n for n in found.notes)
+    assert any("generated is a different token: later steps" in n for n in found.notes)
 
 
 @pytest.mark.parametrize(

@@ -172,5 +172,5 @@ def test_check(model, reference):
     assert check(stage, lambda x: x[1:], reference).verdict == "shape"
     with pytest.raises(UserError, match=r"holds no model\.layers\.99"):
         check("model.layers.99.input_layernorm", mine, reference)
-    with pytest.raises(UserError, match="does not say what input_ids"):
+    with pytest.raises(UserError, match="has no inputs of input_ids"):
         check("input_ids", mine, reference)

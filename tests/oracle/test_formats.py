@@ -93,7 +93,7 @@ def broken_dumps(place):
     yield write("y.bin", bytes(16)), "16 bytes"
     write("z.json", b'{"shape": [4], "dtype": "object"}')
     yield write("z.bin", bytes(16)), "is not one of"
-    yield write("what.txt", b"1 2 3"), "is no dump"
+    yield write("what.txt", b"1 2 3"), "is not a dump"
     yield place / "nowhere.npz", "no such dump"
     (place / "empty").mkdir()
     yield place / "empty", "no .npy"
@@ -109,7 +109,7 @@ def broken_dumps(place):
     yield write("strange.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + strange), "cannot be"
     truth = b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 4), }".ljust(117) + b"\n"
     lie = b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + truth + bytes(16)
-    yield write("truth.npy", lie), "a shape that is none"
+    yield write("truth.npy", lie), "an invalid shape"
     np.savez_compressed(place / "flipped.npz", visual=np.zeros((64, 64), np.float32))
     data = bytearray((place / "flipped.npz").read_bytes())
     data[60:64] = b"\xff\xff\xff\xff"
@@ -119,9 +119,9 @@ def broken_dumps(place):
         small += b" " * (118 - len(small) - 1) + b"\n"
         start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(small)) + small
         archive.writestr("visual.npy", start + bytes(200_000_000))
-    yield place / "bomb.npz", "is cut: its data does not fill its shape"
+    yield place / "bomb.npz", "is cut off: its data does not fill its shape"
     np.savez(place / "twice.npz", **{"model.visual": np.ones(2), "visual": np.ones(2)})
-    yield place / "twice.npz", "stands twice"
+    yield place / "twice.npz", "twice, under two names"
 
 
 def test_broken_dumps_get_one_line(tmp_path, capsys):
@@ -154,7 +154,7 @@ def test_pt_goes_through_the_restricted_loader(tmp_path):
     dump = open_dump(tmp_path / "a.pt")
     assert dump.get("visual.merger").dtype == "bfloat16" and dump["visual.merger"].sum() == 6
     torch.save({"a": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="not tensors alone"):
+    with pytest.raises(UserError, match="holds more than tensors"):
         open_dump(tmp_path / "evil.pt")
 
 

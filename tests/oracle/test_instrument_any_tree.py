@@ -137,7 +137,7 @@ def test_globs_choose_and_must_fit(toy, tmp_path):
     assert names == ["gate.inside.0", "gate.inside.1"]
     target = tmp_path / "b.safetensors"
     with (
-        pytest.raises(UserError, match=r"no stage ran that fits gaet"),
+        pytest.raises(UserError, match=r"no stage that ran matches gaet"),
         instrument_tree(toy, target, "gaet"),
     ):
         toy(torch.ones(1, 3))

@@ -143,7 +143,7 @@ def test_a_reference_on_the_ports_weights(model, checkpoint, tmp_path, capsys):
 def bad_sources(place):
     yield place / "none.safetensors", "is missing"
     (place / "cut.gguf").write_bytes(b"GGUF")
-    yield place / "cut.gguf", "is no GGUF file"
+    yield place / "cut.gguf", "is not a GGUF file"
     (place / "empty").mkdir()
     yield place / "empty", "holds no .safetensors"
     (place / "weights.bin").write_bytes(b"")
@@ -155,7 +155,7 @@ def bad_sources(place):
     yield place / "size.safetensors", "is it another size?"
     ints = {"model.norm.weight": np.ones(64, np.int8)}
     safetensors.numpy.save_file(ints, place / "ints.safetensors")
-    yield place / "ints.safetensors", "quantised how?"
+    yield place / "ints.safetensors", "an unknown quantisation"
 
 
 def test_bad_weights_are_one_line(checkpoint, tmp_path, capsys):

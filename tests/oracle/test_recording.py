@@ -202,7 +202,7 @@ def test_a_porters_own_inputs(model, reference, place, family):
 
 def test_a_json_of_somebody_else_is_not_overwritten(model, job, tmp_path):
     (tmp_path / "config.json").write_text('{"mine": 1}')
-    with pytest.raises(UserError, match="no manifest"):
+    with pytest.raises(UserError, match="is not a manifest"):
         record(model, job, tmp_path / "config.safetensors", floors=())
     assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
