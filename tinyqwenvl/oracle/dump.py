@@ -308,7 +308,7 @@ class Writer:
         """Write the next call of a stage; returns its key.
 
         ``inputs``: argument -> key of a tensor in this dump. ``dtype`` "bfloat16" stores float32
-        as such, rounded to nearest even; all else is stored as it is.
+        as bfloat16, rounded to nearest even; everything else is stored unchanged.
         """
         call = self.calls[name] = self.calls.get(name, -1) + 1
         array, key = np.ascontiguousarray(value), key_of(name, call)

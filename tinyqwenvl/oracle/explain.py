@@ -296,8 +296,8 @@ def explain_answers(
 ) -> list[dict[str, Any]]:
     """Which mutants give these answers to unit cases: {case id: output or an exception}.
 
-    As :func:`explain`; ``score`` is the share of the answers that the mutant gives too. One that
-    gives none of the wrong ones explains nothing. ``answers_of(mutant, cases)`` finds its answers.
+    As :func:`explain`; ``score`` is the share of the answers that the mutant reproduces. One that
+    reproduces no wrong answer explains nothing. ``answers_of(mutant, cases)`` finds its answers.
     """
     cases = [case for case in unit_cases() if case["id"] in answers]
     wrong = [case["id"] for case in cases if not judge_answer(case, answers[case["id"]])]

@@ -17,7 +17,7 @@ MOST_STAGES = 200  # that a layout is tried on
 
 
 def explained_by_layouts(comparison: Comparison) -> list[dict[str, Any]]:
-    """A line for each layout of the first wrong stage, as :func:`explain.explain` gives them."""
+    """One line per layout of the first wrong stage, as from :func:`explain.explain`."""
     return [
         {"mutant": f"layout: {name}", "score": round(score, 4), "what": name, "report": ""}
         for name, score in _layouts(comparison)

@@ -204,5 +204,5 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def _frames(first: Load, second: Load) -> Load:
-    """The two kernels [D, 3, 14, 14] that stand for one of two frames [D, 3, 2, 14, 14]."""
+    """Two 2-D kernels [D, 3, 14, 14] joined into one kernel of two frames [D, 3, 2, 14, 14]."""
     return lambda: np.stack([first(), second()], axis=2)

@@ -79,7 +79,7 @@ def _given(comparison: Comparison) -> Iterator[str]:
     for number, entry in enumerate(e for e in comparison.reference if e.name == "image.rgb"):
         array = np.asarray(entry.read(), np.uint8)
         if array.ndim != 3 or array.shape[2] != 3:
-            continue  # somebody else's idea of an image
+            continue  # not an image as we know it
         image = Image.fromarray(array)
         image.thumbnail((480, 480))
         what = f"image {number + 1}"

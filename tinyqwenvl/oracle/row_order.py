@@ -63,8 +63,11 @@ def undone(reference: Dump, candidate: Dump) -> Dump | None:
     if not found:
         return None
     again = Dump(candidate.source, entries, candidate.about, candidate.inputs)
-    told = [f"{part} in {given} order instead of {expected}" for part, expected, given in found]
-    again.notes = [*candidate.notes, f"patches reordered in the vision encoder: {', '.join(told)}"]
+    orders = [f"{part} in {given} order instead of {expected}" for part, expected, given in found]
+    again.notes = [
+        *candidate.notes,
+        f"patches reordered in the vision encoder: {', '.join(orders)}",
+    ]
     return again
 
 

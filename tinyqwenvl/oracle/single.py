@@ -1,4 +1,4 @@
-"""Each stage on its own: what ours gives for the candidate's own input, against its output."""
+"""Each stage on its own: our result on the candidate's inputs, compared with its output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def single(
     precision: str | None = None,
     multiple: float | None = None,
 ) -> Comparison:
-    """Each stage on its own: what ours gives for the candidate's own input, against its output.
+    """Each stage on its own: our result on the candidate's inputs, compared with its output.
 
     The model runs the reference's prompt, but continues after every stage with the candidate's
     tensors, integers too. This separates a stage that is wrong from one that inherits an upstream

@@ -91,7 +91,7 @@ def _guess_prefix(model: Any) -> str:
 
 
 def _module_names(tree: Any, prefix: str) -> list[tuple[str, Any]]:
-    """(name, module) of every module; one that stands in several places has its first name."""
+    """(name, module) of every module; a module with several names has its first."""
     if not isinstance(tree, torch.nn.Module):
         raise UserError(f"a {type(tree).__name__} is not a torch.nn.Module; give the model itself")
     found = []

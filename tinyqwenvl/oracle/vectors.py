@@ -108,7 +108,7 @@ def equal(expected: Any, found: Any) -> bool:
 
 
 def answer_to(case: Case) -> Any:
-    """Our answer to a case; whatever is raised, as an exception, is a refusal."""
+    """Our answer to a case: an output, or the exception that was raised."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")

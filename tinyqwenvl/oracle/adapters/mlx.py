@@ -118,7 +118,7 @@ class _Watch:
         module.__class__ = type(kind.__name__, (kind,), methods)
 
     def whole(self, model: Any) -> None:
-        """The prompt, and the positions made of it."""
+        """The prompt and its positions."""
         kind = type(model)
         embed = kind.get_input_embeddings
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 # ------------------------------------------------------------------ llama.cpp
 
-# Names that its callback gives in the graph of one part alone: NAME-LAYER, or NAME.
+# Names that occur in only one of its two graphs: NAME-LAYER, or NAME.
 _VISION = {
     "ln1": "visual.blocks.{}.norm1", "layer_inp_normed": "visual.blocks.{}.norm1",
     "ffn_inp_normed": "visual.blocks.{}.norm2", "layer_out": "visual.blocks.{}",

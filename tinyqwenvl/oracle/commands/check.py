@@ -59,7 +59,7 @@ def _function(where: str) -> Callable[..., Any]:
         raise UserError(f"{where[:200]}: write FILE.py:FUNCTION, with a file that exists")
     try:
         found = runpy.run_path(file)
-    except (Exception, SystemExit) as error:  # somebody's program can fail in any way
+    except (Exception, SystemExit) as error:  # the porter's program can fail in any way
         raise UserError(f"{file} cannot be run: {type(error).__name__}: {error}") from None
     if not callable(found.get(name)):
         raise UserError(f"{file} has no function called {name}")
