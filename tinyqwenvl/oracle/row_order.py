@@ -63,10 +63,10 @@ def undone(reference: Dump, candidate: Dump) -> Dump | None:
     if not found:
         return None
     again = Dump(candidate.source, entries, candidate.about, candidate.inputs)
-    orders = [f"{part} in {given} order instead of {expected}" for part, expected, given in found]
+    words = [f"{part} in {given} order instead of {expected}" for part, expected, given in found]
     again.notes = [
         *candidate.notes,
-        f"patches reordered in the vision encoder: {', '.join(orders)}",
+        f"patches reordered in the vision encoder: {', '.join(words)}",
     ]
     return again
 
