@@ -112,8 +112,8 @@ assert least <= 112 * 308 <= most and (308 // 28) * (112 // 28) == 44
 # %% [markdown]
 # ## Patches to image tokens
 #
-# First each patch becomes a vector ([03](03_patch_embedding.ipynb)). Then the patches attend to
-# each other in every layer: each takes a weighted mean of what the patches hold. A **rotary
+# First each patch becomes a vector ([03](03_patch_embedding.ipynb)). In every layer, patches then
+# **attend** to each other: each receives a weighted mean of their values. A **rotary
 # position embedding** (RoPE) encodes their positions ([04](04_two_dimensional_rope.ipynb)).
 # Attention cost is quadratic in the number of patches, so most layers attend only within
 # **windows** of 4 x 4 tokens. Only a few attend to the whole image ([06](06_attention.ipynb)). To
@@ -183,7 +183,7 @@ span_cells(positions[:, is_image], grid, image=example)
 # Image tokens replace the embeddings of their placeholders. The language model, also called the
 # **decoder**, runs over the whole sequence once. The token with the largest logit at the last
 # position is the first token of the answer. Then the decoder runs once per new token. A **KV
-# cache** keeps the keys and values that attention needs of earlier tokens
+# cache** keeps what attention needs of earlier tokens, their keys and values
 # ([10](10_decoder_and_cache.ipynb)), so only the new token is computed.
 
 # %%

@@ -241,7 +241,7 @@ for mistake in ("permutation_applied_twice", "window_order_never_undone"):
     assert error(inputs, mistake) > 0.3
 
 # %% [markdown]
-# The answer does not have to reveal this bug. Attention has already mixed into every token what
+# The answer may not reveal this bug. Attention has already mixed into every token what
 # surrounds it, and where ([04](04_two_dimensional_rope.ipynb)). So a decoder may answer well even
 # when its tokens are in the wrong order:
 

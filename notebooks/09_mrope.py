@@ -116,8 +116,8 @@ mrope_timeline(inputs.position_ids, media, "One image and one word")
 # %% [markdown]
 # 96 tokens take up 12 positions, the longer side of 8 x 12. So the text after the image is as
 # close to the text before it as if only twelve words were between them. Positions grow with the
-# *side* of an image, but tokens with its *area*. This keeps positions small for large images, and
-# for sequences longer than those of training. In Qwen2.5-VL-3B, an image of 672 x 420 pixels gives
+# *side* of an image, but tokens with its *area*. This matters for large images, and for sequences
+# longer than those of training. In Qwen2.5-VL-3B, an image of 672 x 420 pixels gives
 # 360 of the 409 tokens of this prompt:
 
 # %%

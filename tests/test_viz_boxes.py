@@ -161,7 +161,7 @@ def test_spectrum_tells_white_from_flat():
     off = 100 * rounding(15, np.float32)  # percent, of the products that 15 values make
     assert np.allclose(single.get_ydata(), [100, 0, 0], rtol=0, atol=off)
     assert even.get_linestyle() != single.get_linestyle()
-    assert "white: the first has 10 %" in figure.alt and "one: the first has 100 %" in figure.alt
+    assert "white: the first has 10%" in figure.alt and "one: the first has 100%" in figure.alt
 
 
 def test_skills_mark_chance_and_say_where_a_cut_axis_begins():

@@ -51,8 +51,8 @@ def test_angle_maps(grid):
     assert np.allclose(by_row, expected, rtol=0, atol=off)
     expected = [[math.cos(c * step) for c in range(w)] for _ in range(h)]
     assert np.allclose(by_column, expected, rtol=0, atol=off)
-    assert f"Angle 23: column times {step:.3g}, stripes upright" in figure.alt
-    assert f"Angle 3: row times {step:.3g}, stripes across" in figure.alt
+    assert f"Angle 23: column times {step:.3g}, vertical stripes" in figure.alt
+    assert f"Angle 3: row times {step:.3g}, horizontal stripes" in figure.alt
 
 
 def test_angle_maps_choose_a_fast_and_a_slow_one_of_each_axis():

@@ -238,7 +238,7 @@ def error_map(
     if image is not None:
         show_image(axes[0], image, "the image")
     scale = _scale(errors)
-    unit = "powers of ten of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
+    unit = "log10 of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
     for number, each in enumerate(axes[panels - t :]):
         shown = each.imshow(np.clip(errors[number], scale.vmin, None), cmap=SEQUENTIAL, norm=scale)
         each.set_title(unit if t == 1 else f"{unit}, t = {number}", fontsize=9)
