@@ -100,6 +100,31 @@ def test_fields_have_the_comments_beside_them():
     assert escaped("*a_ | ``b*`` :class:`c*` d_e") == r"\*a\_ \| ``b*`` :class:`c*` d_e"
 
 
+def undescribed(cls):
+    """The fields without a comment beside them and without ``name`` in the class's docstring."""
+    return [
+        name
+        for name, *_, text in fields(cls)
+        if not text and f"``{name}``" not in (cls.__doc__ or "")
+    ]
+
+
+def test_every_field_of_a_public_class_is_described():
+    assert undescribed(Example) == ["names"]
+    package, found = ROOT / "tinyqwenvl", {}
+    for path in package.rglob("*.py"):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        name = name.removesuffix(".__init__")
+        if path.name == "__main__.py" or (package / "oracle") in path.parents:
+            continue
+        for cls in vars(importlib.import_module(name)).values():
+            own = isinstance(cls, type) and cls.__module__ == name
+            if own and not cls.__name__.startswith("_") and any(fields(cls)):
+                found[f"{name}.{cls.__name__}"] = undescribed(cls)
+    assert {"tinyqwenvl.config.Config", "tinyqwenvl.shapes.walk.Row"} <= {*found}
+    assert {cls: names for cls, names in found.items() if names} == {}
+
+
 def test_the_landing_page_says_what_the_readme_says():
     readme = (ROOT / "README.md").read_text("utf-8")
     page = landing(readme)

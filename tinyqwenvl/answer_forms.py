@@ -28,15 +28,15 @@ class Form(NamedTuple):
     """One location as written in an answer: 2, 4 or 8 coordinates in order, and a label."""
 
     start: int  # where it begins in the text
-    place: tuple[float, ...]
-    label: str
+    place: tuple[float, ...]  # coordinates as written, x and y alternating
+    label: str  # "" if none is written
 
 
 class Found(NamedTuple):
     """All locations that one parser finds; ``cut`` if the text ends in the middle of one."""
 
-    forms: list[Form]
-    cut: bool
+    forms: list[Form]  # in the order of the text
+    cut: bool  # True if the text ends within a location
 
 
 # ------------------------------------------------------------------ JSON and Python literals

@@ -38,9 +38,9 @@ class Media:
 
     pixel_values: np.ndarray | None  # [N, P], as in a single prompt
     image_grid_thw: np.ndarray | None  # [I, 3]
-    pixel_values_videos: np.ndarray | None
-    video_grid_thw: np.ndarray | None
-    second_per_grid_ts: tuple[float, ...]
+    pixel_values_videos: np.ndarray | None  # [Q, P], as in a single prompt
+    video_grid_thw: np.ndarray | None  # [J, 3]
+    second_per_grid_ts: tuple[float, ...]  # seconds per temporal patch of each video
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Batch:
     labels: np.ndarray  # [B, S] int64; -100 is excluded from the loss
     position_ids: np.ndarray  # [B, 3, S] int64; transformers swaps the first two axes
     rope_deltas: np.ndarray  # [B] int64; without padding
-    media: Media
+    media: Media  # images and videos of all samples
     samples: tuple[Inputs, ...]  # one by one, for the model
 
     def causal_mask(self) -> np.ndarray:
@@ -66,13 +66,13 @@ class Batch:
 class Packed:
     """Samples packed into one sequence of S tokens; positions restart in each sample."""
 
-    input_ids: Int[Array, "S"]
+    input_ids: Int[Array, "S"]  # the samples' tokens, concatenated
     labels: Int[Array, "S"]  # -100 for a sample's first token, which no token predicts
-    position_ids: Int[Array, "3 S"]
+    position_ids: Int[Array, "3 S"]  # time, height, width
     cu_seqlens: Int[Array, "G"]  # 0, end of the first sample, ... as in flash attention
     segment_ids: Int[Array, "S"]  # the sample that each token belongs to
     rope_deltas: np.ndarray  # of each sample
-    media: Media
+    media: Media  # images and videos of all samples
     samples: tuple[Inputs, ...]  # one by one, for the model
 
     @property

@@ -63,10 +63,10 @@ def to_bfloat16(array: np.ndarray) -> np.ndarray:
 class Stored:
     """A tensor that is still in its file; call it to read it."""
 
-    path: Path
+    path: Path  # the safetensors file
     name: str  # in the file
     kind: str  # its dtype, by safetensors' name
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # size of each axis
     dtype: np.dtype | None  # dtype to convert to; None: as stored
 
     def __call__(self) -> np.ndarray:

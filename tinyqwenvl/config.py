@@ -65,15 +65,15 @@ class VisionConfig:
     num_heads: int  # A
     intermediate_size: int  # hidden size of the MLP
     out_hidden_size: int  # D of the decoder
-    patch_size: int = 14
+    patch_size: int = 14  # pixels per side of a patch
     spatial_merge_size: int = 2  # patches per side of a merge group
     temporal_patch_size: int = 2  # frames per patch
-    in_channels: int = 3
+    in_channels: int = 3  # colour channels C
     window_size: int = 112  # pixels per side of an attention window
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # the blocks with full attention
     tokens_per_second: int = 4  # time positions per second of video
     rms_norm_eps: float = 1e-6  # for every vision norm, independent of the text model
-    rope_theta: float = 10000.0
+    rope_theta: float = 10000.0  # base of the 2-D RoPE frequencies
 
     @property
     def merged_patches(self) -> int:
@@ -86,13 +86,13 @@ class TextConfig:
     """The decoder."""
 
     hidden_size: int  # D
-    num_hidden_layers: int
+    num_hidden_layers: int  # decoder layers
     num_attention_heads: int  # A
     num_key_value_heads: int  # B
-    intermediate_size: int
+    intermediate_size: int  # hidden size of the MLP
     vocab_size: int  # V
-    rms_norm_eps: float
-    rope_theta: float
+    rms_norm_eps: float  # added to the mean square in every RMSNorm
+    rope_theta: float  # base of the mRoPE frequencies
     mrope_section: tuple[int, ...]  # number of frequencies for time, height, width
 
     @property
@@ -106,16 +106,16 @@ class Config:
     """A whole model."""
 
     model_type: str  # "qwen2_vl" or "qwen2_5_vl"
-    vision: VisionConfig
-    text: TextConfig
-    image_token_id: int
-    video_token_id: int
-    tie_word_embeddings: bool
-    processor: ProcessorConfig = PUBLISHED_IMAGES
-    eos_token_ids: tuple[int, ...] = ()
-    video_limits: tuple[int, ...] = VIDEO_LIMITS
+    vision: VisionConfig  # sizes of the vision encoder
+    text: TextConfig  # sizes of the decoder
+    image_token_id: int  # the placeholder of an image token
+    video_token_id: int  # the placeholder of a video token
+    tie_word_embeddings: bool  # the LM head shares the token embedding's weight
+    processor: ProcessorConfig = PUBLISHED_IMAGES  # pixel limits and normalisation of images
+    eos_token_ids: tuple[int, ...] = ()  # stop tokens, which end an answer
+    video_limits: tuple[int, ...] = VIDEO_LIMITS  # (least, most) pixels per frame; not in policy hf
     generation: Mapping[str, Any] = field(default_factory=dict)  # for sampling.published
-    video: VideoSettings = PUBLISHED_VIDEOS
+    video: VideoSettings = PUBLISHED_VIDEOS  # sampling settings of videos
     quantised: str = ""  # the method that config.json names
 
 

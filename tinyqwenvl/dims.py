@@ -42,8 +42,8 @@ GLOSSARY = {
 class Dims(NamedTuple):
     """The content of ``Float[Array, "N D"]``: dtype kinds; a letter, number or ``...`` per axis."""
 
-    kinds: str
-    axes: tuple[str, ...]
+    kinds: str  # NumPy dtype kinds: "f", "iu", "u" or "b"
+    axes: tuple[str, ...]  # a letter of GLOSSARY, a number or ``...`` each
 
 
 class _ArrayType:

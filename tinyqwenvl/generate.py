@@ -29,8 +29,8 @@ class LanguageModel(Protocol):
 class Past(NamedTuple):
     """The context before the inputs: the KV cache, which grows, and the ids in it."""
 
-    cache: KVCache
-    ids: Any
+    cache: KVCache  # keys and values of every decoder layer
+    ids: Any  # one id per token in the cache
 
 
 class Generation:

@@ -50,8 +50,8 @@ class Location(NamedTuple):
     Text may have a quadrilateral instead: four corners (x1, y1, ... x4, y4).
     """
 
-    place: tuple[float, ...]
-    label: str = ""
+    place: tuple[float, ...]  # coordinates, x and y alternating
+    label: str = ""  # "" if the answer gives none
 
     @property
     def is_point(self) -> bool:
@@ -79,8 +79,8 @@ class Location(NamedTuple):
 class Reading(NamedTuple):
     """The locations of an answer, and whether it ends in the middle of one."""
 
-    locations: list[Location]
-    cut: bool
+    locations: list[Location]  # in order, in pixels of the original image
+    cut: bool  # True if the answer ends within a location
 
 
 def locations(

@@ -34,9 +34,9 @@ DOCUMENT_SUFFIXES = tuple(
 class Kind(NamedTuple):
     """What a file is: a noun phrase, its medium, and what to do about it."""
 
-    name: str
+    name: str  # with its article: "a HEIC image"
     medium: str  # "image" (Pillow may read it, perhaps by a plugin), "video", "audio" or "other"
-    advice: str
+    advice: str  # as an instruction: "export it as PNG"
 
     def __str__(self) -> str:
         """As the end of "FILE is ..."."""

@@ -50,10 +50,10 @@ class Inputs:
     input_ids: Int[Array, "S"]  # one placeholder per image token
     position_ids: Int[Array, "3 S"]  # time, height, width
     rope_delta: int  # a later token's position = its index in the sequence + this
-    pixel_values: Float[Array, "N P"] | None = None
+    pixel_values: Float[Array, "N P"] | None = None  # patches of all images
     image_grid_thw: Int[Array, "I 3"] | None = None  # (t, h, w) in patches
-    pixel_values_videos: Float[Array, "Q P"] | None = None
-    video_grid_thw: Int[Array, "J 3"] | None = None
+    pixel_values_videos: Float[Array, "Q P"] | None = None  # patches of all videos
+    video_grid_thw: Int[Array, "J 3"] | None = None  # (t, h, w) in patches
     second_per_grid_ts: tuple[float, ...] = ()  # seconds per temporal patch of each video
 
 
@@ -61,12 +61,12 @@ class Inputs:
 class Model:
     """A checkpoint in memory; ``reference`` selects the reference implementations of :mod:`nn`."""
 
-    config: Config
-    weights: Weights
-    tokenizer: Tokenizer
+    config: Config  # settings of the checkpoint
+    weights: Weights  # nested by their published names
+    tokenizer: Tokenizer  # text to token ids and back
     template: Template | None = None  # for a chat template other than the published one
-    dtype: Any = np.float32
-    reference: bool = False
+    dtype: Any = np.float32  # of weights and patches: float32 or float64
+    reference: bool = False  # True: reference, False: optimised implementations
     image_cache: ImageCache | None = None  # used first if set
 
     @cached_property

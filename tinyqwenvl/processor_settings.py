@@ -33,10 +33,10 @@ IMAGE_FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.
 class ProcessorConfig:
     """The pixel limits of images, and the mean and standard deviation of their channels."""
 
-    min_pixels: int = 56 * 56
+    min_pixels: int = 56 * 56  # fewest pixels of a resized image
     max_pixels: int = 16384 * 28 * 28  # as published; transformers' class default is 1280 * 28 * 28
-    image_mean: tuple[float, ...] = CLIP_MEAN
-    image_std: tuple[float, ...] = CLIP_STD
+    image_mean: tuple[float, ...] = CLIP_MEAN  # per channel (R, G, B), of values in 0..1
+    image_std: tuple[float, ...] = CLIP_STD  # per channel, of the same values
 
     def limits(self, min_pixels: int | None, max_pixels: int | None) -> tuple[int, int]:
         """(least, most) pixels: the arguments override the checkpoint's limits."""
@@ -54,9 +54,9 @@ class VideoSettings:
     """The checkpoint's video settings, besides the pixel limits of a frame (``video_limits``)."""
 
     hf_limits: tuple[int, ...] = ()  # pixels per frame in transformers; (): those of images
-    fps: float = 2.0
-    min_frames: int = 4
-    max_frames: int = 768
+    fps: float = 2.0  # sampling rate, frames per second
+    min_frames: int = 4  # fewest sampled frames, if the video has as many
+    max_frames: int = 768  # most sampled frames
     shared_tokens: int = 0  # budget of all frames in policy hf; 0: no bound
     num_frames: int | None = None  # a number of frames instead of a rate
 

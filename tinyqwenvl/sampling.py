@@ -83,7 +83,7 @@ class Sampling:
 
     temperature: float = 0.0  # 0: greedy decoding; top_k, top_p and seed are ignored
     top_k: int = 0  # 0: all tokens
-    top_p: float = 1.0
+    top_p: float = 1.0  # cumulative probability that is kept; 1: all tokens
     repetition_penalty: float = 1.0  # applies at temperature 0 too
     seed: int | None = None  # None: a new one each time
 

@@ -46,14 +46,14 @@ class ImageTransform:
     "max_pixels", "resized_height" and "resized_width" override the transform's limits.
     """
 
-    patch_size: int = 14
-    merge_size: int = 2
-    temporal_patch_size: int = 2
-    min_pixels: int = TORCHTUNE_LIMITS[0]
-    max_pixels: int = TORCHTUNE_LIMITS[1]
-    dtype: str = "float32"
-    image_mean: tuple[float, ...] = CLIP_MEAN
-    image_std: tuple[float, ...] = CLIP_STD
+    patch_size: int = 14  # pixels per side of a patch
+    merge_size: int = 2  # patches per side of a merge group
+    temporal_patch_size: int = 2  # frames per patch
+    min_pixels: int = TORCHTUNE_LIMITS[0]  # fewest pixels of a resized image
+    max_pixels: int = TORCHTUNE_LIMITS[1]  # most pixels of a resized image
+    dtype: str = "float32"  # of pixel_values: "float32" or "bfloat16"
+    image_mean: tuple[float, ...] = CLIP_MEAN  # per channel (R, G, B), of values in 0..1
+    image_std: tuple[float, ...] = CLIP_STD  # per channel, of the same values
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"):
@@ -110,17 +110,18 @@ class Transform:
     answer ends in ``<|im_end|>`` alone, which ``add_eos`` writes.
     """
 
-    path: str | os.PathLike
-    merges_file: str | os.PathLike | None = None
-    special_tokens_path: str | os.PathLike | None = None
-    max_seq_len: int | None = None
-    prompt_template: Callable[[list], list] | Mapping[str, tuple[str, str]] | None = None
-    add_eos: bool = True
-    image_transform: ImageTransform = field(default_factory=ImageTransform)
-    learn_newline: bool = True
-    train_on_roles: Sequence[str] = ("assistant",)
-    train_on_eos: str = "turn"
-    packaging: str = "published"
+    path: str | os.PathLike  # tokenizer.json or vocab.json
+    merges_file: str | os.PathLike | None = None  # merges.txt of a vocab.json
+    special_tokens_path: str | os.PathLike | None = None  # JSON file of the added tokens
+    max_seq_len: int | None = None  # most tokens of a sample; None: no limit
+    prompt_template: Callable[[list], list] | Mapping[str, tuple[str, str]] | None = None  # how
+    #                   to change the messages first; or texts around the content of each role
+    add_eos: bool = True  # append <|endoftext|> (torchtune: <|im_end|>)
+    image_transform: ImageTransform = field(default_factory=ImageTransform)  # preprocesses images
+    learn_newline: bool = True  # train the newline after a trained <|im_end|>
+    train_on_roles: Sequence[str] = ("assistant",)  # roles whose content is trained
+    train_on_eos: str = "turn"  # turns whose <|im_end|> is trained: one of TRAIN_ON_EOS
+    packaging: str = "published"  # one of PACKAGINGS
 
     def __post_init__(self) -> None:
         most, template = self.max_seq_len, self.prompt_template

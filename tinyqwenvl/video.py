@@ -158,8 +158,8 @@ def limits_hf(
 class SamplingPolicy(NamedTuple):
     """How a video is sampled, and the pixel limits of its frames."""
 
-    sample: Callable[..., Any]
-    limits: Callable[..., tuple[int, float]]
+    sample: Callable[..., Any]  # frames and rates -> indices [F], like sample_hf
+    limits: Callable[..., tuple[int, float]]  # (least, most) pixels per frame, like limits_hf
     by_time: bool = True  # sample an uneven video by time, not by frame index
 
 
@@ -177,8 +177,8 @@ SAMPLING_POLICIES = {
 class Video(NamedTuple):
     """A preprocessed video."""
 
-    patches: Float[Array, "N P"]
-    grid: tuple[int, int, int]
+    patches: Float[Array, "N P"]  # all frame pairs in order of time
+    grid: tuple[int, int, int]  # (t, h, w) in patches
     seconds: float  # duration of one temporal patch
 
 
@@ -320,10 +320,10 @@ def _every_frame(
 class FrameLimits(NamedTuple):
     """The least and most pixels of a frame, and the limits and size that the user requested."""
 
-    least: float
-    most: float
-    min_pixels: int | None = None
-    max_pixels: int | None = None
+    least: float  # fewest pixels of a resized frame
+    most: float  # most pixels of a resized frame
+    min_pixels: int | None = None  # as requested; None: no request
+    max_pixels: int | None = None  # as requested; None: no request
     resized: tuple[int, int] | None = None  # height, width
 
 

@@ -42,16 +42,16 @@ QUARTER_TURNS = {  # signs of a display matrix (a, b, c, d) -> transpose that ma
 class Packet(NamedTuple):
     """The time stamps of one video packet, in ticks of the stream's time base."""
 
-    pts: int | None
-    dts: int | None
-    duration: int
+    pts: int | None  # when its frame is shown; None if unknown
+    dts: int | None  # when it is decoded; None if unknown
+    duration: int  # of its frame; 0 if unknown
     shown: bool  # False if an edit list hides it
 
 
 class Timing(NamedTuple):
     """When the frames of a stream are shown, in ticks from the first of them."""
 
-    starts: list[int]
+    starts: list[int]  # of each frame, in the order shown
     last: int  # duration of the last frame; 0 if unknown
     stamps: list[int] | None  # the frames' own time stamps; None if only their order is known
     untimed: bool = False  # the stream has no time stamps

@@ -155,11 +155,11 @@ def seconds(name: str, value: Any) -> float | None:
 class Wanted:
     """Which frames of a video are wanted besides a rate: a number of frames, a part, or all."""
 
-    nframes: int | None = None
+    nframes: int | None = None  # number of frames, before rounding to even; None: by rate
     start: float | None = None  # seconds
-    end: float | None = None
-    all_frames: bool = False
-    fps_given: bool = False
+    end: float | None = None  # seconds
+    all_frames: bool = False  # use every frame of the part: do_sample_frames is false
+    fps_given: bool = False  # whether the item sets fps
 
     @classmethod
     def checked(cls, fps: Any, nframes: Any, start: Any, end: Any, sampled: Any) -> Wanted:

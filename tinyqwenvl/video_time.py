@@ -29,7 +29,7 @@ class Decoding:
     gaps: int = 0  # frames that the decoder did not return; the previous frame is repeated
     lost: int = 0  # of these gaps, those after a packet that the decoder rejected
     corrupt: int = 0  # frames that the decoder reports as damaged
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # other problems, one line each
 
     def clear(self) -> None:
         """Reset all counts and notes."""
@@ -63,15 +63,15 @@ class Decoding:
 class VideoSource:
     """A video that is not decoded yet. Every call of ``frames`` restarts at the first frame."""
 
-    name: str
+    name: str  # its path or description, for messages
     total: int  # number of frames shown
     rate: float | None  # mean frames per second; None for a list of frames
-    frames: Callable[[], Iterator[Image.Image]]
+    frames: Callable[[], Iterator[Image.Image]]  # decodes the frames one by one, as RGB images
     uneven: str = ""  # describes uneven timing, if it matters
     times: tuple[float, ...] | None = None  # start of each frame and end of the last, in seconds;
     #                                         None if evenly spaced
     notes: tuple[str, ...] = ()  # warnings found when opening
-    decoding: Decoding = field(default_factory=Decoding, compare=False)
+    decoding: Decoding = field(default_factory=Decoding, compare=False)  # problems of decoding
 
     def begins(self, index: int, fps: float = 1.0) -> float:
         """Start of a frame in seconds after the first; ``fps`` is the rate of a list of frames."""

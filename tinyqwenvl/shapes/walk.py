@@ -31,11 +31,11 @@ MOST_TOKENS = 1_000_000
 class Row:
     """One stage. ``parameters`` and ``flops`` include all stages inside it."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    parameters: int = 0
-    flops: int = 0
+    name: str  # as in a trace
+    shape: tuple[int, ...]  # of the stage's array
+    dtype: str  # of the stage's array, by NumPy's name
+    parameters: int = 0  # number of weight elements
+    flops: int = 0  # floating-point operations
 
 
 @dataclass
@@ -47,13 +47,13 @@ class Walk:
     "prompt", and per "token".
     """
 
-    config: Config
-    images: list[dict[str, Any]]
-    tokens: dict[str, int]
-    rows: list[Row]
-    parameters: dict[str, int]
-    flops: dict[str, int]
-    cache: dict[str, int]
+    config: Config  # the model
+    images: list[dict[str, Any]]  # sizes, grid, patches and tokens of each image
+    tokens: dict[str, int]  # number of "image", "text" and "total" tokens
+    rows: list[Row]  # the stages in order
+    parameters: dict[str, int]  # of "vision", "decoder", "lm_head" and "total"
+    flops: dict[str, int]  # of "vision", "decoder", "lm_head" and "new_token"
+    cache: dict[str, int]  # values for the "prompt" and per "token"
 
     def row(self, name: str) -> Row:
         """The first stage of that name."""

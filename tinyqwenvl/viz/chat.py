@@ -28,10 +28,10 @@ _SEEN = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}  # what cannot be see
 class Cell(NamedTuple):
     """One cell of a strip: its text, the id under it, the kind of token, and how many."""
 
-    text: str
-    number: int
-    kind: str
-    tokens: int
+    text: str  # in visible characters
+    number: int  # token id
+    kind: str  # a key of CELL_STYLES
+    tokens: int  # 1, or the length of a run
 
 
 def token_text(tokenizer: Tokenizer, number: int) -> str:

@@ -25,10 +25,10 @@ WIDTH, HEIGHT = 10.4, 6.1  # inches, and the units of the axes
 class Run(NamedTuple):
     """The data of a run that the figure shows."""
 
-    stages: Mapping[str, Sequence[Any]]
-    config: Config
-    image: np.ndarray
-    words: Sequence[str]
+    stages: Mapping[str, Sequence[Any]]  # stage -> its arrays, one per call
+    config: Config  # the model's
+    image: np.ndarray  # original image: height, width, channels
+    words: Sequence[str]  # text of each generated token
 
     def first(self, name: str) -> Any:
         """The array of a stage in its first call."""

@@ -31,12 +31,12 @@ LOWER_GROUPS = (
 class Box(NamedTuple):
     """A box of the figure: column of its row, title, shape, name, drawing, columns."""
 
-    column: float
-    title: str
-    shape: str
-    name: str
-    icon: Callable[[Axes, Run, tuple[float, float, float, float]], None]
-    columns: int = 1
+    column: float  # of its left edge, from 0
+    title: str  # at the top; may have two lines
+    shape: str  # or another size, as text
+    name: str  # of the stage or weight, at the bottom
+    icon: Callable[[Axes, Run, tuple[float, float, float, float]], None]  # draws its content
+    columns: int = 1  # how many it covers
 
 
 def model_map(

@@ -25,9 +25,9 @@ _SHADE, _TEXT, _MEDIA = "#eeeeee", "#dcedf8", "#f3c766"
 class Run(NamedTuple):
     """Neighbouring tokens first <= index < end that are all text, or all of one media span."""
 
-    first: int
-    end: int
-    media: bool
+    first: int  # index of its first token
+    end: int  # index after its last token
+    media: bool  # True for placeholders, False for text
 
 
 def runs_of(media: Bool[Array, "S"]) -> list[Run]:

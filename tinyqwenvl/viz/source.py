@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 class Source(NamedTuple):
     """An excerpt of the library's source, and its file."""
 
-    file: str
-    text: str
+    file: str  # such as tinyqwenvl/image.py
+    text: str  # Python source
 
     def __repr__(self) -> str:
         return f"# {self.file}\n\n{self.text}"

@@ -20,11 +20,11 @@ MOST_IMAGES = 32  # thumbnails in a row
 class Row(NamedTuple):
     """One rate: the frames sampled, their times, and the temporal positions of their pairs."""
 
-    fps: float
-    indices: list[int]
+    fps: float  # sampling rate, frames per second
+    indices: list[int]  # of the sampled frames
     starts: list[float]  # seconds, of every frame used
     lasts: float  # seconds from one frame of the video to the next
-    grid_lasts: float
+    grid_lasts: float  # mean seconds per frame pair
     times: list[int]  # the temporal position of every frame pair
 
 
