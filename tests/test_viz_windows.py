@@ -77,7 +77,7 @@ def test_window_order_places_tokens_where_they_are():
 def test_frames_stand_apart_and_are_named():
     (raster, *_) = viz.window_order(np.array(GRIDS["pictures"]), CONFIG).axes
     names = [t.get_text() for t in raster.texts if "frame" in t.get_text()]
-    assert names == ["image 0\nframe 0", "image 0\nframe 1", "image 1\nframe 0"]
+    assert names == [f"image {i}\nframe pair {k}" for i, k in ((0, 0), (0, 1), (1, 0))]
     tops = [t.get_position()[1] for t in raster.texts if "frame" in t.get_text()]
     assert np.allclose(np.diff(tops), 4 + windows.GAP)
     at = {number: place for place, number in numbers(raster).items()}

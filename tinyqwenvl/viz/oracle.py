@@ -202,7 +202,8 @@ def _profile_alt(
     if found.first.distance is not None:
         text += f", {MEASURES[measure]} {getattr(found.first.distance, measure):.1e}"
     if broken:
-        text += f". {len(broken)} stages differ in integers or shape"
+        many = "1 stage differs" if len(broken) == 1 else f"{len(broken)} stages differ"
+        text += f". {many} in integers or shape"
     return text + "."
 
 

@@ -125,7 +125,7 @@ def score_by_distance(
     down, right = (int(each) - reach for each in top)
     alt = (
         f"Scores from {np.min(scores):.2f} to {np.max(scores):.2f}; {scores[reach, reach]:.2f} at"
-        f" no distance. The highest is {_steps(down, 'below', 'above')} and"
+        f" distance 0. The highest is {_steps(down, 'below', 'above')} and"
         f" {_steps(right, 'to the right', 'to the left')}."
     )
     figure, (area, lines) = drawing("Attention score by distance", alt, 1, 2,

@@ -111,7 +111,7 @@ def _name_frames(axes: Any, grid_thw: Int[Array, "I 3"], places: Float[Array, "M
     tops = heights[np.diff(heights, prepend=-9) > 1]
     names = [(i, frame) for i, t in enumerate(grid_thw[:, 0].tolist()) for frame in range(t)]
     for (image, frame), top in zip(names, tops, strict=True):
-        axes.text(-0.3, top + 0.5, f"image {image}\nframe {frame}", fontsize=7.5, color=INK,
+        axes.text(-0.3, top + 0.5, f"image {image}\nframe pair {frame}", fontsize=7.5, color=INK,
                   ha="right", va="center")  # fmt: skip
     axes.set_xlim(-2.2 * (np.max(places[:, 0]) + 1) / 6, None)
 
