@@ -30,8 +30,8 @@ from tinyqwenvl.video import read_video
 
 REFUSED = re.compile(  # by us alone
     r"(do_(resize|rescale|normalize|convert_rgb)|resample|rescale_factor) of the"
-    r"|(patch_size|merge_size|temporal_patch_size) of the|leave no size"
-    r"|has no video_processor|videos have another image_"
+    r"|(patch_size|merge_size|temporal_patch_size) of the|allow no size"
+    r"|has no video_processor|videos and images have different image_"
 )
 ODD = 0.35  # of the draws have values that are not usual
 FRAMES = np.stack([random_image(7 + i, 300, 420) for i in range(5)])

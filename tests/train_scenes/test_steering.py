@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """What was changed between slices of training, and that the evaluation did not change with it."""
 
 import hashlib
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+torch = pytest.importorskip("torch", reason="the training needs PyTorch")
 
 from scripts.train_scenes import clips, gpu_slice, language, layout, steering, train, words, world
 from scripts.train_scenes.language import asking, foreign, grammar, rewordings, texts
@@ -217,7 +220,6 @@ def test_a_share_out_of_range_is_refused(capsys):
 
 
 def test_the_mean_looks_back_less_far_where_rates_fall():
-    import torch
 
     network = torch.nn.Linear(1, 1, bias=False)
     for rate, share in ((1.0, 1e-3), (0.5, 2e-3), (0.0, 1e-2)):
