@@ -3,11 +3,10 @@
 #
 # **What happens between the pixels of an image and the words of an answer?**
 #
-# This notebook walks once through every stage of Qwen2.5-VL, in the order of the data, with the
-# small checkpoint inside the package. Each stage has a notebook of its own later; this one is the
-# map.
+# This notebook runs every stage of Qwen2.5-VL once, in the order of the data, with the small
+# checkpoint embedded in the package. Later notebooks explain one stage each; this one is the map.
 #
-# Before this: nothing. You need: Python, and what a NumPy array is. 16 minutes.
+# Before this: nothing. You need: Python, and the basics of NumPy arrays. 16 minutes.
 
 # %%
 from tinyqwenvl.viz import here
@@ -38,20 +37,19 @@ SEEN = "A white image with a black square, a blue cross below, and a pink circle
 model = tinyqwenvl.load()
 config, weights = model.config, model.weights
 example = Image.open(EXAMPLE_IMAGE).convert("RGB")
-image_row({"scene.png": example}, "The image that all of this is about", SEEN)
+image_row({"scene.png": example}, "The example image", SEEN)
 
 # %% [markdown]
 # ## The idea
 #
 # A language model continues a sequence of **tokens**: words or pieces of words, each with a number
-# (its **id**) and a vector (its **embedding**). It attends to all tokens so far and gives every
-# token of its vocabulary a **logit**: a score for how well that token would come next. A
-# vision-language model puts an *image* into that sequence. The image is cut into small squares,
-# its **patches**. The **vision encoder** turns every four neighbouring patches into one **image
-# token**, a vector of the same size as a word's embedding. From there on, the language model
-# treats both alike.
+# (its **id**) and a vector (its **embedding**). It reads all tokens so far and gives every token
+# of its vocabulary a **logit**: a score for how likely that token is to come next. A
+# vision-language model puts an *image* into that sequence. It cuts the image into small squares,
+# the **patches**. The **vision encoder** turns every four neighbouring patches into one **image
+# token**, a vector of the same size as a word's embedding. The language model treats both alike.
 #
-# So there are two halves: **pixels to image tokens**, and **tokens to words**. This is the result:
+# So there are two halves: **pixels to image tokens**, and **tokens to words**. The answer is:
 
 # %%
 answer = model.ask(example, "Describe the picture.")
@@ -59,8 +57,8 @@ print(answer)
 assert "black square" in answer and "blue cross" in answer and "pink circle" in answer
 
 # %% [markdown]
-# From the outside, `ask` does three things: prepare the inputs, choose token after token, and turn
-# the ids into text.
+# `ask` has three steps: it prepares the inputs, chooses one token after another, and turns the ids
+# into text.
 
 # %%
 source(Model.ask)
@@ -68,9 +66,9 @@ source(Model.ask)
 # %% [markdown]
 # ## Pixels to patches
 #
-# An image is read near its own size ([01](01_smart_resize.ipynb)). Both sides become multiples of
-# 28 pixels, because patches are 14 pixels wide and each 2 x 2 group of them becomes one token. How
-# many tokens does an image of 336 x 224 pixels take? On paper:
+# The image keeps about its own size ([01](01_smart_resize.ipynb)). Its sides become multiples of
+# 28 pixels, because a patch is 14 pixels wide and each 2 x 2 group of patches becomes one token.
+# How many tokens does an image of 336 x 224 pixels take? On paper:
 #
 # $$\frac{336}{14} \times \frac{224}{14} = 24 \times 16 = 384 \text{ patches},
 # \qquad \frac{384}{4} = 96 \text{ tokens}.$$
@@ -87,10 +85,10 @@ assert patches.shape == (384, 3 * 2 * 14 * 14)
 patch_grid(example, least, most)
 
 # %% [markdown]
-# Thin lines are patches, thick lines are tokens. A patch has $3 \times 2 \times 14 \times 14 =
+# Thin lines separate patches, thick lines tokens. A patch has $3 \times 2 \times 14 \times 14 =
 # 1176$ values: three channels, two frames, 14 x 14 pixels. It has two frames because the same
-# vision encoder reads videos; a still image is used twice. Cutting loses nothing: the patches are
-# the pixels in another order ([02](02_nine_dimensions.ipynb)).
+# vision encoder reads videos; a still image is used for both. Cutting loses nothing: the patches
+# hold the pixels in another order ([02](02_nine_dimensions.ipynb)).
 
 # %%
 back = image.unpatchify(patches, grid)
@@ -114,14 +112,14 @@ assert least <= 112 * 308 <= most and (308 // 28) * (112 // 28) == 44
 # %% [markdown]
 # ## Patches to image tokens
 #
-# First each patch becomes a vector ([03](03_patch_embedding.ipynb)). Then, layer after layer, the
-# patches attend to each other; a **rotary position embedding** (RoPE) encodes where they are
-# ([04](04_two_dimensional_rope.ipynb)). Attention cost is quadratic in the number of patches, so
-# most layers attend only within **windows** of 4 x 4 tokens, and only a few to the whole image
-# ([06](06_attention.ipynb)). The tokens of a window should be contiguous in memory. So the vision
-# encoder reorders all tokens into *window order* first, and undoes it at the end
-# ([05](05_windows.ipynb)). The figure shows the tokens where they are in the image, numbered in
-# both orders:
+# First each patch becomes a vector ([03](03_patch_embedding.ipynb)). In every layer, patches then
+# **attend** to each other: each receives a weighted mean of their values. A **rotary
+# position embedding** (RoPE) encodes their positions ([04](04_two_dimensional_rope.ipynb)).
+# Attention cost is quadratic in the number of patches, so most layers attend only within
+# **windows** of 4 x 4 tokens. Only a few attend to the whole image ([06](06_attention.ipynb)). To
+# make each window contiguous in memory, the encoder first permutes the tokens into **window
+# order**. At the end it restores their order ([05](05_windows.ipynb)). The figure numbers the
+# tokens in both orders:
 
 # %%
 grids = np.array([grid])
@@ -131,8 +129,9 @@ assert set(np.diff(boundaries)) == {64}  # patches in a window: here all are who
 window_order(grids, config.vision)
 
 # %% [markdown]
-# The vision encoder has four steps: turn patches into vectors, run the layers (called *blocks* in
-# the code), merge four patches into one token ([07](07_merger.ipynb)), restore the order.
+# The vision encoder has four steps. It turns patches into vectors, runs the layers (called
+# **blocks**), merges every four patches into one token ([07](07_merger.ipynb)), and restores the
+# order.
 
 # %%
 image_tokens = vision.vision_encoder(patches, grids, weights.visual, config)
@@ -142,10 +141,10 @@ source(vision.vision_encoder)
 # %% [markdown]
 # ## Messages to token ids
 #
-# The question goes into the **chat template** that the model was trained with, which marks who
-# speaks ([08](08_chat_and_tokens.ipynb)). The template writes *one* **placeholder** token for an
-# image; it is repeated until there is one per image token. In the figure every cell is a token,
-# with its id below.
+# The **chat template** wraps the question in the text that the model was trained with, which marks
+# who speaks ([08](08_chat_and_tokens.ipynb)). The template writes *one* **placeholder** token for
+# an image, and the code repeats it: one per image token. In the figure every cell is a token, with
+# its id below. A long run of placeholders is one cell.
 
 # %%
 pieces = chat.render(user_message(example, "Describe the picture."))
@@ -157,11 +156,11 @@ token_strip(expanded, model.tokenizer)
 # %% [markdown]
 # ## Positions: time, height, width
 #
-# Embeddings say nothing about the order of tokens; positions do. Text counts 0, 1, 2, .... The
-# tokens of an image keep the row and the column they have in it, so each token has *three*
-# positions ([09](09_mrope.ipynb)). Text continues after the largest of them. Positions therefore
-# run behind the number of tokens. `delta` (the **rope delta**) says by how much, and the tokens of
-# the answer will need it.
+# Embeddings do not encode the order of tokens; positions do. Text tokens have positions 0, 1, 2,
+# .... An image token also needs its row and column, so every token has *three* positions
+# ([09](09_mrope.ipynb)). Text after the image continues after the largest of them. So positions
+# grow more slowly than the number of tokens. `delta` (the **rope delta**) is the difference, which
+# gives the tokens of the answer their positions.
 
 # %%
 positions, delta = position.rope_index(ids, config, grids)
@@ -181,11 +180,11 @@ span_cells(positions[:, is_image], grid, image=example)
 # %% [markdown]
 # ## Token ids to words
 #
-# Image tokens replace the embeddings of their placeholders. The language model, here called the
-# **decoder**, runs over the whole sequence once; the logits at the last position choose the first
-# token of the answer. Then it runs once more for each new token. The keys and values of earlier
-# tokens are kept in a **KV cache** ([10](10_decoder_and_cache.ipynb)), so only the new token has
-# to be computed.
+# Image tokens replace the embeddings of their placeholders. The language model, also called the
+# **decoder**, runs over the whole sequence once. The token with the largest logit at the last
+# position is the first token of the answer. Then the decoder runs once per new token. A **KV
+# cache** keeps what attention needs of earlier tokens, their keys and values
+# ([10](10_decoder_and_cache.ipynb)), so only the new token is computed.
 
 # %%
 embeds = decoder.embed(ids, weights.model.embed_tokens)
@@ -205,7 +204,7 @@ assert model.tokenizer.decode(chosen) == answer
 print(len(chosen), "tokens:", answer)
 
 # %% [markdown]
-# The library's own loop does the same, with a limit, a sampling method and a clock:
+# The library's own loop does the same, and adds a token limit, sampling and timing:
 
 # %%
 source(generate.Generation)
@@ -213,12 +212,12 @@ source(generate.Generation)
 # %% [markdown]
 # ### Exercise 2
 #
-# Leave out the image: what does the model answer to "Describe the picture." alone, and why is that
-# no surprise?
+# Leave out the image. What does the model answer to "Describe the picture." alone, and why should
+# you expect that?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: it answers something, because a language model always continues the sequence. It was
-# trained to describe images, so it describes one. Without an image, what it says is made up.
+# Answer 2: it describes an image that does not exist. A language model always continues the
+# sequence, and this one was trained to describe images. Without one, it invents the description.
 alone = model.ask(None, "Describe the picture.")
 print(alone)
 assert alone and alone != answer
@@ -230,7 +229,7 @@ assert alone and alone != answer
 # answer must change?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: left and right change places. The cross is in the middle and stays at the bottom.
+# Answer 3: left and right are exchanged. The cross is in the middle and stays at the bottom.
 mirrored = model.ask(example.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "Describe the picture.")
 print(mirrored)
 assert "black square at the top right" in mirrored and "pink circle on the left" in mirrored
@@ -238,11 +237,11 @@ assert "black square at the top right" in mirrored and "pink circle on the left"
 # %% [markdown]
 # ## What the model attended to
 #
-# A token is chosen at the position before it, and that position has attended to all earlier ones.
-# We can draw these attention weights over the image. A layer computes attention several times in
-# parallel, in several **heads**. Of the heads of the last layer, this figure takes the one that
-# attends most to what is not white while the model is about to name the three shapes.
-# ([16](16_attention_over_the_image.ipynb) measures this with care.)
+# The logits at one position choose the next token, and that position attends to all earlier ones.
+# We can draw its attention weights over the image. A layer computes attention several times in
+# parallel, in several **heads**. The figure shows one head of the last layer, at the three
+# positions just before the model names a shape. We choose the head that attends most to the shapes
+# (all that is not white). [16](16_attention_over_the_image.ipynb) measures attention with care.
 
 # %%
 asked = model.prepare(user_message(example, "Describe the picture."))
@@ -259,9 +258,9 @@ attended = model.attention_weights(whole, last, rows=rows)[:, :, np.flatnonzero(
 drawn = np.any(np.asarray(example) < 200, axis=2).reshape(8, 28, 12, 28).mean(axis=(1, 3)).ravel()
 on_shapes = np.sum(attended @ drawn, axis=1) / np.sum(attended, axis=(1, 2))  # of each head
 head = int(np.argmax(on_shapes))
-assert on_shapes[head] > 2 * np.mean(drawn)  # twice as much as if it looked everywhere alike
+assert on_shapes[head] > 2 * np.mean(drawn)  # twice as much as uniform attention
 labels = [f"before “{word}”" for word in ("square", "cross", "circle")]
 attention_over_image(example, attended[head], grid, labels, columns=2)
 
 # %% [markdown]
-# Next: at what size an image is read, and what that costs: [01](01_smart_resize.ipynb).
+# Next: how an image is resized, and what its size costs: [01](01_smart_resize.ipynb).

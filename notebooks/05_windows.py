@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 05. Windows: the permutation and its inverse
 #
-# In most blocks of Qwen2.5-VL's vision encoder, a patch attends only to its **window**, 112 x 112
-# pixels of the image, because attention between all pairs of patches would cost too much. **How do
-# the patches of a window become neighbours in memory, and how is the order restored?**
+# Attention between all pairs of patches is expensive. So in most blocks of Qwen2.5-VL's vision
+# encoder, a patch attends only within its **window** of 112 x 112 pixels. **How do the patches of
+# a window become neighbours in memory, and how is the order restored?**
 #
 # Before this: [02](02_nine_dimensions.ipynb), [04](04_two_dimensional_rope.ipynb). You need:
 # indexing one array with another. 12 minutes.
@@ -33,18 +33,18 @@ print(f"a window is {config.window_size} x {config.window_size} pixels")
 # A patch is 14 pixels square, and each **merge group** of 2 x 2 patches will become one token
 # ([07](07_merger.ipynb)). So a window is 4 x 4 tokens. **Raster order** numbers tokens row by row,
 # from left to right, as you read. In raster order the tokens of a window are scattered: four in
-# the first row, then the rest of the image's row, then four in the second. **Window order** sorts
-# the tokens by the number of their window. Then every window is a slice, and "attend within your
-# window" becomes "attend to the positions from here to there" ([06](06_attention.ipynb)).
+# its first row, then the rest of the image's row, then four in its second row. **Window order**
+# sorts the tokens by window. Then every window is a slice, and "attend within the window" becomes
+# "attend to the positions from start to end" ([06](06_attention.ipynb)).
 #
-# The order is an array of integers, `index`, and it is used twice. Before the first block we
-# gather:
+# Window order is an array of integers, `index`. The encoder uses it twice. Before the first block
+# it gathers:
 #
 # $$\text{sorted}[i] = x[\text{index}[i]].$$
 #
-# After the merger we undo that: $\text{result}[\text{index}[i]] = \text{merged}[i]$. This is the
-# **inverse permutation**. As an array of integers it is `np.argsort(index)`, because sorting
-# `index` first finds the position of 0, then that of 1, and so on.
+# After the merger it undoes that: $\text{result}[\text{index}[i]] = \text{merged}[i]$. This is the
+# **inverse permutation**. As an array of integers it is `np.argsort(index)`: its first element is
+# the position of 0 in `index`, its second the position of 1, and so on.
 
 # %%
 source(vision.window_index, vision.reorder_groups, vision.restore_order)
@@ -55,8 +55,8 @@ source(vision.window_index, vision.reorder_groups, vision.restore_order)
 #
 # ## By hand
 #
-# An image of 140 x 56 pixels has 4 rows of 10 patches, which is 2 rows of 5 tokens. A window is 4
-# tokens wide, so the second one is cut off: it has one column.
+# An image of 140 x 56 pixels has 4 rows of 10 patches, or 2 rows of 5 tokens. A window is 4 tokens
+# wide, so the second window is cut off and has only one column.
 #
 #     0 1 2 3 | 4
 #     5 6 7 8 | 9
@@ -69,15 +69,15 @@ assert np.argsort(index).tolist() == [0, 1, 2, 3, 8, 4, 5, 6, 7, 9]
 assert boundaries.tolist() == [0, 32, 40]  # in patches: 8 tokens, then 2
 
 # %% [markdown]
-# Read `index` as "which token is here": `index[8]` is 4, so position 8 holds token 4. Read its
-# inverse as "where is my token now": the inverse at 4 is 8, so token 4 moved to position 8.
+# `index` answers "which token is at this position?": `index[8]` is 4, so position 8 holds token 4.
+# Its inverse answers "where did this token go?": the inverse at 4 is 8, so token 4 moved to 8.
 
 # %%
 assert index[8] == 4 and np.argsort(index)[4] == 8
 viz.window_order(np.array([[1, 4, 10]]), config)
 
 # %% [markdown]
-# An independent check: a slow loop over windows, and over the tokens in each.
+# A slow loop over windows, and over the tokens in each, checks this independently:
 
 
 # %%
@@ -101,7 +101,8 @@ print(f"the loop agrees on {len(sizes)} sizes")
 # Can a window be empty?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: no. The number of windows is rounded up, so the last has at least one token: 4 patches.
+# Answer 1: no. The number of windows is rounded up only if tokens are left over, so the last window
+# has at least one token: 4 patches.
 sizes = [np.diff(vision.window_index(np.array([[1, 2 * h, 18]]), config)[1]) for h in range(1, 20)]
 print("smallest window:", min(np.min(each) for each in sizes), "patches")
 assert min(np.min(each) for each in sizes) == 4
@@ -109,7 +110,7 @@ assert min(np.min(each) for each in sizes) == 4
 # %% [markdown]
 # ## On a real image
 #
-# This image is wide, and its windows are cut off on the right and at the bottom.
+# The windows of this wide image are cut off on the right and at the bottom.
 
 # %%
 example = Image.open(ASSETS / "images" / "wide.png").convert("RGB")
@@ -123,8 +124,8 @@ viz.window_order(grids, config)
 # %% [markdown]
 # ### Exercise 2
 #
-# A port made windows of 8 x 8 tokens, because it took a number of patches for a number of tokens.
-# How many windows does the wide image have then?
+# A faulty port makes windows of 8 x 8 tokens, because it confuses patches with tokens. How many
+# windows does the wide image have then?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Answer 2: two across and one down, where there should be eight.
@@ -134,10 +135,10 @@ print(f"{len(larger) - 1} windows instead of {len(boundaries) - 1}")
 assert len(larger) - 1 == 2 and len(boundaries) - 1 == 8
 
 # %% [markdown]
-# ### There and back
+# ### Reorder and restore
 #
 # The vision encoder puts two arrays into window order: the embedded patches and their rotary
-# angles. Here the pixels themselves go there and back:
+# angles. Here we reorder and restore the pixel values themselves:
 
 # %%
 patches = inputs.pixel_values
@@ -156,9 +157,9 @@ assert np.array_equal(back, np.reshape(patches, tokens.shape))
 # %% [markdown]
 # ## Frames and images
 #
-# A window lies in one frame pair of one image or video (a patch is two frames deep, see
-# [02](02_nine_dimensions.ipynb)). The blocks with full attention do not cross that border either:
-# their boundaries are those of whole frame pairs.
+# A patch is two frames deep ([02](02_nine_dimensions.ipynb)), so the encoder works on frame pairs.
+# A window lies within one frame pair of one image or video. Blocks with full attention do not
+# cross frame pairs either: their boundaries are those of whole frame pairs.
 
 # %%
 source(vision.frame_seqlens)
@@ -180,10 +181,10 @@ assert len(vision.frame_seqlens(clip)) == clip[0, 0] + 1
 # %% [markdown]
 # ## What goes wrong: applying the order twice
 #
-# The classic bug of ports is to undo `index` by applying it once more, without the `argsort`. Some
-# square images hide it. An image 448 pixels wide has four windows across, each of four rows of
-# tokens. Within one strip of windows, reordering exchanges "which window" with "which row in it".
-# It is the transpose of a 4 x 4 table, and transposing twice changes nothing.
+# The classic bug of ports is to apply `index` a second time instead of its inverse. Some images
+# hide it. An image 448 pixels wide has four windows across, and each has four rows of tokens. So a
+# strip of windows is a 4 x 4 table: which window, and which row in it. Reordering transposes this
+# table, and transposing twice changes nothing.
 
 # %%
 square, _ = vision.window_index(np.array([[1, 32, 32]]), config)
@@ -197,9 +198,9 @@ assert not np.array_equal(square, np.arange(256))  # though it does move tokens
 assert astray == 50
 
 # %% [markdown]
-# The figure shows the image as the decoder would believe it to be, if it took the order of the
-# tokens for their positions: the image cut into tokens, put down in the right order and in those
-# that two bugs leave behind.
+# The decoder expects the tokens in raster order. The figure shows the image that this assumption
+# gives: cut into tokens, and put together in the correct order and in the orders that two bugs
+# produce.
 
 # %%
 _, h, w = grids[0]
@@ -211,7 +212,7 @@ twice = np.take(merged, index, axis=0)[:, 0].astype(int)
 viz.tiles_in_order(pixels, {"argsort": right, "applied twice": twice, "never undone": index})
 
 # %% [markdown]
-# The same on an image of 448 x 448. Applying `index` twice leaves no trace:
+# With an image of 448 x 448, applying `index` twice changes nothing:
 
 # %%
 big = image.resize(Image.open(ASSETS / "images" / "pair.png").convert("RGB"), 448, 448)
@@ -220,8 +221,8 @@ viz.tiles_in_order(
 )
 
 # %% [markdown]
-# Now measured on the image tokens that leave the vision encoder. Applying the order twice gives
-# bit-equal tokens for the square image, and a large error for the wide one.
+# Now we measure the error of the image tokens, the output of the vision encoder. Applying the
+# order twice gives bit-equal tokens for the square image, and a large error for the wide one.
 
 
 # %%
@@ -240,9 +241,9 @@ for mistake in ("permutation_applied_twice", "window_order_never_undone"):
     assert error(inputs, mistake) > 0.3
 
 # %% [markdown]
-# Do not expect the answer to give it away. Attention has already mixed into every token what is
-# around it and where ([04](04_two_dimensional_rope.ipynb)). So a decoder may answer well even when
-# its tokens come in the wrong order:
+# The answer may not reveal this bug. Attention has already mixed into every token what
+# surrounds it, and where ([04](04_two_dimensional_rope.ipynb)). So a decoder may answer well even
+# when its tokens are in the wrong order:
 
 # %%
 print("right:        ", model.ask(example, "Describe the picture."))
@@ -250,17 +251,17 @@ with mutants.apply("permutation_applied_twice"):
     print("applied twice:", model.ask(example, "Describe the picture."))
 
 # %% [markdown]
-# So test with ragged shapes, and compare tensors instead of sentences. Grids such as (1, 4, 10)
-# and (1, 10, 18) show the bug; 448 x 448 does not.
+# So test with sizes that windows do not divide, and compare tensors instead of answers. Grids such
+# as (1, 4, 10) and (1, 10, 18) show the bug; 448 x 448 does not.
 #
 # ### Exercise 3
 #
-# Which sizes of up to 24 x 24 tokens hide a forgotten `argsort`, although their order moves
+# Which sizes of up to 24 x 24 tokens hide a missing `argsort`, although window order moves their
 # tokens?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: those with as many windows across as a strip of windows has rows, mostly 16 tokens wide
-# (448 pixels); a last strip of one row does not move.
+# Answer 3: those with as many windows across as a strip of windows has rows. Most are 16 tokens
+# wide (448 pixels). A last strip of one row does not move, so it hides the bug too.
 hidden, at_rest = set(), set()
 for h in range(1, 25):
     for w in range(1, 25):
@@ -275,12 +276,12 @@ assert hidden == {(h, 16) for h in range(4, 25) if h % 4 < 2} | {(2, 8), (3, 12)
 # %% [markdown]
 # ### Exercise 4
 #
-# Which sizes hide it when the order is *never* undone?
+# Another faulty port *never* undoes the order. Which sizes hide this bug?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 4: images of one window across (112 pixels wide or less), or of a single row of tokens.
+# Answer 4: images one window wide (112 pixels or less), or with a single row of tokens.
 print(len(at_rest), "sizes that the order does not move")
 assert at_rest == {(h, w) for h in range(1, 25) for w in range(1, 25) if w <= 4 or h == 1}
 
 # %% [markdown]
-# Next: what the blocks do with these slices: [06](06_attention.ipynb).
+# Next: how the blocks attend within these slices: [06](06_attention.ipynb).

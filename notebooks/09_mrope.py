@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 09. mRoPE: time, height, width
 #
-# In the prompt an image is 96 identical placeholders in sequence. **How does the language model
-# know which image token is above which? And does a large image push the question far away from
-# what came before it?**
+# In the prompt, the example image is a run of 96 identical placeholders. **How does the language
+# model know which image token is above which? And does a large image push the question far away
+# from the text before it?**
 #
 # Before this: [08](08_chat_and_tokens.ipynb), and [04](04_two_dimensional_rope.ipynb) for rotary
-# embedding. You need: sines and cosines. 21 minutes.
+# embeddings. You need: sines and cosines. 21 minutes.
 
 # %%
 from tinyqwenvl.viz import here
@@ -35,17 +35,17 @@ pads = (config.image_token_id, config.video_token_id)
 #
 # A rotary embedding rotates pairs of elements of every query and key by an angle: the token's
 # **position** times a frequency. Attention between two tokens then depends only on the difference
-# of their positions. One number per token is enough for text. In an image, a neighbour to the
-# right and one below are both near, in two different directions.
+# of their positions. One position per token is enough for text. In an image, the neighbour on the
+# right and the neighbour below are both near, but in different directions.
 #
 # So **multimodal RoPE** (mRoPE) gives every token **three** positions (Qwen2-VL paper, section
 # 2.1):
 #
-# - a text token has the same position on all three axes, and text counts up as usual;
-# - an image or a video is an **image span** that starts at the next position $s$. The token in row
-#   $i$ and column $j$ of frame pair $k$ has time $s + T(k)$, height $s + i$ and width $s + j$. An
-#   image has one frame pair, and $T(0) = 0$; what $T$ is for videos comes below;
-# - after the span, text continues at **the largest position in it, on any axis, plus one**.
+# - A text token has the same position on all three axes: one more than the text token before it.
+# - The tokens of an image or a video are an **image span**, which starts at the next position $s$.
+#   The token in row $i$ and column $j$ of frame pair $k$ has time $s + T(k)$, height $s + i$ and
+#   width $s + j$. An image has one frame pair, and $T(0) = 0$. Below we define $T$ for videos.
+# - After the span, text continues at **the largest position in it, on any axis, plus one**.
 
 # %%
 source(position.text_positions, position.span_positions, position.after_span)
@@ -53,7 +53,8 @@ source(position.text_positions, position.span_positions, position.after_span)
 # %% [markdown]
 # ## By hand
 #
-# Two words, an image of 4 x 6 patches (2 x 3 tokens), two words. Try it on paper first.
+# A prompt has two words, an image of 4 x 6 patches (2 x 3 tokens), and two more words. Which
+# positions do they have? Try it on paper first.
 
 # %%
 words, image_token = [5, 6], config.image_token_id
@@ -69,24 +70,24 @@ assert delta == 6 + 1 - 10
 span_cells(positions[:, 2:8], (1, 4, 6))
 
 # %% [markdown]
-# Along a row only the width grows; down a column only the height. The next figure shows the whole
-# prompt, token by token. The dashed line is ordinary RoPE, with one position per token:
+# Along a row only the width grows; down a column only the height grows. The next figure shows the
+# whole prompt, token by token. The dashed line is ordinary RoPE, with one position per token:
 
 # %%
 mrope_timeline(positions, ids == image_token, "Two words, six image tokens, two words")
 
 # %% [markdown]
-# The **rope delta** says how far positions have fallen behind at the end: largest position + 1 -
-# number of tokens. A new token's position is its index in the sequence plus this delta. That is
-# all the generation loop ([11](11_greedy_decoding.ipynb)) has to know of the images before it.
+# The **rope delta** is the largest position + 1 - the number of tokens. The position of a new
+# token is its index in the sequence plus this delta. The generation loop
+# ([11](11_greedy_decoding.ipynb)) needs to know nothing else about the images before it.
 #
 # ### Exercise 1
 #
-# An image of one token, 28 x 28 pixels, has a rope delta of 0. Why? Which other images have none?
+# An image of one token, 28 x 28 pixels, gives a rope delta of 0. Why? Which other images do?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 1: it takes one position, like a word. So does every strip that is one token wide or high:
-# as many positions as tokens.
+# Answer 1: it takes up one position, like a word. Every strip that is one token wide or high also
+# takes up as many positions as tokens.
 for h, w in ((1, 1), (1, 7), (7, 1), (2, 2)):
     ids = np.array([5, *[image_token] * (h * w), 5])
     _, delta = position.rope_index(ids, config, np.array([[1, 2 * h, 2 * w]]))
@@ -96,8 +97,8 @@ for h, w in ((1, 1), (1, 7), (7, 1), (2, 2)):
 # %% [markdown]
 # ## A real image
 #
-# `rope_index` goes through a prompt from left to right, one run of text or image tokens after
-# another:
+# `rope_index` computes the positions of a whole prompt. It goes from left to right, one run of
+# text or image tokens after another:
 
 # %%
 source(position.rope_index)
@@ -113,11 +114,11 @@ assert np.ptp(inputs.position_ids[:, media]) + 1 == 12
 mrope_timeline(inputs.position_ids, media, "One image and one word")
 
 # %% [markdown]
-# 96 tokens take up 12 positions, the longer side of 8 x 12. So the text after the image is no
-# further from the text before it than if twelve words stood between. This matters for large
-# images, and for sequences longer than those of training: positions grow with the *side* of an
-# image, tokens with its *area*. An image of 672 x 420 pixels makes 360 of the 409 tokens of its
-# prompt in Qwen2.5-VL-3B:
+# 96 tokens take up 12 positions, the longer side of 8 x 12. So the text after the image is as
+# close to the text before it as if only twelve words were between them. Positions grow with the
+# *side* of an image, but tokens with its *area*. This matters for large images, and for sequences
+# longer than those of training. In Qwen2.5-VL-3B, an image of 672 x 420 pixels gives
+# 360 of the 409 tokens of this prompt:
 
 # %%
 published = preset("qwen2.5-vl-3b")
@@ -127,7 +128,8 @@ assert len(ids) == 409 and delta == 24 - 360 and positions.max() + 1 == 409 - 33
 print(f"{len(ids)} tokens at {positions.max() + 1} positions")
 
 # %% [markdown]
-# The same positions on the image itself: time on the first line of a cell, height and width below.
+# Back to the example image, with its positions drawn on it. Each cell shows time on its first
+# line, and height and width below.
 
 # %%
 block = inputs.position_ids[:, media]
@@ -136,7 +138,8 @@ span_cells(block, inputs.image_grid_thw[0].tolist(), 2, image)
 
 # %% [markdown]
 # With two images, the second span starts after the first, so no two tokens have the same three
-# positions. The second image is tall: its height is the longest axis, and text continues after it.
+# positions. The second image is tall. Height is its longest axis, so the largest height decides
+# where text continues.
 
 # %%
 tall = ASSETS / "images" / "tall.png"
@@ -150,11 +153,11 @@ mrope_timeline(two.position_ids, blocks, "Two images")
 # %% [markdown]
 # ### Exercise 2
 #
-# Of all images with 360 image tokens, which shape takes up the fewest positions, and which the
+# Of all images with 360 tokens, which shape takes up the fewest positions, and which takes up the
 # most?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 2: the nearest to a square, 18 x 20, takes 20 positions; a single line takes 360.
+# Answer 2: the shape closest to a square, 18 x 20, takes up 20 positions; one line takes up 360.
 shapes = [(h, 360 // h) for h in range(1, 361) if 360 % h == 0]
 taken = {}
 for h, w in shapes:
@@ -168,8 +171,8 @@ assert taken[18, 20] == min(taken.values()) == 20 and max(taken.values()) == tak
 #
 # A head of dimension $d$ has $d/2$ frequencies, from fast to slow. `mrope_section` cuts them into
 # three consecutive chunks: the first rotates with time, the next with height, the last with width.
-# Published models have a head dimension of 128 and sections of 16, 24 and 24. With $p$ for the
-# position and **theta** ($\theta$, `rope_theta`) for the base of the frequencies:
+# Published models have a head dimension of 128 and chunks of 16, 24 and 24. **Theta** ($\theta$,
+# `rope_theta`) is the base of the frequencies. At position $p$:
 #
 # $$\text{angle}_i = p_{\text{axis}(i)} \cdot \theta^{-2i/d}$$
 
@@ -180,8 +183,8 @@ source(position.mrope_cos_sin)
 mrope_sections(published.text, "Qwen2.5-VL-3B: heads of 128, theta 1,000,000")
 
 # %% [markdown]
-# Time has the fast frequencies, width the slow ones. The slowest needs five million positions for
-# a full turn. The embedded checkpoint has the same order in a smaller head:
+# Time has the fast frequencies, width the slow ones. The slowest pair completes a full turn after
+# five million positions. The embedded checkpoint has the same order in a smaller head:
 
 # %%
 assert published.text.mrope_section == (16, 24, 24) and config.text.mrope_section == (4, 6, 6)
@@ -192,8 +195,8 @@ assert 5.0e6 < slowest < 5.1e6
 mrope_sections(config.text, "The embedded checkpoint: heads of 32, theta 100")
 
 # %% [markdown]
-# An independent check by a slow loop, for one token at time 22, height 5, width 3. For text, whose
-# three positions are equal, the sections make no difference: it is ordinary rotary embedding.
+# A slow loop checks this independently, for one token at time 22, height 5 and width 3. The three
+# positions of a text token are equal, so for text this is ordinary rotary embedding.
 
 # %%
 cos, _ = position.mrope_cos_sin(np.array([[22], [5], [3]]), published.text)
@@ -215,12 +218,12 @@ assert np.allclose(of_text, np.cos(angles), atol=1e-5)
 # ### Exercise 3
 #
 # Show that attention between two image tokens depends only on the differences of their positions
-# on the three axes. Rotate a random query and key, move both by the same amounts, and compare
-# their dot products.
+# on the three axes. Rotate a random query and key, shift the positions of both by the same
+# amounts, and compare the dot products.
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 3: the angles of q and k are subtracted in the product, frequency by frequency.
+# Answer 3: the dot product depends only on the difference of the two angles, at each frequency.
 def product(q_at, k_at):
     """The attention score of a query and a key at two (time, height, width) positions."""
     cos, sin = position.mrope_cos_sin(np.transpose([q_at, k_at]), config.text, np.float64)
@@ -237,9 +240,9 @@ assert not np.isclose(product((9, 3, 8), (2, 6, 5)), product((9, 3, 8), (2, 5, 6
 # %% [markdown]
 # ## Videos: time is measured in seconds
 #
-# The bundled video lasts four seconds. Sampled at 2 frames per second it has eight frames, and two
-# of them make a frame pair: four frame pairs of one second each. Qwen2.5-VL moves time by two
-# positions per second (`tokens_per_second`; Qwen2.5-VL report, section 2.1.3):
+# The bundled video lasts four seconds. Sampled at 2 frames per second, it has eight frames, which
+# make four frame pairs of one second each. In Qwen2.5-VL, time grows by two positions per second
+# (`tokens_per_second`; Qwen2.5-VL report, section 2.1.3):
 #
 # $$T(k) = \mathrm{int}(k \cdot \text{seconds per frame pair} \cdot 2).$$
 
@@ -263,18 +266,18 @@ mrope_timeline(clip.position_ids, shown, "A video of four seconds")
 span_cells(clip.position_ids[:, shown], clip.video_grid_thw[0].tolist())
 
 # %% [markdown]
-# Time is now the longest axis, 15 to 21, and text continues at 22. Qwen2-VL counts frame pairs
-# instead, 0, 1, 2, 3, so a fast video and a slow one look the same to it; more in
-# [12](12_video_and_time.ipynb).
+# Time is now the longest axis, 15 to 21, and text continues at 22. Qwen2-VL instead counts the
+# frame pairs: 0, 1, 2, 3. So it gives a fast video and a slow one the same positions
+# ([12](12_video_and_time.ipynb)).
 #
 # ### Exercise 4
 #
-# A film of two hours is sampled once every ten seconds, and a frame is 4 x 4 tokens. How far does
-# the position in time go, in how many tokens? Is the rope delta still negative?
+# A film of two hours is sampled once every ten seconds, and a frame is 4 x 4 tokens. What is the
+# largest position on the time axis? How many tokens are there? Is the rope delta still negative?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Answer 4: 720 frames make 360 frame pairs of 20 seconds, 40 positions each: 359 * 40 = 14,360, in
-# 5,760 tokens. Here positions run ahead of the tokens, and the delta is positive.
+# Answer 4: 720 frames make 360 frame pairs of 20 seconds, 40 positions each. The largest position
+# is 359 * 40 = 14,360, with only 5,760 tokens. So the delta is positive.
 part = position.span_positions(0, (360, 8, 8), 2, 20.0, 2)
 delta = position.after_span(0, part, (360, 8, 8), 2) - part.shape[1]
 print(f"time goes up to {part[0].max():,} in {part.shape[1]:,} tokens: rope delta {delta:+,}")
@@ -283,10 +286,10 @@ assert (part[0].max(), part.shape[1], delta) == (14_360, 5_760, 8_601)
 # %% [markdown]
 # ## What goes wrong
 #
-# Positions are integers, and a wrong one raises no error. The classic bug: every token is counted,
-# as if all were text. The error below is the squared error of the next token's logits, divided by
-# their squares (**NMSE**, normalised mean squared error). The reference and the optimised
-# implementation of this library differ by rounding alone, which shows how small an error can be.
+# A wrong position raises no error. The classic bug is to count every token as if all were text. We
+# measure it by the **NMSE** (normalised mean squared error) of the next token's logits: the sum of
+# squared errors divided by the sum of squared logits. For comparison we also measure rounding: the
+# reference and the optimised implementation of this library differ by nothing else.
 
 
 # %%
@@ -304,23 +307,23 @@ print(f"an image counted like text: {counted:.1e}; rounding alone: {rounding:.1e
 assert rounding < 1e-12 and counted > 1e-8
 
 # %% [markdown]
-# Every token now has its id, its embedding and its position. Next, the language model reads them:
-# [10](10_decoder_and_cache.ipynb). The appendix below is for porters.
+# Every token now has its id, its embedding and its position. Next: how the language model reads
+# them, [10](10_decoder_and_cache.ipynb). The appendix below is for those who write a port.
 #
 # ## Appendix: rules of other versions
 #
-# Versions of Transformers have had several position rules for videos. The library keeps two of
-# them by name, so that a port can be compared with them:
+# Transformers has changed its position rule for videos several times. This library keeps two of
+# the other rules as named functions, so that you can compare a port with them:
 
 # %%
 source(compat.after_span_hf_5, compat.rope_index_hf_4_52)
 
 # %% [markdown]
-# The first lets text continue after the larger *side* of the video, however long it is in time.
-# Even our short video reaches further in time than in width, so the first tokens after it share
-# positions with the end of the video. (5.3 to 5.24 do so; from 5.6 on, the span itself is as
-# here.) In the figure a bar is the range of a run of text or a span, and a tick is the time of a
-# frame pair:
+# Under the first rule (5.3 to 5.24), text continues after the larger *side* of the video, however
+# long the video lasts. Even our short video is longer in time than in width. So the first tokens
+# after it share positions with the end of the video. (From 5.6 on, the positions inside the span
+# are the same as here.) In the figure, a bar is the range of a run of text or of a span, and a
+# tick is the time of a frame pair:
 
 # %%
 given = {"video_grid_thw": clip.video_grid_thw, "second_per_grid_ts": clip.second_per_grid_ts}
@@ -337,9 +340,9 @@ positions_compared(
 )
 
 # %% [markdown]
-# The second truncates the seconds of a frame pair to an integer *before* it multiplies. At two
-# frames per second a frame pair lasts one second and nothing happens. At four frames per second it
-# lasts half a second, which becomes 0, and the whole video happens at once:
+# The second rule truncates the seconds of a frame pair to an integer *before* it multiplies. At
+# two frames per second a frame pair lasts one second, and nothing changes. At four frames per
+# second it lasts half a second, which becomes 0. So all frame pairs have the same time:
 
 # %%
 fast = ask_clip(fps=4)
@@ -355,7 +358,7 @@ rules["transformers 5.18 to 5.24"] = fast_5
 positions_compared(rules, in_clip, "The same video at four frames per second")
 
 # %% [markdown]
-# The errors of the logits that these two cause:
+# These two rules cause the following errors (NMSE of the logits):
 
 # %%
 errors = {"text collides with the video": error(clip, hf_5), "one time": error(fast, hf_4)}
@@ -363,10 +366,10 @@ print("\n".join(f"{name:28} {nmse:.1e}" for name, nmse in errors.items()))
 assert min(errors.values()) > 1e-8
 
 # %% [markdown]
-# The first rule also makes the position of the answer jump. After a long video it lets the
-# question continue at a low position, but the delta is still computed from the largest position,
-# that of the video's end. So there is a gap between the last token of the question and the first
-# of the answer. Three words, a video of ten frame pairs, four words:
+# The first rule also makes the position of the answer jump. After a long video, the question
+# continues at a low position. But the delta is still computed from the largest position, at the
+# end of the video. So there is a gap between the last token of the question and the first of the
+# answer. The next prompt has three words, a video of ten frame pairs, and four words:
 
 # %%
 ids = np.array([5] * 3 + [config.video_token_id] * 40 + [5] * 4)
@@ -380,6 +383,6 @@ named = {"this library": ours, "transformers 5.6 to 5.24": theirs}
 positions_compared(named, is_clip, "Ten seconds, then four words")
 
 # %% [markdown]
-# Which is right? The Qwen2-VL paper starts each run one past the largest position before it
-# (section 2.1), and so did Transformers when it first had Qwen2.5-VL (4.49).
+# Which rule is right? The Qwen2-VL paper starts each run one past the largest position before it
+# (section 2.1). So did the first Transformers version with Qwen2.5-VL (4.49).
 # [Differences](../docs/differences.md) lists versions and rules.

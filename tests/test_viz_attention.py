@@ -275,7 +275,9 @@ def test_steps_are_those_of_a_run(prompt, new):
     computed = sum(prompt + step for step in range(new + 1))
     assert figure.axes[0].get_title() == f"with the cache: {prompt + new:,} computed"
     assert figure.axes[1].get_title() == f"without: {computed:,} computed"
-    assert f"{prompt + new} keys are computed" in figure.alt and f"{computed}, as" in figure.alt
+    assert (
+        f"{prompt + new} keys are computed" in figure.alt and f"{computed}, because" in figure.alt
+    )
 
 
 def test_bytes_are_those_of_a_cache(model):
@@ -319,7 +321,7 @@ def test_errors_are_drawn_on_a_logarithmic_scale():
     assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "(space)", "b"]
     assert np.allclose(axes.lines[0].get_ydata(), [1e-6, 1e-9, 3e-6])
     assert np.allclose(axes.lines[1].get_ydata(), errors["large"])
-    assert axes.get_xlabel() == "token that was read"
+    assert axes.get_xlabel() == "input token"
     assert "large: from 1e+00 to 3e+00" in figure.alt
 
 

@@ -56,7 +56,7 @@ def test_truth_is_dotted_and_has_no_label():
     assert sorted(rectangles(figure)) == [(10, 20, 30, 50), (12, 22, 32, 52)]
     styles = [p.get_linestyle() for p in figure.axes[0].patches]
     assert ":" in styles or "dotted" in styles
-    assert labels(figure) == ["1 red circle"] and "Dotted: 1 of the ground truth" in figure.alt
+    assert labels(figure) == ["1 red circle"] and "Dotted: the ground truth, 1 in all" in figure.alt
 
 
 def test_lines_differ_in_style_as_well_as_in_colour():
@@ -161,7 +161,7 @@ def test_spectrum_tells_white_from_flat():
     off = 100 * rounding(15, np.float32)  # percent, of the products that 15 values make
     assert np.allclose(single.get_ydata(), [100, 0, 0], rtol=0, atol=off)
     assert even.get_linestyle() != single.get_linestyle()
-    assert "white: the first has 10 %" in figure.alt and "one: the first has 100 %" in figure.alt
+    assert "white: the first has 10%" in figure.alt and "one: the first has 100%" in figure.alt
 
 
 def test_skills_mark_chance_and_say_where_a_cut_axis_begins():

@@ -155,7 +155,7 @@ def test_a_change_is_drawn_where_its_patch_lies(h, w):
     figure = viz.change_propagation(changes, np.array([[2, h, w], [1, 2, 2]]), window=4)
     *maps, bar = figure.axes
     axes = np.reshape(maps, (2, 2))
-    assert "power of ten" in bar.get_ylabel()
+    assert "log10" in bar.get_ylabel()
     assert not axes[1, 1].get_visible()
     for ax, block in ((axes[0, 0], one), (axes[0, 1], some), (axes[1, 0], some)):
         shown = np.ma.filled(np.ma.asarray(ax.images[0].get_array(), float), np.nan)

@@ -84,7 +84,7 @@ def test_integers_that_differ_are_crosses(dumps):
     crosses = lines_of(figure.axes[0])["integers or shapes differ"]
     assert [found.compared[i].name for i in crosses.get_xdata()] == ["model.position_ids"]
     assert "first: model.position_ids" in figure.alt
-    assert "1 stages differ in integers or shape" in figure.alt
+    assert "1 stage differs in integers or shape" in figure.alt
 
 
 def test_pearson_stands_below(dumps):

@@ -51,8 +51,8 @@ def test_angle_maps(grid):
     assert np.allclose(by_row, expected, rtol=0, atol=off)
     expected = [[math.cos(c * step) for c in range(w)] for _ in range(h)]
     assert np.allclose(by_column, expected, rtol=0, atol=off)
-    assert f"Angle 23: column times {step:.3g}, stripes upright" in figure.alt
-    assert f"Angle 3: row times {step:.3g}, stripes across" in figure.alt
+    assert f"Angle 23: column times {step:.3g}, vertical stripes" in figure.alt
+    assert f"Angle 3: row times {step:.3g}, horizontal stripes" in figure.alt
 
 
 def test_angle_maps_choose_a_fast_and_a_slow_one_of_each_axis():
@@ -88,7 +88,7 @@ def test_score_by_distance():
     down, along = lines.lines[:2]
     assert np.allclose(down.get_ydata(), [row[3] for row in expected], rtol=0, atol=off)
     assert np.allclose(along.get_ydata(), expected[3], rtol=0, atol=off)
-    assert f"{expected[3][3]:.2f} at no distance" in figure.alt
+    assert f"{expected[3][3]:.2f} at distance 0" in figure.alt
     best = max((value, d, r) for d, row in enumerate(expected) for r, value in enumerate(row))
     below, right = best[1] - 3, best[2] - 3
     assert f"{abs(below)} patches {'below' if below >= 0 else 'above'}" in figure.alt

@@ -77,7 +77,7 @@ def test_window_order_places_tokens_where_they_are():
 def test_frames_stand_apart_and_are_named():
     (raster, *_) = viz.window_order(np.array(GRIDS["pictures"]), CONFIG).axes
     names = [t.get_text() for t in raster.texts if "frame" in t.get_text()]
-    assert names == ["image 0\nframe 0", "image 0\nframe 1", "image 1\nframe 0"]
+    assert names == [f"image {i}\nframe pair {k}" for i, k in ((0, 0), (0, 1), (1, 0))]
     tops = [t.get_position()[1] for t in raster.texts if "frame" in t.get_text()]
     assert np.allclose(np.diff(tops), 4 + windows.GAP)
     at = {number: place for place, number in numbers(raster).items()}
@@ -123,15 +123,15 @@ def test_attention_mask():
         segment = [sum(i >= b for b in bounds[1:]) for i in range(6)]
         seen = np.all(axes.images[0].get_array() == to_rgb(COLOURS[0]), axis=-1)
         assert seen.tolist() == [[a == b for b in segment] for a in segment]
-    assert "windows: 14 of 36 pairs (39 %)" in figure.alt and "in 3 different" in figure.alt
-    assert figure.axes[1].get_title() == "full\n36 of 36 pairs (100 %)"
+    assert "windows: 14 of 36 pairs (39%)" in figure.alt and "in 3 different" in figure.alt
+    assert figure.axes[1].get_title() == "full\n36 of 36 pairs (100%)"
 
 
 def test_attention_mask_of_one_array_with_more_keys_than_rows():
     figure = viz.attention_mask(nn.causal_key_ranges(2, past=3), 5)
     (axes,) = figure.axes
     assert axes.images[0].get_array().shape == (2, 5, 3)
-    assert axes.get_title() == "9 of 10 pairs (90 %)"
+    assert axes.get_title() == "9 of 10 pairs (90%)"
 
 
 def test_pairs_by_size():
@@ -173,7 +173,7 @@ def test_attention_from_patch(looks):
         for j in range(first, last):
             expected[tuple(at[int(order[j])])] = each[j] / max(each)
         assert np.allclose(shown, expected)
-        assert axes.get_title().endswith(f"at most {100 * max(each):.1f} %")
+        assert axes.get_title().endswith(f"at most {100 * max(each):.1f}%")
     row, column = at[int(order[patch])]
     assert figure.alt.startswith(f"The patch in row {row}, column {column} of 6 rows of 10 ")
     seats = {p.get_xy() for axes in figure.axes[:3] for p in axes.patches[-2:]}

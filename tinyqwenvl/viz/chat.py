@@ -114,7 +114,7 @@ def id_map(vocabularies: Mapping[str, tuple[int, int]]) -> Drawing:
         ids = [f"0 to {first - 1:,}", *(f"{first + i:,}" for i in range(added))]
         columns.append([*ids, f"{first + added:,} to {rows - 1:,}" if spare else "none"])
     alt = "A table of ids. " + " ".join(
-        f"{name}: text is {ids[0]}, the {added} added tokens are {ids[1]} to {ids[-2]}, "
+        f"{name}: text has {ids[0]}, the {added} added tokens have {ids[1]} to {ids[-2]}, "
         f"{IMAGE_PAD} is {ids[1 + ADDED_TOKENS.index(IMAGE_PAD)]}, "
         f"entries without a token: {ids[-1]}."
         for name, ids in zip(vocabularies, columns, strict=True)

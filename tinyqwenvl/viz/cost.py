@@ -93,7 +93,7 @@ def attention_by_resolution(
         order = np.argsort(patches, kind="stable")
         lines[name] = patches[order], flops[order]
     slopes = {name: _slope(*line) for name, line in lines.items()}
-    alt = "The vision encoder's attention in FLOPs against the number of patches. " + "; ".join(
+    alt = "Attention FLOPs of the vision encoder against the number of patches. " + "; ".join(
         f"{name}: {x[0]:,} patches take {y[0]:.2g}, {x[-1]:,} take {y[-1]:.2g}"
         + (f", slope {slopes[name]:.1f}" if np.isfinite(slopes[name]) else "")
         for name, (x, y) in lines.items()
@@ -127,7 +127,7 @@ def bytes_by_resolution(
     weights = {n: BRAIN * row[0].parameters["total"] for n, row in walks.items()}
     caches = {n: [BRAIN * found.cache["prompt"] for found in row] for n, row in walks.items()}
     scale, unit = _unit(max(weights[n] + max(caches[n]) for n in walks), "bytes")
-    alt = "Bytes in bfloat16. " + "; ".join(
+    alt = "Stacked bars of bytes in bfloat16. " + "; ".join(
         f"{n}: weights {_short(weights[n])}bytes, KV cache {_short(c[0])}bytes at "
         f"{_by(sizes[0])} and "
         f"{_short(c[-1])}bytes at {_by(sizes[-1])}"
@@ -146,7 +146,7 @@ def bytes_by_resolution(
         for i, found in enumerate(row):
             ax.text(i, base + cache[i], f"{found.tokens['total']:,}", ha="center", va="bottom",
                     fontsize=7)  # fmt: skip
-        ax.set_title(f"{name} (number: tokens)", fontsize=9, color=INK)
+        ax.set_title(f"{name} (numbers: tokens)", fontsize=9, color=INK)
         _sizes_below(ax, sizes)
     return _explained(figure, axes[0, 0], unit)
 

@@ -65,9 +65,10 @@ def attention_in_box_by_head(
     layers, heads = shares.shape
     layer, head = np.unravel_index(np.argmax(shares), shares.shape)
     alt = (
-        f"A table of {layers} layers by {heads} heads. Layer {layer}, head {head} has the most of "
-        f"its attention inside: {shares[layer, head]:.0%}, where the area is {level:.0%}; "
-        f"{np.count_nonzero(shares > 2 * level)} of {shares.size} have over twice that area."
+        f"A table of {layers} layers by {heads} heads. Layer {layer}, head {head} has the largest "
+        f"share of its attention inside the box: {shares[layer, head]:.0%}. The box covers "
+        f"{level:.0%} of the area; {np.count_nonzero(shares > 2 * level)} of {shares.size} have "
+        "more than twice that share inside."
     )
     wide = float(np.clip(1.8 + 0.62 * heads, 4.2, 7.5))
     tall = float(np.clip(1.2 + 0.36 * layers, 2.2, 9))
@@ -85,7 +86,7 @@ def attention_in_box_by_head(
     axes.set_ylabel("layer", fontsize=9)
     bar = figure.colorbar(heatmap, ax=axes)
     bar.ax.axhline(100 * level, color=COLOURS[5], lw=2.5)
-    bar.set_label(f"% inside (line: its area, {level:.0%})", fontsize=8)
+    bar.set_label(f"% inside (line: share of the area, {level:.0%})", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
 
@@ -164,7 +165,7 @@ def _attention_alt(maps: np.ndarray, labels: Sequence[str]) -> str:
         said.append(f"{readable(label)} most at {when}row {y}, column {x} ({np.max(row):.0%})")
     return (
         f"The image, and how much {len(labels)} query positions of one head attend to each of its "
-        f"{down} x {across} tokens. Counted from 0: {'; '.join(said)}."
+        f"{down} x {across} tokens. Rows and columns count from 0: {'; '.join(said)}."
     )
 
 

@@ -69,7 +69,7 @@ def keys_computed(prompt: int, new: int) -> Drawing:
     alt = (
         f"Two tables of {new + 1} steps by {prompt + new} tokens. With the cache "
         f"{counts['with the cache']} keys are computed, each token once; without it "
-        f"{counts['without']}, as every step computes all that came before it again."
+        f"{counts['without']}, because every step computes all earlier tokens again."
     )
     size = (7.5, float(np.clip(1.6 + 0.22 * (new + 1), 2.4, 4.5)))
     figure, axes = drawing("Which keys each step computes", alt, 1, 2, size, sharey=True)
@@ -147,14 +147,14 @@ def cache_growth(
         below = below + heights
     if more > 1:
         line = {"color": COLOURS[5], "ls": "--", "lw": 2}
-        label = f"with a key head for every query head: {more} times"
+        label = f"with one key head per query head: {more} times"
         handles += axes.plot(steps, more * below, label=label, **line)
     edge = 0.5 - 0.008 * (new + 1)  # so far from the middle of a bar: not on the frame
     for step, x, size, side in ((0, -edge, first, "left"), (new, new + edge, last, "right")):
         said = f"{prompt + step:,} tokens, {size:,.1f} {name}"
         above = size + 0.02 * more * last
         axes.text(x, above, said, ha=side, va="bottom", fontsize=8, color=INK)
-    axes.set_xlabel("step (0: the prompt; then one new token each)", fontsize=9)
+    axes.set_xlabel("step (0: the prompt; then one new token per step)", fontsize=9)
     axes.set_ylabel(f"keys and values, {name}", fontsize=9)
     axes.set_xlim(-0.5, new + 0.5)
     axes.set_ylim(0, 1.12 * more * last)
@@ -184,7 +184,7 @@ def errors_by_step(
     names = [word.strip() or "(space)" for word in words]
     axes.set_xticks(np.arange(len(words)), names)
     axes.tick_params(axis="x", labelrotation=60)
-    axes.set_xlabel("token that was read", fontsize=9)
+    axes.set_xlabel("input token", fontsize=9)
     axes.set_ylabel("largest error of a logit", fontsize=9)
     axes.grid(axis="y", color=FAINT, lw=0.4)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)

@@ -90,7 +90,7 @@ def _alt(found: Sequence[Location], truth: Sequence[Location]) -> str:
         return "The image; the answer has no box and no point."
     summaries = [_tell(location) for location in found[:4]]
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-    dotted = f" Dotted: {len(truth)} of the ground truth." if truth else ""
+    dotted = f" Dotted: the ground truth, {len(truth)} in all." if truth else ""
     return f"The image with {'; '.join(summaries)}{more}.{dotted}"
 
 

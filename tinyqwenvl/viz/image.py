@@ -145,7 +145,7 @@ def rounding_steps(longest: int = 150, factor: int = 28) -> Drawing:
     away = np.array([math.floor(tie / factor + 0.5) * factor for tie in ties.tolist()])
     differ = [int(tie) for tie, a, b in zip(ties, even, away, strict=True) if a != b]
     figure, axes = drawing(
-        f"A side is rounded to the nearest multiple of {factor}, ties to the even one",
+        f"Sides are rounded to the nearest multiple of {factor}, ties to the even one",
         f"A staircase: sides of 0 to {longest} pixels against their nearest multiple of {factor}. "
         f"Of {len(ties)} ties, {', '.join(map(str, differ)) or 'none'} would come out a step "
         f"higher if ties were rounded up.",
@@ -268,9 +268,9 @@ def tokens_by_size(
     least, most = int(np.nanmin(counts)), int(np.nanmax(counts))
     refused = np.isnan(counts)
     figure, axes = drawing(
-        "How many tokens an image of any size becomes",
+        "Image tokens, by width and height",
         f"A map of widths and heights from 1 to {longest:,} pixels: from {least:,} tokens at the "
-        f"bottom left to {most:,} at the top right, nearly constant beyond the limits on pixels. "
+        f"bottom left to {most:,} at the top right, nearly constant outside the pixel limits. "
         f"{'Hatched corners, over 200 times as long as wide, are refused.' * bool(refused.any())}",
         size=(6.6, 5.2),
     )

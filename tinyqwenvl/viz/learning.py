@@ -190,9 +190,7 @@ def spectrum(
     of a line, of which the ``largest`` are drawn, add up to 100.
     """
     found = {name: 100 * component_shares(array) for name, array in outputs.items()}
-    summary = "; ".join(
-        f"{name}: the first has {shares[0]:.0f} %" for name, shares in found.items()
-    )
+    summary = "; ".join(f"{name}: the first has {shares[0]:.0f}%" for name, shares in found.items())
     alt = f"Falling lines of the shares of the principal components. {summary}."
     figure, axes = drawing(title, alt, size=(7.0, 3.8))
     for number, (name, shares) in enumerate(found.items()):

@@ -202,7 +202,8 @@ def _profile_alt(
     if found.first.distance is not None:
         text += f", {MEASURES[measure]} {getattr(found.first.distance, measure):.1e}"
     if broken:
-        text += f". {len(broken)} stages differ in integers or shape"
+        many = "1 stage differs" if len(broken) == 1 else f"{len(broken)} stages differ"
+        text += f". {many} in integers or shape"
     return text + "."
 
 
@@ -238,7 +239,7 @@ def error_map(
     if image is not None:
         show_image(axes[0], image, "the image")
     scale = _scale(errors)
-    unit = "powers of ten of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
+    unit = "log10 of 1 - cosine" if isinstance(scale, LogNorm) else "1 - cosine"
     for number, each in enumerate(axes[panels - t :]):
         shown = each.imshow(np.clip(errors[number], scale.vmin, None), cmap=SEQUENTIAL, norm=scale)
         each.set_title(unit if t == 1 else f"{unit}, t = {number}", fontsize=9)

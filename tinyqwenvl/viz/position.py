@@ -135,8 +135,10 @@ def mrope_sections(config: TextConfig, title: str = "") -> Drawing:
         for bar in bars:
             bar.set(hatch=_HATCHES[i], edgecolor=PAPER, linewidth=0)
     axes.set(yscale="log", ylim=(1, turns[-1] * 2), xlim=(-0.7, len(turns) - 0.3))
-    axes.set_xlabel(f"frequency, of {len(turns)} (half of a head of {config.head_dim})", fontsize=9)
-    axes.set_ylabel("positions in a full turn", fontsize=9)
+    axes.set_xlabel(
+        f"frequency, of {len(turns)} (head dimension {config.head_dim} / 2)", fontsize=9
+    )
+    axes.set_ylabel("positions per full turn", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     return figure

@@ -93,7 +93,7 @@ def video_strip(
                 ax.annotate(what, (second, high), (3, 3), textcoords="offset points", fontsize=8)
         pairs = "1 pair" if len(row.times) == 1 else f"{len(row.times)} pairs"
         ax.set_title(
-            f"{row.fps:g} a second: {len(row.indices)} frames, {pairs} of {row.grid_lasts:.3g} s",
+            f"{row.fps:g} per second: {len(row.indices)} frames, {pairs} of {row.grid_lasts:.3g} s",
             fontsize=9, color=INK, loc="left", pad=14 if events and row is rows[0] else 4,
         )  # fmt: skip
         ax.set(
@@ -125,7 +125,7 @@ def _brackets(ax: Any, row: Row, step: int, wide: float, inch: float) -> None:
 
 def _strip_alt(rows: Sequence[Row], config: Config) -> str:
     each = [
-        f"{row.fps:g} a second: {len(row.indices)} frames in {len(row.times)} pairs at "
+        f"{row.fps:g} per second: {len(row.indices)} frames in {len(row.times)} pairs at "
         f"times {_some(row.times)}"
         for row in rows
     ]
@@ -166,7 +166,7 @@ def temporal_positions(
         for name, lines in found.items()
     }
     alt = "Temporal positions against seconds, at " + ", ".join(f"{r:g}" for r in fps)
-    alt += " frames a second. " + "; ".join(
+    alt += " frames per second. " + "; ".join(
         f"{name}: {'all rates lie on one line' if same[name] else 'rates differ'}, the last pairs "
         f"are at {', '.join(str(int(line[1][-1])) for line in lines)}"
         for name, lines in found.items()
@@ -179,7 +179,7 @@ def temporal_positions(
     for ax, (name, lines) in zip(axes[0], found.items(), strict=True):
         for i, (rate, (at, time)) in enumerate(zip(fps, lines, strict=True)):
             ax.plot(at, time, marker=markers[i % 8], markersize=9 - 2 * min(i, 3), alpha=0.85,
-                    color=COLOURS[i % 8], linewidth=1, label=f"{rate:g} a second")  # fmt: skip
+                    color=COLOURS[i % 8], linewidth=1, label=f"{rate:g} per second")  # fmt: skip
         ax.set_title(name, fontsize=9, color=INK)
         ax.set_xlabel("start of the frame pair (s)", fontsize=9)
     axes[0, 0].set_ylabel("temporal position", fontsize=9)

@@ -25,7 +25,7 @@ def attention_mask(key_ranges: Any, keys: int, title: str = "Attention mask") ->
     """
     named = key_ranges if isinstance(key_ranges, Mapping) else {"": key_ranges}
     masks = {name: nn.visible_keys(each, keys) for name, each in named.items()}
-    counts = {name: f"{np.sum(m):,} of {m.size:,} pairs ({100 * np.mean(m):.0f} %)"
+    counts = {name: f"{np.sum(m):,} of {m.size:,} pairs ({100 * np.mean(m):.0f}%)"
               for name, m in masks.items()}  # fmt: skip
     different = {name: len(np.unique(each, axis=0)) for name, each in named.items()}
     alt = ". ".join(
@@ -118,7 +118,7 @@ def attention_from_patch(
     alt = f"The patch in row {row[patch]}, column {column[patch]} of {h} rows of {w} patches. "
     alt += " ".join(
         f"{name}: attends to {last - first} patches, most to row {row[best]}, column {column[best]}"
-        f" ({100 * each[best]:.1f} %)."
+        f" ({100 * each[best]:.1f}%)."
         for name, each, (first, last), best in zip(
             names, weights, key_ranges.tolist(), np.argmax(weights, axis=1), strict=True
         )
@@ -137,7 +137,7 @@ def attention_from_patch(
         axes.add_patch(Rectangle((0, 0), w, h, facecolor="#eeeeee", edgecolor=FAINT, hatch="////"))
         shown = axes.imshow(seen / np.nanmax(seen), cmap=SEQUENTIAL, vmin=0, vmax=1,
                             extent=(0, w, h, 0), interpolation="nearest", zorder=2)  # fmt: skip
-        axes.set_title(f"{name}\nat most {100 * np.nanmax(seen):.1f} %", fontsize=8.5, color=INK)
+        axes.set_title(f"{name}\nat most {100 * np.nanmax(seen):.1f}%", fontsize=8.5, color=INK)
     for axes in panels:
         outline_windows(axes, places, windows, edgecolor=PAPER, lw=2.0, zorder=3)
         outline_windows(axes, places, windows, edgecolor=INK, lw=0.7, zorder=3)

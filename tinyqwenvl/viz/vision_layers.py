@@ -128,6 +128,6 @@ def change_propagation(
             ax.set_title(f"block {i}: {counts[name][i]}", fontsize=8, color=INK)
         axes_row[0].set_ylabel(name, fontsize=9)
     bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=30, pad=0.02)
-    bar.set_label("largest change, power of ten", fontsize=8)
+    bar.set_label("log10 of the largest change", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure

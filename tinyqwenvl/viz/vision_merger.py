@@ -29,10 +29,11 @@ def gelu_variants(values: Float[Array, "..."] | None = None, reach: float = 6.0)
     exact = nn.gelu(x)
     apart = {name: np.abs(form(x) - exact) for name, form in FORMS.items()}
     alt = (
-        "GELU and two approximations from " + f"{-reach:g} to {reach:g}; largest distance from it: "
+        f"GELU and two approximations from {-reach:g} to {reach:g}; largest distance from exact "
+        "GELU: "
     )
     alt += ", ".join(
-        f"{name} {gap.max():.2g} at {x[np.argmax(gap)]:.3g}" for name, gap in apart.items()
+        f"{name} {gap.max():.2g} at x = {x[np.argmax(gap)]:.3g}" for name, gap in apart.items()
     )
     figure, (curves, gaps) = drawing(
         "GELU and its approximations", alt + ".", 2, 1, size=(7.0, 5.0), sharex=True

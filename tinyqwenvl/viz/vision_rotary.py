@@ -47,7 +47,7 @@ def frequency_bands(vision_config: VisionConfig, largest: int = 64) -> Drawing:
     for axis, (name, look) in enumerate(zip(AXES, LOOKS, strict=True)):
         where = axis * quarter + np.arange(quarter)
         bars.bar(where, turns, width=0.85, label=f"rotates with the {name}", **look)
-    bars.axhline(largest, color=INK, lw=1, ls="--", label=f"an image of {largest} patches a side")
+    bars.axhline(largest, color=INK, lw=1, ls="--", label=f"an image of {largest} patches per side")
     bars.set(yscale="log", xlim=(-0.8, 2 * quarter - 0.2))
     bars.set_xlabel("dimension i of the head, with its partner i + d/2", fontsize=9, color=INK)
     bars.set_ylabel("patches for a full turn", fontsize=9, color=INK)
@@ -94,7 +94,7 @@ def angle_maps(
     kinds = [AXES[number // quarter] for number in numbers]
     alt = f"{h} rows of {w} patches. " + " ".join(
         f"Angle {number}: {kind} times {angles[-1, number] / (h - 1, w - 1)[kind == 'column']:.3g},"
-        f" stripes {'across' if kind == 'row' else 'upright'}."
+        f" {'horizontal' if kind == 'row' else 'vertical'} stripes."
         for number, kind in zip(numbers, kinds, strict=True)
     )
     size = (7.5, min(1.1 + 6.6 / len(numbers) * h / w, 6))
@@ -125,7 +125,7 @@ def score_by_distance(
     down, right = (int(each) - reach for each in top)
     alt = (
         f"Scores from {np.min(scores):.2f} to {np.max(scores):.2f}; {scores[reach, reach]:.2f} at"
-        f" no distance. The highest is {_steps(down, 'below', 'above')} and"
+        f" distance 0. The highest is {_steps(down, 'below', 'above')} and"
         f" {_steps(right, 'to the right', 'to the left')}."
     )
     figure, (area, lines) = drawing("Attention score by distance", alt, 1, 2,
@@ -134,8 +134,8 @@ def score_by_distance(
     shown = area.imshow(scores, cmap=SEQUENTIAL, extent=(-edge, edge, edge, -edge))
     area.plot(0, 0, "+", color=PAPER, ms=11, mew=3.5)
     area.plot(0, 0, "+", color=INK, ms=9, mew=1.5)
-    area.set_xlabel("key to the right by (patches)", fontsize=8, color=INK)
-    area.set_ylabel("key below by (patches)", fontsize=8, color=INK)
+    area.set_xlabel("key column - query column (patches)", fontsize=8, color=INK)
+    area.set_ylabel("key row - query row (patches)", fontsize=8, color=INK)
     bar = figure.colorbar(shown, ax=area, shrink=0.8)
     area.locator_params(integer=True, nbins=7)
     bar.ax.set_title("score", fontsize=8, color=INK)

@@ -78,8 +78,8 @@ def window_order(grid_thw: Int[Array, "I 3"], vision_config: VisionConfig) -> Dr
     size, heights = _number_size(cell, len(index)), (rows * cell + 0.3, 0.21 * listed + 0.3)
     cut = int(np.sum(lengths < np.max(lengths)))
     alt = (
-        f"{len(index)} merged tokens, {_ranged(lengths)} a window; {cut} of {len(lengths)} windows"
-        f" have fewer than the largest. {int(np.sum(index != np.arange(len(index))))} have"
+        f"{len(index)} merged tokens, {_ranged(lengths)} per window; {cut} of {len(lengths)} "
+        f"windows have fewer than the largest. {int(np.sum(index != np.arange(len(index))))} have"
         f" another position in window order, which begins {', '.join(map(str, index[:6]))}; its"
         f" inverse begins {', '.join(map(str, inverse[:6]))}."
     )
@@ -111,7 +111,7 @@ def _name_frames(axes: Any, grid_thw: Int[Array, "I 3"], places: Float[Array, "M
     tops = heights[np.diff(heights, prepend=-9) > 1]
     names = [(i, frame) for i, t in enumerate(grid_thw[:, 0].tolist()) for frame in range(t)]
     for (image, frame), top in zip(names, tops, strict=True):
-        axes.text(-0.3, top + 0.5, f"image {image}\nframe {frame}", fontsize=7.5, color=INK,
+        axes.text(-0.3, top + 0.5, f"image {image}\nframe pair {frame}", fontsize=7.5, color=INK,
                   ha="right", va="center")  # fmt: skip
     axes.set_xlim(-2.2 * (np.max(places[:, 0]) + 1) / 6, None)
 
@@ -176,11 +176,11 @@ def pairs_by_size(sides: Int[Array, "S"], vision_config: VisionConfig) -> Drawin
     """
     full, windowed = np.array([_pairs(int(side), vision_config) for side in sides]).T
     alt = (
-        f"At {sides[0]} pixels a side {full[0]:,} pairs with full attention and {windowed[0]:,}"
+        f"At {sides[0]} pixels per side {full[0]:,} pairs with full attention and {windowed[0]:,}"
         f" with windowed attention; at {sides[-1]} pixels {full[-1]:,} and {windowed[-1]:,},"
         f" that is {full[-1] / windowed[-1]:.0f} times fewer."
     )
-    figure, axes = drawing("What windows save", alt, size=(6.5, 3.6))
+    figure, axes = drawing("Attention pairs with and without windows", alt, size=(6.5, 3.6))
     axes.loglog(sides, full, "o-", color=COLOURS[5], ms=4)
     axes.loglog(sides, windowed, "s--", color=COLOURS[0], ms=4)
     middle, fewer = len(sides) // 2, f"{full[-1] / windowed[-1]:.0f} times fewer at {sides[-1]}"
