@@ -55,7 +55,7 @@ def test_two_faults_are_explained_one_after_the_other(order, model, job, referen
     assert (second["mutant"], second["with"]) == ("gqa_heads_in_turn", "merger_gelu_tanh")
     assert second["score"] == 1.0
     text = report.as_text(found)
-    assert "explained by gqa_heads_in_turn together with merger_gelu_tanh [100 %]" in text
+    assert "explained by gqa_heads_in_turn together with merger_gelu_tanh [100%]" in text
     assert len(explain(found, model, faults=1)) < len(found.explanation)
 
 
@@ -75,7 +75,7 @@ def test_two_faults_in_one_function_are_both_made(model, job, reference, place, 
 def test_the_score_does_not_depend_on_the_order_of_the_reference(
     model, job, reference, place, family
 ):
-    """Hooks see stages in another order; a bug that reproduces all of them is 100 %."""
+    """Hooks see stages in another order; a bug that reproduces all of them is 100%."""
     name = "positions_in_one_dimension"  # wrong integers, which come late in a run
     bad = broken(model, job, place / f"order-{family}.safetensors", name)
     late = sorted(reference.entries.items(), key=lambda item: "position_ids" in item[0][0])

@@ -48,7 +48,7 @@ def test_the_command_line(dumps, capsys, tmp_path):
     assert "differ" in capsys.readouterr().out
     capsys.readouterr()
     assert main(["explain", good, bad]) == 0
-    assert "explained by mrope_interleaved [100 %]" in capsys.readouterr().out
+    assert "explained by mrope_interleaved [100%]" in capsys.readouterr().out
     assert main(["explain", good, good]) == 0
     assert "nothing to explain" in capsys.readouterr().out
     assert main(["explain", good, bad, "--json"]) == 0

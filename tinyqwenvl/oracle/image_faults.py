@@ -137,7 +137,7 @@ def resizer(frame: np.ndarray, ours: np.ndarray, original: np.ndarray) -> str | 
     if frame.shape != ours.shape or np.array_equal(frame, ours):
         return None
     apart = np.abs(frame.astype(np.int32) - ours)
-    share = f"{100 * np.mean(apart > 0):.2g} % of the bytes differ"
+    share = f"{100 * np.mean(apart > 0):.2g}% of the bytes differ"
     if apart.max() <= 1:
         return f"all bytes are within 1 of ours, {share}: another antialiased bicubic resizer"
     size = frame.shape[1], frame.shape[0]

@@ -140,5 +140,5 @@ def reasons(explanation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def percent(score: float) -> str:
-    """100 % only if nothing is left to explain."""
-    return f"{min(round(100 * score), 99 if score < 1 else 100)} %"
+    """100% only if nothing is left to explain."""
+    return f"{min(round(100 * score), 99 if score < 1 else 100)}%"
