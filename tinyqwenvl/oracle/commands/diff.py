@@ -30,7 +30,7 @@ shape, or a folder of such files. Keys are stage names, ours or those of
 transformers, ONNX, llama.cpp or mlx-vlm; a candidate may hold only some stages.
 
   -m, --model DIR_OR_ID the checkpoint, to explain differences by running
-                        {len(MUTANTS)} injected bugs (small ones are found without)
+                        {len(MUTANTS)} injected bugs (not needed for small ones)
   --single              each stage on its own: ours on the candidate's inputs
   --precision P         in which the candidate was computed, one of
                         {", ".join(BANDS)};
