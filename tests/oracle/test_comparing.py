@@ -120,7 +120,7 @@ def test_what_rounding_hides_is_not_judged(reference, place):
     path = place / "zeros.safetensors"
     zeros = {"visual.merger": np.zeros(entry.shape, np.float16)}
     safetensors.numpy.save_file(zeros, path)
-    with pytest.raises(UserError, match=r"no stage that .* can be judged in float16"):
+    with pytest.raises(UserError, match=r"no stage of .* can be judged in float16"):
         compare(rough, open_dump(path))
     zeros["model.norm"] = np.array(reference["model.norm"], np.float16)
     safetensors.numpy.save_file(zeros, path)
@@ -141,7 +141,7 @@ def test_a_name_that_is_not_that_stage(model, job, reference, place):
     odd = [v for v in found.compared if v.verdict == "not that stage"]
     assert {v.name.split("#")[0] for v in odd} == set(wrong) and found.first is None
     text = report.as_text(found)
-    assert "visual.merger: differs, but all that depends on it agrees, visual first" in text
+    assert "visual.merger: differs, but all stages that depend on it agree (visual is the first)" in text
     assert "[57, 64] instead of [58, 64]" in text and f"all {len(reference) - 4} stages" in text
     assert explain(found, model) == []
     small = dump_without(reference, "nothing", {"model.layers.0.mlp": lambda x: x * 1.001})
@@ -206,7 +206,7 @@ def test_the_conclusion_names_what_decided(reference, place):
     merger[3, 3] += 1e-2 * merger.std()
     safetensors.numpy.save_file({"visual.merger": merger}, path)
     text = report.as_text(compare(reference, open_dump(path)))
-    over = float(re.search(r": ([\d.e+]+) times what float32 allows", text)[1])
+    over = float(re.search(r": ([\d.e+]+) times its tolerance in float32", text)[1])
     assert over > 1
 
 

@@ -148,7 +148,7 @@ def test_bugs_get_one_line(toy, tmp_path):
     target = tmp_path / "a.safetensors"
     with pytest.raises(UserError, match=r"a int is not a torch\.nn\.Module"), instrument(3, target):
         pass
-    with pytest.raises(UserError, match=r"ends in \.safetensors"), instrument(toy, tmp_path / "a"):
+    with pytest.raises(UserError, match=r"end in \.safetensors"), instrument(toy, tmp_path / "a"):
         pass
     named = torch.nn.ModuleDict({"a#1": torch.nn.Identity()})
     with pytest.raises(UserError, match=r"called a#1"), instrument(named, target):

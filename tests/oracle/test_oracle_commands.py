@@ -125,7 +125,7 @@ def test_help_fits_a_screen(name, capsys):
     [
         (["diff", "a"], "required"),
         (["nothing"], "is no command"),
-        (["record", "x", "-o", "a.npz"], "ends in .safetensors"),
+        (["record", "x", "-o", "a.npz"], "end in .safetensors"),
         (["record", "x", "-o", "nowhere/a.safetensors"], "no such folder"),
         (["record", "x", "-o", "a.safetensors", "--floors", "fp4"], "known are float32"),
         (["record", "x", "-o", "a.safetensors", "--tokens", "-1"], "from 0"),

@@ -156,7 +156,7 @@ def test_a_run_that_fails_leaves_nothing(model, job, tmp_path):
     with pytest.raises(ZeroDivisionError), tinyqwenvl.tracing.watching(_fail_at("visual.merger")):
         record(model, job, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match=r"ends in \.safetensors"):
+    with pytest.raises(UserError, match=r"end in \.safetensors"):
         record(model, job, tmp_path / "x.npz")
 
 

@@ -13,8 +13,8 @@ from ..harness import TIMEOUT, harness, report_text
 HELP = """\
 usage: tinyqwenvl oracle harness [OPTIONS] -- COMMAND [WORD...]
 
-Start COMMAND and send it the unit vectors: one JSON object per line on stdin, one
-answer per line on stdout (docs/vectors.md). Wrong answers are explained.
+Start COMMAND and send it the unit vectors: one JSON object per line on stdin,
+one answer per line on stdout (docs/vectors.md). Wrong answers are explained.
 
   --families A,B        only these; default: all
   --timeout S           seconds to wait for an answer; default 10
