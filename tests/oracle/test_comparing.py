@@ -141,7 +141,10 @@ def test_a_name_that_is_not_that_stage(model, job, reference, place):
     odd = [v for v in found.compared if v.verdict == "not that stage"]
     assert {v.name.split("#")[0] for v in odd} == set(wrong) and found.first is None
     text = report.as_text(found)
-    assert "visual.merger: differs, but all stages that depend on it agree (visual is the first)" in text
+    assert (
+        "visual.merger: differs, but all stages that depend on it agree (visual is the first)"
+        in text
+    )
     assert "[57, 64] instead of [58, 64]" in text and f"all {len(reference) - 4} stages" in text
     assert explain(found, model) == []
     small = dump_without(reference, "nothing", {"model.layers.0.mlp": lambda x: x * 1.001})

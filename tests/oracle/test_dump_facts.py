@@ -42,7 +42,9 @@ def test_another_family_or_size_is_refused(reference, family):
     def narrower(entry, array, axes):
         return [array[..., :-8] if axes[-1:] == ("D",) else array]
 
-    with pytest.raises(UserError, match=r"another size: model\.embed_tokens has hidden size 56, .* 64"):
+    with pytest.raises(
+        UserError, match=r"another size: model\.embed_tokens has hidden size 56, .* 64"
+    ):
         compare(reference, remade(reference, narrower))
 
     def one(entry, array, _):  # one stage alone is a bug of the port
