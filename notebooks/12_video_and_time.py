@@ -188,7 +188,7 @@ try:
     video.read_video([*mine, Image.new("RGB", (56, 112))], config)
 except UserError as error:
     print(error)
-    assert "all frames of a video have one size" in str(error)
+    assert "all frames of a video need the same size" in str(error)
 else:
     raise AssertionError("two sizes should be refused")
 
