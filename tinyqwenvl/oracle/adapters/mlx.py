@@ -1,5 +1,7 @@
 """MLX: a dump of mlx-vlm's Qwen2-VL and Qwen2.5-VL, while ``generate`` or a call of yours runs.
 
+Example::
+
     from mlx_vlm import load
     from tinyqwenvl.oracle.adapters.mlx import instrument
 
